@@ -1,0 +1,90 @@
+"""Every error that auditstream raises on purpose.
+
+::
+
+    AuditstreamError
+    ├── InvalidEventError        an event breaks the contract; lists every field at fault
+    ├── WireFormatError          bytes are not a record of the Confluent wire format
+    ├── SettingsError            a setting is missing or malformed
+    ├── CatalogError             the action is unlisted (strict mode) or the payload breaks its schema
+    ├── RegistryError            the schema registry refused or does not know
+    │   └── RegistryUnavailableError     it could not be reached: try again
+    ├── QueueFullError           the producer's local queue is full
+    ├── SinkError                the sink cannot go on
+    ├── ExportError              the export was not written
+    └── OperationError           a deploy or local-stack step failed
+
+Each message says what was wrong and what to do about it.
+"""
+
+from dataclasses import dataclass
+
+
+class AuditstreamError(Exception):
+    """Base of all errors of auditstream."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field of an event that breaks the contract.
+
+    Attributes:
+        field: Path of the field, dots between its parts: ``actor.id``, ``metadata.region``.
+        was: What was found, shortened to 80 characters.
+        expected: What is right.
+    """
+
+    field: str
+    was: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: was {self.was}, expected {self.expected}"
+
+
+class InvalidEventError(AuditstreamError):
+    """An event breaks the contract.
+
+    Attributes:
+        errors: Every field at fault, in the order of the event's fields.
+    """
+
+    def __init__(self, errors: tuple[FieldError, ...]) -> None:
+        super().__init__("invalid event: " + "; ".join(str(error) for error in errors))
+        self.errors = errors
+
+
+class WireFormatError(AuditstreamError):
+    """Bytes are not a record of the Confluent wire format, or not of its schema."""
+
+
+class SettingsError(AuditstreamError):
+    """A setting is missing or malformed."""
+
+
+class CatalogError(AuditstreamError):
+    """The action is not in the catalog (strict mode), or the payload breaks the action's schema."""
+
+
+class RegistryError(AuditstreamError):
+    """The schema registry refused a request, or does not know a schema."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The schema registry could not be reached; the same call may succeed later."""
+
+
+class QueueFullError(AuditstreamError):
+    """The producer's local queue is full: the broker is away or slower than the service."""
+
+
+class SinkError(AuditstreamError):
+    """The sink cannot go on without a person."""
+
+
+class ExportError(AuditstreamError):
+    """An export could not be written; nothing lies under its final name."""
+
+
+class OperationError(AuditstreamError):
+    """A deploy step or the local stack failed."""

@@ -1,0 +1,104 @@
+"""Settings, declared once: the fields below feed the environment, the command line and the docs.
+
+A field ``topic`` is read from ``AUDITSTREAM_TOPIC`` and offered as ``--topic``. Packages add their own
+fields by subclassing. Nothing is read at import time.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typed_settings as ts
+from typed_settings.types import SecretStr
+
+from auditstream_schemas.errors import SettingsError
+
+ENV_PREFIX = "AUDITSTREAM_"
+
+_T = TypeVar("_T")
+
+
+def setting(default: Any, help_text: str) -> Any:
+    """Declare one setting: its default and the sentence that ``--help`` and the docs show."""
+    return dataclasses.field(
+        default=default, metadata={"typed-settings": {"help": help_text, "click": {"help": help_text}}}
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaSettings:
+    """Where the events travel."""
+
+    kafka_bootstrap_servers: str = setting("127.0.0.1:9092", "Kafka brokers, host:port, separated by commas.")
+    kafka_config_file: Path | None = setting(
+        None, "A .properties file of further librdkafka settings (TLS, SASL); one key=value a line."
+    )
+    topic: str = setting("audit.events", "Topic of the audit events.")
+
+    def librdkafka(self) -> dict[str, str]:
+        """Settings every client of the broker shares, those of ``kafka_config_file`` included.
+
+        Raises:
+            SettingsError: The file cannot be read, or a line of it is not ``key=value``.
+        """
+        return {**_properties(self.kafka_config_file), "bootstrap.servers": self.kafka_bootstrap_servers}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """Where the Avro schemas live."""
+
+    schema_registry_url: str = setting(
+        "http://127.0.0.1:8081", "Schema registry (Confluent REST API); user:password@ before the host if needed."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClickHouseSettings:
+    """Where the events are kept."""
+
+    clickhouse_url: str = setting("http://127.0.0.1:8123", "ClickHouse's HTTP interface.")
+    clickhouse_database: str = setting("audit", "Database of the audit tables.")
+    clickhouse_user: str = setting("default", "ClickHouse user.")
+    clickhouse_password: SecretStr = setting(SecretStr(""), "Password of the ClickHouse user.")
+
+
+def loaders() -> list[ts.loaders.Loader]:
+    """Where settings come from, besides the command line: the environment."""
+    return [ts.EnvLoader(ENV_PREFIX)]
+
+
+def load(cls: type[_T]) -> _T:
+    """Read a settings class from the environment.
+
+    Raises:
+        SettingsError: A value cannot be read as its type; the message names the variable.
+    """
+    try:
+        return ts.load_settings(cls, loaders())
+    except ts.exceptions.TsError as error:
+        raise SettingsError(f"a setting of the environment is malformed: {error}") from error
+    except ExceptionGroup as group:
+        found = "; ".join(str(error) for error in group.exceptions)
+        raise SettingsError(f"settings of the environment are malformed: {found}") from group
+
+
+def _properties(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read AUDITSTREAM_KAFKA_CONFIG_FILE {path}: {error.strerror}; name a readable file"
+        ) from error
+    found = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        key, separator, value = stripped.partition("=")
+        if not separator or not key.strip():
+            raise SettingsError(f"{path}, line {number}: not key=value")
+        found[key.strip()] = value.strip()
+    return found
