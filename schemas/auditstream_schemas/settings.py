@@ -5,6 +5,7 @@ fields by subclassing. Nothing is read at import time.
 """
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +43,18 @@ class KafkaSettings:
             SettingsError: The file cannot be read, or a line of it is not ``key=value``.
         """
         return {**_properties(self.kafka_config_file), "bootstrap.servers": self.kafka_bootstrap_servers}
+
+    def librdkafka_client(self, name: str) -> dict[str, Any]:
+        """The same for one client, whose log lines go to the logger ``auditstream.kafka.<name>``.
+
+        librdkafka writes a line every 50 ms while a broker is away; its logger says warnings and worse
+        only when the application turns it on.
+
+        Raises:
+            SettingsError: As ``librdkafka``.
+        """
+        logger = logging.getLogger(f"auditstream.kafka.{name}")
+        return {**self.librdkafka(), "client.id": f"auditstream-{name}", "logger": logger}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

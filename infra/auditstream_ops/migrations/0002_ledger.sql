@@ -1,0 +1,36 @@
+-- The books: which offsets a batch took, and what became of each record. A line written twice (its first
+-- acknowledgement was lost) has the same key and collapses.
+CREATE TABLE IF NOT EXISTS {database}.ledger
+(
+    topic LowCardinality(String),
+    topic_id UUID,
+    partition Int32,
+    first_offset Int64,
+    last_offset Int64,
+    read UInt64,
+    stored UInt64,
+    duplicates UInt64,
+    conflicts UInt64,
+    invalid UInt64,
+    expired UInt64 COMMENT 'Older than the retention on arrival',
+    instance String COMMENT 'The sink that wrote the line',
+    at DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree
+ORDER BY (topic, topic_id, partition, first_offset);
+
+CREATE OR REPLACE VIEW {database}.books AS
+SELECT
+    topic, topic_id, partition,
+    min(first_offset) AS first_offset,
+    max(last_offset) AS last_offset,
+    count() AS batches,
+    sum(read) AS read,
+    sum(stored) AS stored,
+    sum(duplicates) AS duplicates,
+    sum(conflicts) AS conflicts,
+    sum(invalid) AS invalid,
+    sum(expired) AS expired,
+    max(at) AS last_at
+FROM {database}.ledger FINAL
+GROUP BY topic, topic_id, partition;

@@ -1,0 +1,90 @@
+"""The deploy step that makes what services must never make at run time: topics and registry subjects."""
+
+from dataclasses import dataclass
+
+from auditstream_schemas.codec import SCHEMA_JSON
+from auditstream_schemas.errors import OperationError
+from auditstream_schemas.registry import RegistryClient
+from auditstream_schemas.settings import KafkaSettings, RegistrySettings
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+COMPATIBILITY = "BACKWARD_TRANSITIVE"
+
+_CREATE_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicPlan:
+    """What the topics should be.
+
+    Attributes:
+        partitions: Of the event topic; the dead letters need one.
+        replication: Copies of each partition; 3 in production.
+        retention_hours: How long the broker keeps records: the time within which an outage of ClickHouse
+            must be over, or records are lost.
+        dead_letter_retention_hours: The same for dead letters, which wait for a person.
+    """
+
+    partitions: int = 12
+    replication: int = 1
+    retention_hours: int = 7 * 24
+    dead_letter_retention_hours: int = 90 * 24
+
+
+def create_topics(kafka: KafkaSettings, plan: TopicPlan, *, dead_letter_topic: str) -> list[str]:
+    """Create the event topic and its dead letters where they are missing; return those created.
+
+    Blocks up to 30 seconds on the broker.
+
+    Raises:
+        OperationError: The broker is away or refuses.
+    """
+    wanted = [
+        _topic(kafka.topic, plan.partitions, plan, plan.retention_hours),
+        _topic(dead_letter_topic, 1, plan, plan.dead_letter_retention_hours),
+    ]
+    admin = AdminClient(kafka.librdkafka_client("topics"))
+    created = []
+    for name, future in admin.create_topics(wanted, operation_timeout=_CREATE_TIMEOUT_SECONDS).items():
+        try:
+            future.result(_CREATE_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            raise OperationError(
+                f"cannot create topic {name} on {kafka.kafka_bootstrap_servers}: {error.args[0].str()}"
+            ) from error
+        except TimeoutError as error:
+            raise OperationError(
+                f"no answer from {kafka.kafka_bootstrap_servers} within {_CREATE_TIMEOUT_SECONDS} s: "
+                "is AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS right, and the broker up?"
+            ) from error
+        created.append(name)
+    return created
+
+
+def register_schema(registry: RegistrySettings, topic: str) -> int:
+    """Register the event's schema for the topic, fix its compatibility, and return the schema id.
+
+    Raises:
+        RegistryError: The registry refuses, or is away (RegistryUnavailableError).
+    """
+    client = RegistryClient(registry.schema_registry_url)
+    subject = f"{topic}-value"
+    schema_id = client.register(subject, SCHEMA_JSON)
+    client.set_compatibility(subject, COMPATIBILITY)
+    return schema_id
+
+
+def _topic(name: str, partitions: int, plan: TopicPlan, retention_hours: int) -> NewTopic:
+    return NewTopic(
+        name,
+        num_partitions=partitions,
+        replication_factor=plan.replication,
+        config={
+            "retention.ms": str(retention_hours * 3_600_000),
+            "cleanup.policy": "delete",
+            "min.insync.replicas": str(max(1, plan.replication - 1)),
+        },
+    )
