@@ -1,0 +1,257 @@
+"""Client of a schema registry with the Confluent REST API.
+
+Services look schemas up; only the deploy step registers them.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+import urllib3
+from urllib3.util import Retry, Timeout, parse_url
+
+from auditstream_schemas.errors import RegistryError, RegistryUnavailableError, SettingsError
+
+UNKNOWN_SUBJECT = 40401
+UNKNOWN_VERSION = 40402
+UNKNOWN_SCHEMA = 40403
+
+_MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
+_RETRIES = 3
+_SHOWN_CHARACTERS = 300
+
+
+class UnknownSchemaError(RegistryError):
+    """The registry answered, and has no such subject, version or schema."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredSchema:
+    """One version of a subject.
+
+    Attributes:
+        subject: Name that the versions hang under, ``<topic>-value`` for events.
+        version: Number within the subject, from 1.
+        schema_id: Number that records carry, unique in the registry.
+        schema: The schema as JSON text.
+    """
+
+    subject: str
+    version: int
+    schema_id: int
+    schema: str
+
+
+class RegistryClient:
+    """A schema registry, reached over HTTP. Safe to share between threads.
+
+    Every call blocks until it is answered: at most ``timeout`` seconds a try, four tries with growing pauses
+    when the registry cannot be reached or answers 5xx or 429. Every call can be repeated without harm.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+        """Prepare the client; nothing is sent yet.
+
+        Args:
+            url: ``http://`` or ``https://`` and host, ``user:password@`` before the host if needed. The
+                user's name and password never appear in messages.
+            timeout: Seconds that one try may take.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        try:
+            parsed = parse_url(url)
+        except urllib3.exceptions.LocationParseError as error:
+            raise SettingsError(_bad_url()) from error
+        if parsed.scheme not in {"http", "https"} or not parsed.host:
+            raise SettingsError(_bad_url())
+        self.url = parsed._replace(auth=None, query=None, fragment=None).url.rstrip("/")
+        headers = {"accept": f"{_MEDIA_TYPE}, application/json", "content-type": _MEDIA_TYPE}
+        if parsed.auth:
+            credentials = base64.b64encode(unquote(parsed.auth).encode()).decode()
+            headers["authorization"] = f"Basic {credentials}"
+        self._pool = urllib3.PoolManager(
+            headers=headers,
+            timeout=Timeout(total=timeout),
+            retries=Retry(
+                total=_RETRIES,
+                backoff_factor=0.2,
+                allowed_methods=None,
+                status_forcelist=(429, 500, 502, 503, 504),
+                raise_on_status=False,
+                respect_retry_after_header=False,
+            ),
+        )
+
+    def __repr__(self) -> str:
+        return f"RegistryClient({self.url!r})"
+
+    def schema_id(self, subject: str, schema_json: str) -> int:
+        """Return the id under which the subject has this very schema; registers nothing.
+
+        Raises:
+            UnknownSchemaError: The subject, or this schema of it, is not registered.
+            RegistryError: The registry refused.
+            RegistryUnavailableError: It could not be reached.
+        """
+        found = self._call(
+            "POST", f"/subjects/{_part(subject)}", f"schema of {subject}", {"schema": schema_json}
+        )
+        return _integer(found, "id", self.url)
+
+    def schema(self, schema_id: int) -> str:
+        """Return the schema with this id, as JSON text.
+
+        Raises:
+            UnknownSchemaError: No schema has this id.
+            RegistryError: The registry refused.
+            RegistryUnavailableError: It could not be reached.
+        """
+        found = self._call("GET", f"/schemas/ids/{schema_id}", f"schema {schema_id}")
+        return _text(found, "schema", self.url)
+
+    def latest(self, subject: str) -> RegisteredSchema:
+        """Return the newest version of a subject.
+
+        Raises:
+            UnknownSchemaError: The subject is not registered.
+            RegistryError: The registry refused.
+            RegistryUnavailableError: It could not be reached.
+        """
+        found = self._call("GET", f"/subjects/{_part(subject)}/versions/latest", f"subject {subject}")
+        return RegisteredSchema(
+            subject=subject,
+            version=_integer(found, "version", self.url),
+            schema_id=_integer(found, "id", self.url),
+            schema=_text(found, "schema", self.url),
+        )
+
+    def register(self, subject: str, schema_json: str) -> int:
+        """Add a schema to a subject, or find it there, and return its id.
+
+        Raises:
+            RegistryError: The registry refused: the schema is malformed, or incompatible with the versions
+                that the subject has.
+            RegistryUnavailableError: It could not be reached.
+        """
+        found = self._call(
+            "POST", f"/subjects/{_part(subject)}/versions", f"schema for {subject}", {"schema": schema_json}
+        )
+        return _integer(found, "id", self.url)
+
+    def set_compatibility(self, subject: str, level: str) -> None:
+        """Set which changes of a subject's schema the registry lets pass.
+
+        Args:
+            subject: Name of the subject; it need not have a version yet.
+            level: ``BACKWARD_TRANSITIVE`` or another level of the Confluent registry.
+
+        Raises:
+            RegistryError: The registry refused.
+            RegistryUnavailableError: It could not be reached.
+        """
+        self._call(
+            "PUT", f"/config/{_part(subject)}", f"compatibility of {subject}", {"compatibility": level}
+        )
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        self._pool.clear()
+
+    def _call(
+        self, method: str, path: str, what: str, body: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            response = self._pool.request(method, self.url + path, body=content)
+        except urllib3.exceptions.HTTPError as error:
+            raise RegistryUnavailableError(
+                f"{what}: the schema registry at {self.url} cannot be reached ({_reason(error)}): "
+                "is AUDITSTREAM_SCHEMA_REGISTRY_URL right, and the registry up?"
+            ) from error
+        answer = _json_object(response.data)
+        if response.status == 200 and answer is not None:
+            return answer
+        raise self._refusal(response.status, answer, response.data, what)
+
+    def _refusal(
+        self, status: int, answer: dict[str, Any] | None, content: bytes, what: str
+    ) -> RegistryError:
+        code = (answer or {}).get("error_code", status)
+        message = str((answer or {}).get("message") or content.decode("utf-8", "replace"))
+        said = f"{message.strip()[:_SHOWN_CHARACTERS]!r} (error code {code})"
+        if status == 429 or status >= 500:
+            return RegistryUnavailableError(
+                f"{what}: the schema registry at {self.url} answered {said}: "
+                "try again later, or look at its log"
+            )
+        if code in {UNKNOWN_SUBJECT, UNKNOWN_VERSION, UNKNOWN_SCHEMA}:
+            return UnknownSchemaError(
+                f"{what}: not known to the schema registry at {self.url}: {said}; "
+                "run `auditstream topics` to register the schema"
+            )
+        if status in {401, 403}:
+            return RegistryError(
+                f"{what}: the schema registry at {self.url} let us not in: {said}; "
+                "check user and password in AUDITSTREAM_SCHEMA_REGISTRY_URL"
+            )
+        if status == 409:
+            return RegistryError(
+                f"{what}: incompatible with what the schema registry at {self.url} has: {said}; "
+                "add fields with a default, and take away or retype none"
+            )
+        if answer is None or "error_code" not in answer:
+            return RegistryError(
+                f"{what}: {self.url} answered {status} {said}, which is no schema registry's answer: "
+                "is AUDITSTREAM_SCHEMA_REGISTRY_URL right?"
+            )
+        return RegistryError(f"{what}: the schema registry at {self.url} refused: {said}")
+
+
+def _bad_url() -> str:
+    return (
+        "AUDITSTREAM_SCHEMA_REGISTRY_URL is malformed: write http://host:port or https://host:port, "
+        "user:password@ before the host if needed, special characters in them percent-encoded"
+    )
+
+
+def _part(subject: str) -> str:
+    return quote(subject, safe="")
+
+
+def _reason(error: urllib3.exceptions.HTTPError) -> str:
+    inner = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason else error
+    return f"{type(inner).__name__}: {inner}"
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _integer(answer: Mapping[str, Any], key: str, url: str) -> int:
+    value = answer.get(key)
+    if not isinstance(value, int):
+        raise RegistryError(_misfit(key, url))
+    return value
+
+
+def _text(answer: Mapping[str, Any], key: str, url: str) -> str:
+    value = answer.get(key)
+    if not isinstance(value, str):
+        raise RegistryError(_misfit(key, url))
+    return value
+
+
+def _misfit(key: str, url: str) -> str:
+    return (
+        f"{url} answered without {key!r}, which is no schema registry's answer: "
+        "is AUDITSTREAM_SCHEMA_REGISTRY_URL right?"
+    )
