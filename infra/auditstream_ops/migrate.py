@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from auditstream_schemas.errors import OperationError, SettingsError
 from clickhouse_connect.driver.client import Client
+
+from auditstream_schemas.errors import OperationError, SettingsError
 
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql\Z")

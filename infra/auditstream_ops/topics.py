@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
 from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import KafkaSettings, RegistrySettings
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
 

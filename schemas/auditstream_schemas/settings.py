@@ -1,7 +1,8 @@
 """Settings, declared once: the fields below feed the environment, the command line and the docs.
 
 A field ``topic`` is read from ``AUDITSTREAM_TOPIC`` and offered as ``--topic``. Packages add their own
-fields by subclassing. Nothing is read at import time.
+fields by subclassing several of these, hence no slots here: two slotted bases cannot be joined. Nothing is
+read at import time.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ def setting(default: Any, help_text: str) -> Any:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class KafkaSettings:
     """Where the events travel."""
 
@@ -57,16 +58,17 @@ class KafkaSettings:
         return {**self.librdkafka(), "client.id": f"auditstream-{name}", "logger": logger}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RegistrySettings:
     """Where the Avro schemas live."""
 
     schema_registry_url: str = setting(
-        "http://127.0.0.1:8081", "Schema registry (Confluent REST API); user:password@ before the host if needed."
+        "http://127.0.0.1:8081",
+        "Schema registry (Confluent REST API); user:password@ before the host if needed.",
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClickHouseSettings:
     """Where the events are kept."""
 

@@ -1,0 +1,67 @@
+"""Where to read on: one past the end of the books, or the start of the topic where there are none."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from auditstream_schemas.errors import SinkError
+from auditstream_sink.settings import SinkSettings
+from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse
+
+_BROKER_SECONDS = 10
+
+
+class Positions:
+    """Finds positions of the topic's partitions; asks the broker and ClickHouse each time."""
+
+    def __init__(self, settings: SinkSettings, consumer: Consumer, warehouse: Warehouse) -> None:
+        self._topic = settings.topic
+        self._consumer = consumer
+        self._warehouse = warehouse
+        self._admin = AdminClient(settings.librdkafka_client("positions"))
+
+    def topic_id(self) -> UUID:
+        """The id that the broker gave the topic when it was created (KIP-516).
+
+        Raises:
+            UnknownOutcomeError: The broker is away; the same call may succeed later.
+            SinkError: There is no such topic.
+        """
+        try:
+            described = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_BROKER_SECONDS)[
+                self._topic
+            ].result(_BROKER_SECONDS)
+        except (KafkaException, TimeoutError) as error:
+            raise UnknownOutcomeError(f"broker: cannot describe topic {self._topic}: {error}") from error
+        found = described.topic_id
+        if found is None:
+            raise SinkError(f"the broker gives topic {self._topic} no id: auditstream needs Kafka 2.8 or newer")
+        mask = (1 << 64) - 1
+        return UUID(int=(found.get_most_significant_bits() & mask) << 64 | found.get_least_significant_bits() & mask)
+
+    def of(self, topic_id: UUID, partitions: Sequence[int]) -> list[TopicPartition]:
+        """Positions to read on from.
+
+        Raises:
+            UnknownOutcomeError: Broker or ClickHouse is away; the same call may succeed later.
+            SinkError: Records that were never read are gone from the topic.
+        """
+        ends = self._warehouse.ledger_ends(topic_id=topic_id)
+        places = []
+        for partition in partitions:
+            try:
+                low, _high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
+                )
+            except KafkaException as error:
+                raise UnknownOutcomeError(f"broker: no watermarks of partition {partition}: {error}") from error
+            start = ends[partition] + 1 if partition in ends else low
+            if start < low:
+                raise SinkError(
+                    f"partition {partition}: offsets {start} to {low - 1} were deleted by the broker before any "
+                    "sink read them: those events are lost, and the topic's retention is shorter than the outage"
+                )
+            places.append(TopicPartition(self._topic, partition, start))
+        return places

@@ -1,0 +1,26 @@
+"""What the sink can be told."""
+
+import dataclasses
+
+from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings, RegistrySettings, setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SinkSettings(KafkaSettings, RegistrySettings, ClickHouseSettings):
+    """From which topic to which database, and how large a batch may grow."""
+
+    group: str = setting("auditstream-sink", "Consumer group; sinks of one group share the partitions.")
+    dead_letter_topic: str = setting("", "Topic of refused records; empty means the topic's name with .dlq.")
+    flush_rows: int = setting(250_000, "Write a batch when it holds so many records.")
+    flush_bytes: int = setting(64 * 1024 * 1024, "Write a batch when its records hold so many bytes.")
+    flush_seconds: float = setting(1.0, "Write a batch when its first record has waited so long.")
+    session_timeout_ms: int = setting(
+        45_000, "After so long without a heartbeat the group gives this sink's partitions to another."
+    )
+    drain_seconds: float = setting(20.0, "On a revoke or a stop: time to finish the batch in hand.")
+    clickhouse_timeout_seconds: int = setting(120, "An answer that takes longer is an unknown outcome.")
+
+    @property
+    def dead_letters(self) -> str:
+        """The dead-letter topic's name."""
+        return self.dead_letter_topic or f"{self.topic}.dlq"

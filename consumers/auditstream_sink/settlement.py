@@ -1,0 +1,222 @@
+"""A batch, from bytes in hand to a line in the books: stage, judge, insert, read back, account.
+
+Every step may be taken again after any failure. What makes that safe: the stage is emptied before it is
+filled, a row that this very offset stored is known by its coordinates, a dead letter carries its source
+offset, and a ledger line written twice collapses.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import UUID
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
+
+from auditstream_schemas.codec import decode
+from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
+from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
+from auditstream_sink.clock import Clock
+from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
+from auditstream_sink.framing import container
+from auditstream_sink.statements import FAULTS
+from auditstream_sink.warehouse import DataRefusedError, Judgement, LedgerLine, UnknownOutcomeError, Warehouse
+
+_DECODE_AT_MOST = 2048
+"""A refused container is halved down to this many records; these are decoded here to find the broken ones."""
+
+_logger = logging.getLogger("auditstream.sink")
+
+_T = TypeVar("_T")
+
+
+class TakenOverError(AuditstreamError):
+    """The books of a partition went on without this sink: another one owns it now."""
+
+
+class Settlement:
+    """Settles batches. Blocks until a batch is accounted for, however long ClickHouse is away.
+
+    Args:
+        warehouse: ClickHouse.
+        dead_letters: Where refused records go.
+        wait: Waits so many seconds between two tries; raises to give up.
+        clock: Gives the time that rows and lines carry.
+    """
+
+    def __init__(
+        self, warehouse: Warehouse, dead_letters: DeadLetters, wait: Callable[[float], None], clock: Clock
+    ) -> None:
+        self._warehouse = warehouse
+        self._dead_letters = dead_letters
+        self._wait = wait
+        self._clock = clock
+
+    def settle(self, batch: Batch, topic_id: UUID) -> list[LedgerLine]:
+        """Bring a batch into the books and return its lines, one a partition.
+
+        Raises:
+            TakenOverError: Another sink accounted for these offsets meanwhile; drop the batch.
+        """
+        judgement = self.persistently(lambda: self._store(batch, topic_id))
+        letters = [*batch.refused, *_letters(batch, judgement)]
+        if letters:
+            self.persistently(lambda: self._dead_letters.send(letters, topic_id=topic_id))
+        lines = [_line(partition, span, batch, judgement) for partition, span in sorted(batch.spans.items())]
+        self.persistently(lambda: self._account(lines, topic_id))
+        return lines
+
+    def persistently(self, action: Callable[[], _T]) -> _T:
+        """Do it until its outcome is known; says so once when it begins to wait and once when it is over."""
+        tries = Retrying(
+            retry=retry_if_exception_type((UnknownOutcomeError, DeadLettersUndeliveredError)),
+            wait=wait_exponential_jitter(initial=0.2, max=30),
+            sleep=self._wait,
+            before_sleep=_say_once,
+            reraise=True,
+        )
+        result = tries(action)
+        if tries.statistics["attempt_number"] > 1:
+            _logger.warning("going on after %d attempts", tries.statistics["attempt_number"])
+        return result
+
+    def _store(self, batch: Batch, topic_id: UUID) -> Judgement:
+        self._stage(batch)
+        now = self._clock.now()
+        judgement = self._warehouse.judge(now=now, topic_id=topic_id)
+        self._warehouse.insert(now=now, topic_id=topic_id)
+        missing = self._warehouse.missing(topic_id=topic_id)
+        if missing:
+            raise UnknownOutcomeError(f"read back: {missing} inserted records are not there")
+        return judgement
+
+    def _stage(self, batch: Batch) -> None:
+        self._warehouse.clear_stage()
+        for lot in batch.lots.values():
+            self._stage_lot(batch, lot)
+        expected = sum(len(lot.blocks) for lot in batch.lots.values())
+        staged = self._warehouse.staged()
+        if staged != expected:
+            raise UnknownOutcomeError(f"staged {staged} of {expected} records")
+
+    def _stage_lot(self, batch: Batch, lot: Lot) -> None:
+        """Stage a lot; broken records leave it for the refused ones of the batch."""
+        sound = Lot(lot.schema)
+        pieces = [(lot.records, lot.blocks)]
+        refused: list[Refused] = []
+        while pieces:
+            records, blocks = pieces.pop()
+            if not records:
+                continue
+            try:
+                self._warehouse.stage(container(lot.schema.head, blocks))
+            except DataRefusedError as error:
+                pieces += _without_broken(lot, records, blocks, str(error), refused)
+            else:
+                sound.records += records
+                sound.blocks += blocks
+        lot.records, lot.blocks = sound.records, sound.blocks
+        batch.refused += refused
+
+    def _account(self, lines: list[LedgerLine], topic_id: UUID) -> None:
+        ends = self._warehouse.ledger_ends(topic_id=topic_id)
+        for line in lines:
+            end = ends.get(line.partition)
+            if end is None or end == line.first_offset - 1:
+                self._warehouse.write_line(line, now=self._clock.now(), topic_id=topic_id)
+            elif end < line.first_offset - 1:
+                raise SinkError(
+                    f"the books of partition {line.partition} end at offset {end}, but this batch begins at "
+                    f"{line.first_offset}: lines of the ledger were removed; run the sink again to read on from {end}"
+                )
+            elif end != line.last_offset:
+                # An end at our own last offset is our own line, whose acknowledgement was lost.
+                raise TakenOverError(f"partition {line.partition}: the books go to offset {end} already")
+
+
+def _say_once(state: RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome is not None:
+        _logger.warning("waiting, nothing is lost: %s", state.outcome.exception())
+
+
+def _without_broken(
+    lot: Lot, records: list[Record], blocks: list[bytes], why: str, refused: list[Refused]
+) -> list[tuple[list[Record], list[bytes]]]:
+    """Split what ClickHouse refused into pieces to try again; note broken records in ``refused``."""
+    if len(records) <= _DECODE_AT_MOST:
+        errors = [_decode_error(record, lot.schema.text) for record in records]
+        if any(errors):
+            refused += [
+                Refused(record=record, verdict="invalid", reason="undecodable", error=error)
+                for record, error in zip(records, errors, strict=True)
+                if error
+            ]
+            kept = [index for index, error in enumerate(errors) if not error]
+            return [([records[index] for index in kept], [blocks[index] for index in kept])]
+    if len(records) == 1:
+        refused.append(Refused(record=records[0], verdict="invalid", reason="refused", error=why))
+        return []
+    middle = len(records) // 2
+    return [(records[middle:], blocks[middle:]), (records[:middle], blocks[:middle])]
+
+
+def _decode_error(record: Record, schema: str) -> str:
+    """Why a record cannot be decoded; empty if it can, be its event sound or not."""
+    value = record.value()
+    try:
+        decode(value if isinstance(value, bytes) else b"", schema)
+    except WireFormatError as error:
+        return str(error)
+    except InvalidEventError:
+        return ""
+    return ""
+
+
+def _letters(batch: Batch, judgement: Judgement) -> list[Refused]:
+    if not judgement.refused:
+        return []
+    places = {
+        (record.partition(), record.offset()): (record, lot) for lot in batch.lots.values() for record in lot.records
+    }
+    letters = []
+    for verdict in judgement.refused:
+        record, lot = places[verdict.partition, verdict.offset]
+        if verdict.verdict == "conflict":
+            reason = "conflict"
+            error = f"the id is taken by an event of other content, from {verdict.other}"
+        else:
+            reason = verdict.reason
+            error = _fault_text(record, lot.schema.text, verdict.reason)
+        letters.append(Refused(record=record, verdict=verdict.verdict, reason=reason, error=error))
+    return letters
+
+
+def _fault_text(record: Record, schema: str, reason: str) -> str:
+    """All that is wrong with an event where the contract's own validation finds it, else the SQL's finding."""
+    value = record.value()
+    try:
+        decode(value if isinstance(value, bytes) else b"", schema)
+    except (InvalidEventError, WireFormatError) as error:
+        return str(error)
+    return FAULTS[reason]
+
+
+def _line(partition: int, span: Span, batch: Batch, judgement: Judgement) -> LedgerLine:
+    broken = Counter(refused.verdict for refused in batch.refused if refused.record.partition() == partition)
+    counts = {
+        verdict: judgement.counts.get((partition, verdict), 0)
+        for verdict in ("duplicate", "conflict", "invalid", "expired")
+    }
+    invalid = counts["invalid"] + broken["invalid"]
+    unstored = counts["duplicate"] + counts["conflict"] + counts["expired"] + invalid
+    return LedgerLine(
+        partition=partition,
+        first_offset=span.first,
+        last_offset=span.last,
+        read=span.read,
+        stored=span.read - unstored,
+        duplicates=counts["duplicate"],
+        conflicts=counts["conflict"],
+        invalid=invalid,
+        expired=counts["expired"],
+    )

@@ -1,0 +1,238 @@
+"""The SQL of the sink: every decision about a record is one statement over the whole batch.
+
+The stage holds a batch as it was parsed. Its materialized columns are computed while ClickHouse parses:
+``uid``, ``content_hash`` (of the event's own fields, in an order that does not depend on the writer) and
+``fault`` (the first thing that is wrong with the event, or nothing).
+"""
+
+from dataclasses import dataclass
+
+from auditstream_schemas.validation import ACTION_PATTERN
+from auditstream_sink.framing import END
+
+RETENTION_MONTHS = 12
+"""As in the table's TTL."""
+
+FUTURE_DAYS = 1
+"""An event further ahead than this has a broken clock: refused."""
+
+FAULTS = {
+    "trailing": "bytes follow the record",
+    "id": "id is not a UUID of 36 lowercase characters",
+    "action": "action is not two or more lowercase words separated by dots",
+    "actor": "actor.id or actor.type is empty",
+    "target": "target.id or target.type is empty",
+    "scope": "scope.id or scope.type is empty; an absent scope is null",
+    "request": "request.id is empty; an absent request is null",
+    "version": "version is not between 1 and 65535",
+    "payload": "payload is not the JSON text of one object",
+    "future": f"occurred_at is more than {FUTURE_DAYS} day ahead of the sink's clock",
+    "expired": f"occurred_at is more than {RETENTION_MONTHS} months ago",
+}
+"""What each fault means, for the dead letter."""
+
+STAGE_SETTINGS = {
+    # An older writer schema may lack a field; its default is the column's.
+    "input_format_avro_allow_missing_fields": 1,
+    "input_format_null_as_default": 1,
+    "async_insert": 0,
+}
+
+_ENTITY = (
+    "Tuple(id String, type LowCardinality(String), name Nullable(String), "
+    "attributes Map(LowCardinality(String), String))"
+)
+_REQUEST = "Tuple(id String, attributes Map(LowCardinality(String), String))"
+_ACTION = ACTION_PATTERN.replace("\\", "\\\\")
+_UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+
+
+def _entity_hash(name: str) -> str:
+    # NUL is in no valid name, so it tells an absent name from an empty one.
+    return f"{name}.id, {name}.type, ifNull({name}.name, '\\0'), mapSort({name}.attributes)"
+
+
+_CONTENT_HASH = f"""reinterpretAsUInt128(sipHash128(
+    action, version, {_entity_hash("actor")}, {_entity_hash("target")}, payload,
+    toUnixTimestamp64Nano(occurred_at), mapSort(metadata),
+    isNull(scope), {_entity_hash("assumeNotNull(scope)")}, success,
+    isNull(request), assumeNotNull(request).id, mapSort(assumeNotNull(request).attributes)))"""
+
+_FAULT = f"""multiIf(
+    _end != unhex('{END.hex()}'), 'trailing',
+    NOT match(id, '{_UUID}'), 'id',
+    NOT match(action, '{_ACTION}'), 'action',
+    actor.id = '' OR actor.type = '', 'actor',
+    target.id = '' OR target.type = '', 'target',
+    isNotNull(scope) AND (assumeNotNull(scope).id = '' OR assumeNotNull(scope).type = ''), 'scope',
+    isNotNull(request) AND assumeNotNull(request).id = '', 'request',
+    version NOT BETWEEN 1 AND 65535, 'version',
+    NOT startsWith(payload, '{{') OR NOT isValidJSON(payload), 'payload',
+    '')"""
+
+_COLUMNS = (
+    "action, actor, target, payload, occurred_at, metadata, id, version, scope, success, request, "
+    "content_hash, ingested_at, kafka_topic, kafka_topic_id, kafka_partition, kafka_offset"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statements:
+    """The statements of one sink.
+
+    Attributes:
+        database: A checked identifier.
+        stage: Name of the sink's own stage, a checked identifier.
+    """
+
+    database: str
+    stage: str
+
+    @property
+    def stage_table(self) -> str:
+        """Where a batch lies while it is judged."""
+        return f"{self.database}.stage_{self.stage}"
+
+    @property
+    def verdict_table(self) -> str:
+        """One row for each staged record that is not to be inserted."""
+        return f"{self.database}.verdict_{self.stage}"
+
+    def create(self) -> tuple[str, ...]:
+        """Make both tables, empty, if they are missing."""
+        return (
+            f"""CREATE TABLE IF NOT EXISTS {self.stage_table} (
+                _partition Int32, _offset Int64,
+                id String, occurred_at DateTime64(9, 'UTC'), action LowCardinality(String), version Int32,
+                actor {_ENTITY}, target {_ENTITY}, payload String,
+                metadata Map(LowCardinality(String), String),
+                scope Nullable({_ENTITY}), success Bool, request Nullable({_REQUEST}),
+                _end FixedString({len(END)}),
+                uid UUID MATERIALIZED toUUIDOrZero(id),
+                content_hash UInt128 MATERIALIZED {_CONTENT_HASH},
+                fault LowCardinality(String) MATERIALIZED {_FAULT}
+            ) ENGINE = Memory SETTINGS allow_experimental_nullable_tuple_type = 1""",
+            f"""CREATE TABLE IF NOT EXISTS {self.verdict_table} (
+                partition Int32, offset Int64, verdict LowCardinality(String),
+                reason LowCardinality(String), other String
+            ) ENGINE = Memory""",
+        )
+
+    def empty(self) -> tuple[str, ...]:
+        """Make room for the next batch."""
+        return (f"TRUNCATE TABLE {self.stage_table}", f"TRUNCATE TABLE {self.verdict_table}")
+
+    def drop(self) -> tuple[str, ...]:
+        """Leave nothing behind."""
+        return (f"DROP TABLE IF EXISTS {self.stage_table}", f"DROP TABLE IF EXISTS {self.verdict_table}")
+
+    def judge(self) -> str:
+        """Write a verdict for each staged record that is not new.
+
+        ``kept`` is a record that an earlier attempt at this very offset stored: it counts as stored and
+        is not inserted again, so a retry or a replay leaves the books as one undisturbed run does.
+        Parameters: now, topic_id.
+        """
+        return f"""INSERT INTO {self.verdict_table}
+            WITH
+                toUnixTimestamp64Nano({{now:DateTime64(9, 'UTC')}} + INTERVAL {FUTURE_DAYS} DAY) AS latest,
+                toUnixTimestamp64Nano({{now:DateTime64(9, 'UTC')}} - INTERVAL {RETENTION_MONTHS} MONTH) AS oldest,
+                sound AS (
+                    SELECT _partition, _offset, uid, content_hash,
+                        multiIf(fault != '', fault,
+                            toUnixTimestamp64Nano(occurred_at) > latest, 'future',
+                            toUnixTimestamp64Nano(occurred_at) < oldest, 'expired', '') AS reason
+                    FROM {self.stage_table}
+                ),
+                repeated AS (
+                    SELECT uid, argMin(content_hash, (_partition, _offset)) AS first_hash,
+                        min((_partition, _offset)) AS first_place
+                    FROM sound WHERE reason = '' GROUP BY uid HAVING count() > 1
+                ),
+                stored AS (
+                    SELECT id AS uid, any(content_hash) AS stored_hash,
+                        groupArray((kafka_topic_id, kafka_partition, kafka_offset)) AS places
+                    FROM {self.database}.event_log
+                    WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table})
+                    GROUP BY id
+                )
+            SELECT partition, offset, verdict, reason, other FROM (
+                SELECT s._partition AS partition, s._offset AS offset, s.reason AS reason,
+                    has(t.places, ({{topic_id:UUID}}, s._partition, s._offset)) AS is_kept,
+                    notEmpty(t.places) AS is_stored,
+                    r.uid = s.uid AND r.first_place != (s._partition, s._offset) AS is_repeated,
+                    multiIf(s.reason = 'expired', 'expired', s.reason != '', 'invalid',
+                        is_kept, 'kept',
+                        is_stored, if(t.stored_hash = s.content_hash, 'duplicate', 'conflict'),
+                        is_repeated, if(r.first_hash = s.content_hash, 'duplicate', 'conflict'),
+                        '') AS verdict,
+                    multiIf(verdict != 'conflict', '',
+                        is_stored, concat('partition ', toString(t.places[1].2), ' offset ', toString(t.places[1].3)),
+                        concat('partition ', toString(r.first_place.1), ' offset ', toString(r.first_place.2))
+                    ) AS other
+                FROM sound AS s
+                LEFT JOIN repeated AS r ON r.uid = s.uid
+                LEFT JOIN stored AS t ON t.uid = s.uid
+            ) WHERE verdict != ''"""
+
+    def verdicts(self) -> str:
+        """Verdicts per partition: how many of each."""
+        return f"SELECT partition, verdict, count() FROM {self.verdict_table} GROUP BY partition, verdict"
+
+    def refused(self) -> str:
+        """Each staged record that goes to the dead letters: partition, offset, verdict, reason, other."""
+        return (
+            f"SELECT partition, offset, verdict, reason, other FROM {self.verdict_table} "
+            "WHERE verdict IN ('invalid', 'conflict', 'expired') ORDER BY partition, offset"
+        )
+
+    def insert(self) -> str:
+        """Store what is new. Parameters: now, topic, topic_id."""
+        return f"""INSERT INTO {self.database}.event_log ({_COLUMNS})
+            SELECT action, actor, target, payload, occurred_at, metadata, uid, toUInt16(version),
+                assumeNotNull(scope), success, assumeNotNull(request), content_hash,
+                {{now:DateTime64(3, 'UTC')}}, {{topic:String}}, {{topic_id:UUID}}, _partition, _offset
+            FROM {self.stage_table} WHERE {self._is_new}"""
+
+    def missing(self) -> str:
+        """How many staged records were judged new or kept and are not stored. Parameter: topic_id."""
+        return f"""SELECT count() FROM {self.stage_table}
+            WHERE (_partition, _offset) NOT IN
+                (SELECT partition, offset FROM {self.verdict_table} WHERE verdict != 'kept')
+            AND (uid, _partition, _offset) NOT IN (
+                SELECT id, kafka_partition, kafka_offset FROM {self.database}.event_log
+                WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table})
+                    AND kafka_topic_id = {{topic_id:UUID}})"""
+
+    def staged(self) -> str:
+        """How many records lie on the stage."""
+        return f"SELECT count() FROM {self.stage_table}"
+
+    def ledger_ends(self) -> str:
+        """The last accounted offset of each partition. Parameters: topic, topic_id."""
+        return (
+            f"SELECT partition, max(last_offset) FROM {self.database}.ledger "
+            "WHERE topic = {topic:String} AND topic_id = {topic_id:UUID} GROUP BY partition"
+        )
+
+    def ledger_line(self) -> str:
+        """Write one line of the books, all its columns as parameters."""
+        return (
+            f"INSERT INTO {self.database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, "
+            "stored, duplicates, conflicts, invalid, expired, instance, at) SELECT {topic:String}, "
+            "{topic_id:UUID}, {partition:Int32}, {first_offset:Int64}, {last_offset:Int64}, {read:UInt64}, "
+            "{stored:UInt64}, {duplicates:UInt64}, {conflicts:UInt64}, {invalid:UInt64}, {expired:UInt64}, "
+            "{instance:String}, {now:DateTime64(3, 'UTC')}"
+        )
+
+    def stale_stages(self) -> str:
+        """Tables that sinks left behind when they were killed."""
+        return (
+            "SELECT name FROM system.tables WHERE database = {database:String} "
+            "AND match(name, '^(stage|verdict)_[0-9a-f]{12}$') "
+            "AND metadata_modification_time < now() - INTERVAL 1 DAY"
+        )
+
+    @property
+    def _is_new(self) -> str:
+        return f"(_partition, _offset) NOT IN (SELECT partition, offset FROM {self.verdict_table})"

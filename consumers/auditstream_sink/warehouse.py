@@ -1,0 +1,240 @@
+"""ClickHouse as the sink sees it: stage, judge, insert, read back, ledger.
+
+Errors are sorted here, in one place, into the two kinds that matter: the data was refused, or the outcome
+is unknown. Whatever is not surely the first is the second, and leads back to judging the batch anew.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from urllib3.exceptions import HTTPError
+
+from auditstream_schemas.errors import AuditstreamError
+from auditstream_sink.settings import SinkSettings
+from auditstream_sink.statements import STAGE_SETTINGS, Statements
+
+_DATA_ERRORS = frozenset(
+    {
+        6,  # CANNOT_PARSE_TEXT
+        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        32,  # ATTEMPT_TO_READ_AFTER_EOF
+        33,  # CANNOT_READ_ALL_DATA
+        53,  # TYPE_MISMATCH
+        70,  # CANNOT_CONVERT_TYPE
+        117,  # INCORRECT_DATA
+        131,  # TOO_LARGE_STRING_SIZE
+        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+        469,  # VIOLATED_CONSTRAINT
+        1001,  # STD_EXCEPTION: how avro::Exception comes out
+    }
+)
+"""ClickHouse error codes that a record can cause (src/Common/ErrorCodes.cpp)."""
+
+
+class DataRefusedError(AuditstreamError):
+    """ClickHouse could not read the container; the stage is as it was."""
+
+
+class UnknownOutcomeError(AuditstreamError):
+    """Time-out, broken connection, error status: the statement may have taken effect or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerLine:
+    """One line of the books: a run of offsets, and what became of its records.
+
+    Attributes:
+        partition: Kafka partition.
+        first_offset: First offset of the run.
+        last_offset: Last offset of the run, inclusive.
+        read: Records read; the sum of the five counts that follow.
+        stored: New rows of the event log.
+        duplicates: Second deliveries of an id, dropped.
+        conflicts: Other content under a known id, dead-lettered.
+        invalid: Broken records, dead-lettered.
+        expired: Older than the retention on arrival, dead-lettered.
+    """
+
+    partition: int
+    first_offset: int
+    last_offset: int
+    read: int
+    stored: int
+    duplicates: int
+    conflicts: int
+    invalid: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A staged record that is refused.
+
+    Attributes:
+        partition: Kafka partition.
+        offset: Kafka offset.
+        verdict: ``invalid``, ``conflict`` or ``expired``.
+        reason: The fault's name; empty for a conflict.
+        other: For a conflict, where the first event of that id came from.
+    """
+
+    partition: int
+    offset: int
+    verdict: str
+    reason: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the batch holds besides new events.
+
+    Attributes:
+        counts: Records by (partition, verdict).
+        refused: Records for the dead letters.
+    """
+
+    counts: Mapping[tuple[int, str], int]
+    refused: Sequence[Verdict]
+
+
+class Warehouse:
+    """One sink's connection to ClickHouse. Every method blocks on the network.
+
+    Every method may raise UnknownOutcomeError; each may be called again after it.
+    """
+
+    def __init__(self, settings: SinkSettings, *, instance: str) -> None:
+        self._settings = settings
+        self._instance = instance
+        self._sql = Statements(database=settings.clickhouse_database, stage=uuid4().hex[:12])
+        self._client: Client | None = None
+
+    def open(self) -> None:
+        """Make the stage, and clear away those of sinks that were killed more than a day ago."""
+        database = self._settings.clickhouse_database
+        for (name,) in self._rows(self._sql.stale_stages(), database=database):
+            self._command(f"DROP TABLE IF EXISTS {database}.{name}")
+        self._run(self._sql.create())
+
+    def close(self) -> None:
+        """Drop the stage."""
+        self._run(self._sql.drop())
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def clear_stage(self) -> None:
+        """Empty the stage; make it anew if ClickHouse lost it."""
+        self._run(self._sql.create())
+        self._run(self._sql.empty())
+
+    def stage(self, container: bytes) -> None:
+        """Parse a container into the stage; all its records or none.
+
+        Raises:
+            DataRefusedError: A record in it is broken.
+        """
+        try:
+            self._connected().raw_insert(
+                self._sql.stage_table, insert_block=container, fmt="Avro", settings=STAGE_SETTINGS
+            )
+        except (ClickHouseError, HTTPError, OSError) as error:
+            if getattr(error, "code", None) in _DATA_ERRORS:
+                raise DataRefusedError(_first_line(error)) from error
+            raise _unknown(error) from error
+
+    def staged(self) -> int:
+        """Records on the stage."""
+        return int(self._rows(self._sql.staged())[0][0])
+
+    def judge(self, *, now: datetime, topic_id: UUID) -> Judgement:
+        """Give every staged record its verdict. Staged records without one are new."""
+        self._command(f"TRUNCATE TABLE {self._sql.verdict_table}")
+        self._command(self._sql.judge(), now=_timestamp(now), topic_id=str(topic_id))
+        counts = {(int(p), str(v)): int(n) for p, v, n in self._rows(self._sql.verdicts())}
+        refused = [
+            Verdict(partition=int(p), offset=int(o), verdict=str(v), reason=str(r), other=str(x))
+            for p, o, v, r, x in self._rows(self._sql.refused())
+        ]
+        return Judgement(counts=counts, refused=refused)
+
+    def insert(self, *, now: datetime, topic_id: UUID) -> None:
+        """Store the new records. Already de-duplicated, hence no optimisation on insert."""
+        self._command(
+            self._sql.insert(),
+            settings={"async_insert": 0, "optimize_on_insert": 0, "max_partitions_per_insert_block": 0},
+            now=_timestamp(now),
+            topic=self._settings.topic,
+            topic_id=str(topic_id),
+        )
+
+    def missing(self, *, topic_id: UUID) -> int:
+        """Read back: new records that are not stored."""
+        return int(self._rows(self._sql.missing(), topic_id=str(topic_id))[0][0])
+
+    def ledger_ends(self, *, topic_id: UUID) -> dict[int, int]:
+        """The last accounted offset of every partition that has books."""
+        rows = self._rows(self._sql.ledger_ends(), topic=self._settings.topic, topic_id=str(topic_id))
+        return {int(partition): int(last) for partition, last in rows}
+
+    def write_line(self, line: LedgerLine, *, now: datetime, topic_id: UUID) -> None:
+        """Enter a line into the books. Entering it again changes nothing."""
+        self._command(
+            self._sql.ledger_line(),
+            settings={"async_insert": 0},
+            **asdict(line),
+            topic=self._settings.topic,
+            topic_id=str(topic_id),
+            instance=self._instance,
+            now=_timestamp(now),
+        )
+
+    def _run(self, statements: Sequence[str]) -> None:
+        for statement in statements:
+            self._command(statement)
+
+    def _command(self, statement: str, *, settings: dict[str, Any] | None = None, **parameters: object) -> None:
+        try:
+            self._connected().command(statement, parameters=dict(parameters), settings=settings, use_database=False)
+        except (ClickHouseError, HTTPError, OSError) as error:
+            raise _unknown(error) from error
+
+    def _rows(self, query: str, **parameters: object) -> Sequence[Sequence[Any]]:
+        try:
+            rows: Sequence[Sequence[Any]] = self._connected().query(query, parameters=dict(parameters)).result_rows
+        except (ClickHouseError, HTTPError, OSError) as error:
+            raise _unknown(error) from error
+        return rows
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            self._client = clickhouse_connect.get_client(
+                dsn=self._settings.clickhouse_url,
+                username=self._settings.clickhouse_user,
+                password=str(self._settings.clickhouse_password),
+                send_receive_timeout=self._settings.clickhouse_timeout_seconds,
+                # A statement that failed half-way is judged anew by us, never sent again behind our back.
+                query_retries=0,
+                autogenerate_session_id=False,
+            )
+        return self._client
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300]
+
+
+def _unknown(error: Exception) -> UnknownOutcomeError:
+    return UnknownOutcomeError(f"ClickHouse: {type(error).__name__}: {_first_line(error)}")

@@ -1,0 +1,95 @@
+"""The writer schemas met on the topic: fetched once from the registry, and checked for what the sink needs."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from auditstream_schemas.codec import SCHEMA_JSON
+from auditstream_schemas.errors import RegistryError, RegistryUnavailableError
+from auditstream_schemas.registry import RegistryClient
+from auditstream_sink.framing import header
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterSchema:
+    """A schema that records on the topic were written with.
+
+    Attributes:
+        schema_id: Its id in the registry.
+        text: The Avro schema as the registry gives it.
+        head: The container's head for its records.
+    """
+
+    schema_id: int
+    text: str
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusableSchema:
+    """Why records under a schema id cannot be stored.
+
+    Attributes:
+        reason: Dead-letter reason.
+        error: A sentence for the person who reads the dead letters.
+    """
+
+    reason: str
+    error: str
+
+
+_REQUIRED = frozenset(field["name"] for field in json.loads(SCHEMA_JSON)["fields"] if "default" not in field)
+
+
+class WriterSchemas:
+    """Look-up by schema id, each asked of the registry once."""
+
+    def __init__(self, registry: RegistryClient) -> None:
+        self._registry = registry
+        self._known: dict[int, WriterSchema] = {}
+        self._unusable: dict[int, UnusableSchema] = {}
+
+    def get(self, schema_id: int) -> WriterSchema | UnusableSchema:
+        """The schema of an id, or why it is of no use. Blocks on the registry for an id not met before.
+
+        Raises:
+            RegistryUnavailableError: The registry is away; the record must wait.
+        """
+        met = self._known.get(schema_id) or self._unusable.get(schema_id)
+        if met is not None:
+            return met
+        found = self._fetch(schema_id)
+        if isinstance(found, WriterSchema):
+            self._known[schema_id] = found
+        else:
+            self._unusable[schema_id] = found
+        return found
+
+    def get_known(self, schema_id: int) -> WriterSchema | None:
+        """The schema of an id met before; never blocks."""
+        return self._known.get(schema_id)
+
+    def forget_unusable(self) -> None:
+        """Ask again for ids that were of no use: a registry may have been repaired meanwhile."""
+        self._unusable.clear()
+
+    def _fetch(self, schema_id: int) -> WriterSchema | UnusableSchema:
+        try:
+            text = self._registry.schema(schema_id)
+        except RegistryUnavailableError:
+            raise
+        except RegistryError as error:
+            return UnusableSchema(reason="unknown_schema", error=f"schema id {schema_id}: {error}")
+        try:
+            schema: Any = json.loads(text)
+        except ValueError:
+            schema = None
+        if not isinstance(schema, dict) or schema.get("type") != "record":
+            return UnusableSchema(reason="incompatible_schema", error=f"schema id {schema_id} is not an Avro record")
+        missing = _REQUIRED - {field.get("name") for field in schema.get("fields", [])}
+        if missing:
+            return UnusableSchema(
+                reason="incompatible_schema",
+                error=f"schema id {schema_id} lacks {', '.join(sorted(missing))}",
+            )
+        return WriterSchema(schema_id=schema_id, text=text, head=header(schema))
