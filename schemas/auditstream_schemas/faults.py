@@ -1,0 +1,72 @@
+"""Why one value is refused, and how what was found is shown."""
+
+from dataclasses import dataclass
+from typing import Any
+
+SHOWN = 80
+"""Characters of a found value that a message shows."""
+
+
+_KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JsonNumber:
+    """A number of a JSON text that is not a short integer, kept as it was written.
+
+    Attributes:
+        text: The number's characters.
+    """
+
+    text: str
+
+
+class Fault(ValueError):  # noqa: N818 (gathered; what is raised is an InvalidEventError)
+    """One value breaks the contract; its event is told as an `InvalidEventError` that names the field.
+
+    Attributes:
+        was: What was found, shortened.
+        expected: What is right.
+    """
+
+    def __init__(self, was: str, expected: str) -> None:
+        super().__init__(f"was {was}, expected {expected}")
+        self.was = was
+        self.expected = expected
+
+
+def shown(value: object) -> str:
+    """Show a found value, safe to print: escapes for what is not printable, cut at `SHOWN` characters."""
+    if isinstance(value, JsonNumber):
+        return value.text if len(value.text) <= SHOWN else value.text[: SHOWN - 3] + "..."
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and value.bit_length() < 256:
+        return int.__repr__(value)
+    if isinstance(value, str):
+        text = repr(value[: SHOWN + 1])
+        return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+    return kind(value)
+
+
+def kind(value: object) -> str:
+    """Name the kind of a value without showing it, for what may be secret."""
+    if isinstance(value, JsonNumber):
+        return "a number"
+    name = type(value).__name__
+    return _KINDS.get(type(value)) or f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def part(key: Any) -> str:
+    """Write a key as one part of a field's path."""
+    if isinstance(key, str) and key.isprintable() and 0 < len(key) <= SHOWN:
+        return key
+    return shown(key)

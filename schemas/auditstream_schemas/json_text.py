@@ -1,0 +1,236 @@
+r"""JSON read without losing a byte: the text of a payload is kept, never re-written from parsed values.
+
+A payload is checked by Python's own JSON scanner and then only loses the white space between its tokens.
+So ``1.10``, ``1E5``, integers of any length, ``\u00e9`` escapes, the order of keys and even repeated keys
+inside it stay as they came.
+
+Refused is what ClickHouse's JSON functions or UTF-8 cannot hold: NaN and Infinity, numbers with a fraction
+or exponent beyond the range of a double, NUL and lone surrogates (raw or escaped), and nesting deeper than
+`MAX_DEPTH`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any
+
+from auditstream_schemas.faults import Fault, JsonNumber, shown
+
+MAX_DEPTH = 256
+"""Deepest nesting of a payload, its own braces counted.
+
+ClickHouse reads 1023 levels. Python's scanner shares the interpreter's recursion limit (1000) with the
+frames of its caller, so a quarter of it works wherever it is called from.
+"""
+
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_TOKENS = re.compile(rf'{_STRING}|[^ \t\n\r"]+')
+_BRACKETS = re.compile(rf"{_STRING}|(?P<open>[\[{{])|(?P<close>[\]}}])")
+_SPACE = re.compile(r"[ \t\n\r]*")
+_HAS_SPACE = re.compile(r"[ \t\n\r]")
+_ESCAPES = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<surrogate>u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    r"|(?P<nul>u0000)"
+    r"|.)"
+)
+_ESCAPED = {"nul": "an escaped NUL", "surrogate": "an escaped lone surrogate"}
+_KINDS = {
+    "{": "a JSON object",
+    "[": "a JSON array",
+    '"': "a JSON string",
+    "t": "true",
+    "f": "false",
+    "n": "null",
+}
+
+
+class CompactJson(str):
+    """JSON text of one object that `compact_object` has checked and compacted."""
+
+    __slots__ = ()
+
+
+def compact_object(text: str) -> CompactJson:
+    """Check the JSON text of one object and take out the white space between its tokens.
+
+    Raises:
+        Fault: It is not the JSON of one object, or holds what an event cannot.
+    """
+    start = _skip(text, 0)
+    if start == len(text):
+        raise Fault("empty", "a JSON object")
+    _, end = _scan(text, start, _CHECKER)
+    _end(text, end)
+    return _compacted(text[start:end])
+
+
+def members(text: str, raw: str) -> Iterator[tuple[str, Any]]:
+    """Yield the members of the one object that a JSON text holds, in order, repeated ones again.
+
+    The value of the member named ``raw`` comes as `CompactJson`. Other values come parsed: strings,
+    booleans, None, integers, lists and dicts, with numbers that are not integers of at most 19 digits as
+    `JsonNumber`. A `Fault` in place of a value says why that value is refused.
+
+    Raises:
+        Fault: The text is not the JSON of one object.
+    """
+    position = _skip(text, 0)
+    if text[position : position + 1] != "{":
+        raise Fault(_kind(text, position), "one JSON object with the fields of an event")
+    position = _skip(text, position + 1)
+    if text[position : position + 1] != "}":
+        position -= 1
+        while True:
+            key, position = _key(text, _skip(text, position + 1))
+            value, position = _member(text, _skip(text, position), raw=key == raw)
+            yield key, value
+            position = _skip(text, position)
+            if text[position : position + 1] != ",":
+                break
+        if text[position : position + 1] != "}":
+            raise _malformed(text, position, "a comma or a closing brace")
+    _end(text, position + 1)
+
+
+def unencodable(text: str) -> str | None:
+    """Name the character of a string that an event cannot hold, or None if all are fine."""
+    if "\0" in text:
+        return "a NUL character"
+    if text.isascii():
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "a lone surrogate"
+    return None
+
+
+def _key(text: str, position: int) -> tuple[str, int]:
+    if text[position : position + 1] != '"':
+        raise _malformed(text, position, "a key in double quotes")
+    try:
+        key, position = scanstring(text, position + 1, True)  # noqa: FBT003 (takes no keywords)
+    except json.JSONDecodeError as error:
+        raise _invalid(error) from None
+    position = _skip(text, position)
+    if text[position : position + 1] != ":":
+        raise _malformed(text, position, "a colon after the key")
+    return key, position + 1
+
+
+def _member(text: str, start: int, *, raw: bool) -> tuple[Any, int]:
+    value: Any
+    try:
+        value, end = _scan(text, start, _CHECKER if raw else _READER)
+        if raw:
+            value = _compacted(text[start:end])
+    except _Malformed:
+        raise
+    except Fault as fault:
+        value, end = fault, _end_of_value(text, start)
+    return value, end
+
+
+def _scan(text: str, start: int, decoder: json.JSONDecoder) -> tuple[Any, int]:
+    if text.count("[", start) + text.count("{", start) > MAX_DEPTH and _walk(text, start)[0] > MAX_DEPTH:
+        raise Fault("JSON nested deeper", f"at most {MAX_DEPTH} levels of arrays and objects")
+    try:
+        return decoder.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        raise _invalid(error) from None
+
+
+def _compacted(text: str) -> CompactJson:
+    if not text.startswith("{"):
+        raise Fault(_kind(text, 0), "a JSON object")
+    found = unencodable(text)
+    if found is None and "\\u" in text:
+        found = next((_ESCAPED[e.lastgroup] for e in _ESCAPES.finditer(text) if e.lastgroup), None)
+    if found is not None:
+        raise Fault(f"JSON with {found}", "only characters that UTF-8 and ClickHouse hold")
+    if _HAS_SPACE.search(text) is None:
+        return CompactJson(text)
+    return CompactJson("".join(_TOKENS.findall(text)))
+
+
+def _walk(text: str, start: int) -> tuple[int, int]:
+    """Depth and end of the value that starts here, found without recursion."""
+    depth = deepest = 0
+    for bracket in _BRACKETS.finditer(text, start):
+        if bracket.lastgroup == "open":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif bracket.lastgroup == "close":
+            depth -= 1
+        if depth <= 0:
+            return deepest, bracket.end()
+    return deepest, len(text)
+
+
+def _end_of_value(text: str, start: int) -> int:
+    """End of a value that is valid JSON but refused."""
+    if text[start] in '[{"':
+        return _walk(text, start)[1]
+    return int(_ANY.raw_decode(text, start)[1])
+
+
+def _finite(text: str) -> None:
+    if math.isinf(float(text)):
+        raise Fault(f"JSON with the number {shown(text)}", "numbers that a double holds, up to 1.7e308")
+
+
+def _constant(text: str) -> None:
+    raise Fault(f"JSON with {text}", "numbers that JSON has: no NaN, no Infinity")
+
+
+def _integer(text: str) -> int | JsonNumber:
+    return int(text) if len(text) <= 19 else JsonNumber(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise Fault(f"an object with the key {shown(repeated)} twice", "each key once")
+    return found
+
+
+# The payload's numbers are only looked at: a conversion would cost time, or fail on 4300 digits.
+_CHECKER = json.JSONDecoder(parse_int=str, parse_float=_finite, parse_constant=_constant)
+_READER = json.JSONDecoder(
+    parse_int=_integer, parse_float=JsonNumber, parse_constant=JsonNumber, object_pairs_hook=_unique
+)
+_ANY = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _end(text: str, position: int) -> None:
+    position = _skip(text, position)
+    if position != len(text):
+        raise _malformed(text, position, "one JSON object and nothing after it")
+
+
+def _malformed(text: str, position: int, expected: str) -> "_Malformed":
+    found = shown(text[position]) if position < len(text) else "the end"
+    return _Malformed(f"invalid JSON: {found} at character {position + 1}", expected)
+
+
+def _invalid(error: json.JSONDecodeError) -> "_Malformed":
+    return _Malformed(f"invalid JSON: {error.msg} at character {error.pos + 1}", "valid JSON")
+
+
+def _kind(text: str, position: int) -> str:
+    first = text[position : position + 1]
+    return _KINDS.get(first, "a JSON number") if first else "empty"
+
+
+class _Malformed(Fault):
+    """The text is not JSON, so that nothing can be said about what follows."""

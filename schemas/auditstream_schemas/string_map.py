@@ -1,0 +1,50 @@
+"""An immutable mapping of strings, sorted by key."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class StringMap(Mapping[str, str]):
+    """Strings by name; can't be changed, can be hashed, copied and pickled.
+
+    Keys stand in code point order whatever order they came in, so that equal maps encode to equal bytes.
+    Equal to any mapping with the same items.
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, str] | None = None) -> None:
+        self._items: dict[str, str] = dict(sorted(items.items())) if items else {}
+
+    def __getitem__(self, key: str) -> str:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, StringMap):
+            return self._items == other._items
+        return isinstance(other, Mapping) and self._items == dict(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return f"StringMap({self._items!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StringMap, (self._items,)
+
+    def as_dict(self) -> dict[str, str]:
+        """Return a copy that may be changed, in the same order."""
+        return self._items.copy()
+
+
+EMPTY = StringMap()

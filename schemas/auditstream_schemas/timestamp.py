@@ -1,0 +1,118 @@
+"""Instants as whole nanoseconds since 1970-01-01T00:00:00Z, and their ISO-8601 text.
+
+Integers all the way: no float and no datetime ever rounds a nanosecond.
+
+Read are ``YYYY-MM-DDThh:mm[:ss[.fraction]]`` with one to nine fractional digits and a zone: ``Z``,
+``+hh:mm``, ``+hhmm`` or ``+hh``. A space may stand for the ``T``, a comma for the dot. Two corners:
+
+- ``24:00:00`` is the following midnight, as ISO-8601 has it.
+- Second ``60`` is refused. Leap seconds have no number of their own in Unix time, so storing one would
+  silently move the event by a second; its emitter has to say which neighbour is meant.
+"""
+
+import datetime as dt
+import re
+
+from auditstream_schemas.faults import Fault, shown
+
+NANOSECONDS = 1_000_000_000
+MIN_TIMESTAMP = -2_208_988_800 * NANOSECONDS
+"""1900-01-01T00:00:00Z, the first instant of ClickHouse's DateTime64."""
+MAX_TIMESTAMP = 2**63 - 1
+"""2262-04-11T23:47:16.854775807Z, the last nanosecond that 64 bits hold."""
+
+_RANGE = "from 1900-01-01T00:00:00Z to 2262-04-11T23:47:16.854775807Z"
+_EXPECTED = "ISO-8601 with a zone and up to nine fractional digits, such as 2017-12-21T13:50:54.474Z"
+_EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_ISO = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
+    r"([Zz]|([+-])(\d\d)(?::?(\d\d))?)?",
+    re.ASCII,
+)
+
+
+def parse_timestamp(text: str) -> int:
+    """Read ISO-8601 text as nanoseconds since the epoch.
+
+    Raises:
+        Fault: The text is no instant between 1900 and 2262. A `ValueError` that says what is right.
+    """
+    try:
+        return _parse(text)
+    except ValueError as error:
+        raise Fault(shown(text), str(error)) from None
+
+
+def from_datetime(moment: dt.datetime) -> int:
+    """Nanoseconds since the epoch of a datetime that knows its zone.
+
+    Raises:
+        Fault: It has no zone, or lies outside 1900 to 2262.
+    """
+    if moment.utcoffset() is None:
+        raise Fault("a datetime without a zone", "one with: datetime.now(timezone.utc), not datetime.now()")
+    since = moment - _EPOCH
+    return in_range((since.days * 86_400 + since.seconds) * NANOSECONDS + since.microseconds * 1000)
+
+
+def in_range(nanoseconds: int) -> int:
+    """Return the nanoseconds if 64 bits and ClickHouse's DateTime64(9) hold them.
+
+    Raises:
+        Fault: They lie outside 1900 to 2262.
+    """
+    if MIN_TIMESTAMP <= nanoseconds <= MAX_TIMESTAMP:
+        return nanoseconds
+    raise Fault(shown(nanoseconds), f"nanoseconds since 1970 of an instant {_RANGE}")
+
+
+def format_timestamp(nanoseconds: int) -> str:
+    """Write nanoseconds since the epoch as ISO-8601 in UTC, with no more fractional digits than needed."""
+    seconds, fraction = divmod(nanoseconds, NANOSECONDS)
+    days, second_of_day = divmod(seconds, 86_400)
+    minutes, second = divmod(second_of_day, 60)
+    hour, minute = divmod(minutes, 60)
+    date = dt.date.fromordinal(days + _EPOCH_DAY).isoformat()
+    digits = f".{fraction:09d}".rstrip("0") if fraction else ""
+    return f"{date}T{hour:02d}:{minute:02d}:{second:02d}{digits}Z"
+
+
+def _parse(text: str) -> int:
+    match = _ISO.fullmatch(text)
+    if match is None:
+        raise ValueError(_EXPECTED)
+    year, month, day, hour, minute, second, fraction, zone, sign, zone_hour, zone_minute = match.groups()
+    if zone is None:
+        raise ValueError("a zone at the end: Z for UTC, or an offset such as +02:00 (a time without one is a guess)")
+    if fraction is not None and len(fraction) > 9:
+        raise ValueError("nine fractional digits at most (nanoseconds); more would be rounded away")
+    seconds = _second_of_day(int(hour), int(minute), int(second or 0), int(fraction or 0))
+    if sign is not None:
+        seconds -= _offset(sign, int(zone_hour), int(zone_minute or 0))
+    try:
+        days = dt.date(int(year), int(month), int(day)).toordinal() - _EPOCH_DAY
+    except ValueError as error:
+        raise ValueError(f"a date of the calendar ({error})") from None
+    nanoseconds = (days * 86_400 + seconds) * NANOSECONDS
+    if fraction:
+        nanoseconds += int(fraction.ljust(9, "0"))
+    if not MIN_TIMESTAMP <= nanoseconds <= MAX_TIMESTAMP:
+        raise ValueError(f"an instant {_RANGE}")
+    return nanoseconds
+
+
+def _second_of_day(hour: int, minute: int, second: int, fraction: int) -> int:
+    if second == 60:
+        raise ValueError("a second from 00 to 59: a leap second has no number in Unix time, name its neighbour")
+    end_of_day = hour == 24 and not (minute or second or fraction)
+    if (hour > 23 and not end_of_day) or minute > 59 or second > 59:
+        raise ValueError("a time of day from 00:00:00 to 24:00:00")
+    return hour * 3600 + minute * 60 + second
+
+
+def _offset(sign: str, hours: int, minutes: int) -> int:
+    if hours > 23 or minutes > 59:
+        raise ValueError("an offset from -23:59 to +23:59")
+    seconds = hours * 3600 + minutes * 60
+    return -seconds if sign == "-" else seconds

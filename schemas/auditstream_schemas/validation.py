@@ -1,0 +1,193 @@
+"""The rules of an event's fields: each takes one value and returns its canonical form, or raises `Fault`.
+
+The values of `auditstream_schemas.event` gather the faults of all their fields into one error.
+"""
+
+import datetime as dt
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from uuid import UUID
+
+from auditstream_schemas.errors import FieldError, InvalidEventError
+from auditstream_schemas.faults import Fault, kind, part, shown
+from auditstream_schemas.json_text import CompactJson, compact_object, unencodable
+from auditstream_schemas.json_values import dump_object
+from auditstream_schemas.string_map import EMPTY, StringMap
+from auditstream_schemas.timestamp import from_datetime, in_range, parse_timestamp
+
+ACTION_PATTERN = r"^[a-z](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z](?:[a-z0-9_-]*[a-z0-9])?)+$"
+"""What the whole of an action matches; written so that RE2 (ClickHouse) reads it as Python does."""
+
+_ACTION = re.compile(ACTION_PATTERN)
+_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_STRINGS = "a mapping of strings to strings"
+
+_T = TypeVar("_T")
+
+
+class Faults:
+    """Gathers the faults of many fields, to be raised as one `InvalidEventError`."""
+
+    __slots__ = ("_errors",)
+
+    def __init__(self) -> None:
+        self._errors: list[FieldError] = []
+
+    def add(self, field: str, was: str, expected: str) -> None:
+        """Note one fault."""
+        self._errors.append(FieldError(field, was, expected))
+
+    def take(self, field: str, rule: Callable[[Any], _T], value: Any) -> _T | None:
+        """Apply a rule to a field's value; note what it refuses and return None then.
+
+        The rule may raise a `Fault`, or an `InvalidEventError` about parts of the value. A value that is a
+        `Fault` itself was refused before.
+        """
+        try:
+            if isinstance(value, Fault):
+                raise value
+            return rule(value)
+        except Fault as fault:
+            self.add(field, fault.was, fault.expected)
+        except InvalidEventError as error:
+            for inner in error.errors:
+                separator = "" if not field or inner.field.startswith("[") else "."
+                self.add(f"{field}{separator}{inner.field}", inner.was, inner.expected)
+        return None
+
+    @property
+    def errors(self) -> tuple[FieldError, ...]:
+        """What was noted so far."""
+        return tuple(self._errors)
+
+    def raise_any(self) -> None:
+        """Raise all that was noted, if anything was.
+
+        Raises:
+            InvalidEventError: Something was.
+        """
+        if self._errors:
+            raise InvalidEventError(tuple(self._errors))
+
+
+def text(value: object) -> str:
+    """A string without NUL and lone surrogates."""
+    if not isinstance(value, str):
+        raise Fault(shown(value), "a string")
+    found = unencodable(value)
+    if found is not None:
+        raise Fault(f"a string with {found}", "only characters that UTF-8 and ClickHouse hold")
+    # A str enumeration becomes the plain string it is.
+    return value if type(value) is str else str.__str__(value)
+
+
+def filled_text(value: object) -> str:
+    """A string that is not empty."""
+    if value == "":
+        raise Fault("''", "a string that is not empty")
+    return text(value)
+
+
+def optional_text(value: object) -> str | None:
+    """A string, or None for absent."""
+    return None if value is None else text(value)
+
+
+def strings(value: object) -> StringMap:
+    """A mapping of strings to strings. Values are not shown in errors: they may be secret."""
+    if type(value) is StringMap:
+        return value
+    if not isinstance(value, Mapping):
+        raise Fault(kind(value), _STRINGS)
+    if not value:
+        return EMPTY
+    faults = Faults()
+    found = {}
+    for key, inner in value.items():
+        name = part(key)
+        if type(key) is not str:
+            faults.take(name, _key, key)
+        elif (character := unencodable(key)) is not None:
+            faults.add(name, f"a key with {character}", "only characters that UTF-8 and ClickHouse hold")
+        if not isinstance(inner, str):
+            faults.add(name, kind(inner), "a string (write other values as text)")
+        else:
+            found[key] = faults.take(name, text, inner) or ""
+    faults.raise_any()
+    return StringMap(found)
+
+
+def attributes(value: object, reserved: tuple[str, ...]) -> StringMap:
+    """Free string attributes of an entity or request, which share a JSON object with its own fields."""
+    if not isinstance(value, Mapping):
+        raise InvalidEventError((FieldError("attributes", kind(value), _STRINGS),))
+    found = strings(value)
+    taken = [name for name in reserved if name in found]
+    if taken:
+        expected = f"names other than {', '.join(reserved)}"
+        raise InvalidEventError(tuple(FieldError(name, "an attribute", expected) for name in taken))
+    return found
+
+
+def action(value: object) -> str:
+    """Two or more lowercase ASCII words with dots between."""
+    found = text(value)
+    if _ACTION.fullmatch(found) is None:
+        raise Fault(
+            shown(found),
+            "two or more lowercase ASCII words with dots between, such as context.create or user.logged_in; "
+            "a word starts with a letter and may hold digits, _ and - inside",
+        )
+    return found
+
+
+def event_id(value: object) -> UUID:
+    """A UUID of any variant and version, as `UUID` or 8-4-4-4-12 hexadecimal digits."""
+    if isinstance(value, UUID):
+        return value
+    if isinstance(value, str) and _UUID.fullmatch(value) is not None:
+        return UUID(value)
+    raise Fault(shown(value), "a UUID such as 019b76da-a800-7000-8000-0123456789ab")
+
+
+def occurred_at(value: object) -> int:
+    """An instant: a datetime with a zone, ISO-8601 text with a zone, or nanoseconds since the epoch."""
+    if isinstance(value, str):
+        return parse_timestamp(value)
+    if isinstance(value, dt.datetime):
+        return from_datetime(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return in_range(int(value))
+    raise Fault(shown(value), "ISO-8601 text, a datetime with a zone, or nanoseconds since 1970 as an integer")
+
+
+def version(value: object) -> int:
+    """Version of the payload's schema."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65_535:
+        return int(value)
+    raise Fault(shown(value), "an integer from 1 to 65535")
+
+
+def flag(value: object) -> bool:
+    """True or False, and nothing that merely looks like it."""
+    if isinstance(value, bool):
+        return value
+    raise Fault(shown(value), "true or false")
+
+
+def payload(value: object) -> CompactJson:
+    """JSON text of one object, or a mapping to be written as such. Never shown in errors."""
+    if type(value) is CompactJson:
+        return value
+    if isinstance(value, str):
+        return compact_object(value)
+    if not isinstance(value, Mapping):
+        raise Fault(kind(value), "a JSON object")
+    return dump_object(value)
+
+
+def _key(key: object) -> str:
+    if isinstance(key, str):
+        return text(key)
+    raise Fault(f"a key that is {kind(key)}", "keys that are strings")
