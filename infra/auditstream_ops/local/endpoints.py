@@ -1,0 +1,77 @@
+"""Where the parts of a stack are reached, and whether they answer."""
+
+import socket
+from dataclasses import dataclass
+
+import urllib3
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from auditstream_schemas.settings import KafkaSettings
+
+KAFKA = "kafka"
+REGISTRY = "registry"
+CLICKHOUSE = "clickhouse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """Where the parts of a stack are reached.
+
+    Attributes:
+        bootstrap_servers: Kafka brokers, ``host:port``, separated by commas.
+        registry_url: Base URL of the schema registry.
+        clickhouse_url: Base URL of ClickHouse's HTTP interface.
+    """
+
+    bootstrap_servers: str
+    registry_url: str
+    clickhouse_url: str
+
+    def env(self) -> dict[str, str]:
+        """The environment variables that point every part of auditstream here."""
+        return {
+            "AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "AUDITSTREAM_SCHEMA_REGISTRY_URL": self.registry_url,
+            "AUDITSTREAM_CLICKHOUSE_URL": self.clickhouse_url,
+        }
+
+    def env_lines(self) -> str:
+        """``NAME=value`` lines, for ``export $(...)`` and for files of environment variables."""
+        return "\n".join(f"{name}={value}" for name, value in self.env().items())
+
+
+def kafka_fault(bootstrap_servers: str, timeout: float) -> str | None:
+    """Ask for metadata; return what is wrong, or None. Blocks up to twice ``timeout`` seconds."""
+    host, _, port = bootstrap_servers.partition(",")[0].rpartition(":")
+    try:
+        # A refused connection costs librdkafka the whole timeout, and us nothing.
+        socket.create_connection((host, int(port)), timeout).close()
+    except OSError as error:
+        return f"{host}:{port}: {error.strerror or error}"
+    settings = KafkaSettings(kafka_bootstrap_servers=bootstrap_servers)
+    admin = AdminClient({**settings.librdkafka_client("health"), "log_level": 0})
+    try:
+        found = admin.list_topics(timeout=timeout)
+    except KafkaException as error:
+        return str(error.args[0].str())
+    return None if found.brokers else "no broker in the cluster's metadata"
+
+
+def registry_fault(url: str, timeout: float) -> str | None:
+    """Ask for the subjects; return what is wrong, or None. Blocks up to ``timeout`` seconds."""
+    return _http_fault(f"{url}/subjects", timeout)
+
+
+def clickhouse_fault(url: str, timeout: float) -> str | None:
+    """Ping; return what is wrong, or None. Blocks up to ``timeout`` seconds."""
+    return _http_fault(f"{url}/ping", timeout)
+
+
+def _http_fault(url: str, timeout: float) -> str | None:
+    try:
+        with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=timeout)) as pool:
+            status = pool.request("GET", url).status
+    except urllib3.exceptions.HTTPError as error:
+        return f"{url}: {error}"
+    return None if status == 200 else f"{url}: HTTP {status}"
