@@ -2,5 +2,6 @@
 
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.sink import Sink, Totals
+from auditstream_sink.warehouse import LedgerLine
 
-__all__ = ["Sink", "SinkSettings", "Totals"]
+__all__ = ["LedgerLine", "Sink", "SinkSettings", "Totals"]

@@ -296,11 +296,11 @@ class Sink:
 
     def _rewind(self, record: Message) -> None:
         """A record that slipped out of a paused partition is read again later."""
-        error = record.error()
+        error, partition, offset = record.error(), record.partition(), record.offset()
         if error is not None:
             self._broker_said(error)
-        else:
-            self._consumer.seek(TopicPartition(self._settings.topic, record.partition(), record.offset()))
+        elif partition is not None and offset is not None:
+            self._consumer.seek(TopicPartition(self._settings.topic, partition, offset))
 
     def _empty_batch(self) -> Batch:
         return Batch(opened=self._clock.monotonic())

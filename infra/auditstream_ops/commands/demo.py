@@ -1,0 +1,221 @@
+"""``auditstream demo``."""
+
+import itertools
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+from confluent_kafka import Producer
+from tqdm import tqdm
+
+from auditstream_export import ExportRequest, export_events
+from auditstream_ops.accounts import PartitionAccount, accounts, topic_ends
+from auditstream_ops.clickhouse import connect
+from auditstream_ops.dead_letters import read_letters
+from auditstream_ops.demo_events import NANOSECONDS, broken_records, demo_events
+from auditstream_ops.local.stack import LocalStack
+from auditstream_ops.migrate import migrate
+from auditstream_ops.topics import TopicPlan, create_topics, register_schema
+from auditstream_producer import AuditProducer, ProducerSettings
+from auditstream_schemas.errors import OperationError, QueueFullError
+from auditstream_schemas.event import AuditEvent
+from auditstream_sink import Sink, SinkSettings
+
+_PARTITIONS = 6
+_BROKEN = 25
+_COLUMNS = ("read", "stored", "duplicates", "conflicts", "invalid", "expired")
+_IDLE_SECONDS = 2.0
+
+_QUESTIONS = (
+    (
+        "What happened, and how often did it fail?",
+        "SELECT action, count() AS events, countIf(NOT success) AS failed, uniqExact(actor.id) AS actors "
+        "FROM events GROUP BY action ORDER BY events DESC, action LIMIT 8",
+    ),
+    (
+        "Who touched secrets and keys of one organisation in the last 90 days?",
+        "SELECT occurred_at, action, actor.name AS actor, target.name AS target, success FROM events "
+        "WHERE scope.id = 'org-acme' AND (action LIKE '%env_var%' OR action LIKE '%key%' OR action LIKE '%token%') "
+        "AND occurred_at > now() - INTERVAL 90 DAY ORDER BY occurred_at DESC LIMIT 6",
+    ),
+    (
+        "How many events a month?",
+        "SELECT toStartOfMonth(occurred_at) AS month, count() AS events, bar(events, 0, 2500, 30) AS chart "
+        "FROM events GROUP BY month ORDER BY month",
+    ),
+)
+
+
+@click.command()
+@click.option("--events", default=20_000, show_default=True, help="Events to emit; a tenth is sent twice.")
+@click.option("--seed", default=1, show_default=True, help="Of the load.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Where the CSV stays.")
+def demo(*, events: int, seed: int, output: Path | None) -> None:
+    """Show the main job end to end, on a stack of its own.
+
+    Starts a broker, a registry and ClickHouse on free loopback ports; emits events of every action of the
+    catalog, some of them twice, and some broken records; sinks them; shows the accounts of every
+    partition; asks a few questions; exports a month. Ends with one line that says whether the books
+    balance: exit code 0 if they do.
+    """
+    with tempfile.TemporaryDirectory(prefix="auditstream-demo-") as scratch:
+        _title("A broker, a schema registry and ClickHouse, on free ports of this machine")
+        with LocalStack(Path(scratch)) as stack:
+            click.echo(stack.endpoints.env_lines())
+            settings = SinkSettings(
+                kafka_bootstrap_servers=stack.endpoints.bootstrap_servers,
+                schema_registry_url=stack.endpoints.registry_url,
+                clickhouse_url=stack.endpoints.clickhouse_url,
+                # The local broker makes a group wait for half of this before it hands out partitions.
+                session_timeout_ms=6000,
+            )
+            balanced = _run(settings, events, seed, output or Path(scratch))
+    sys.exit(0 if balanced else 1)
+
+
+def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
+    client = connect(settings)
+    migrate(client, settings.clickhouse_database)
+    create_topics(settings, TopicPlan(partitions=_PARTITIONS), dead_letter_topic=settings.dead_letters)
+    schema_id = register_schema(settings, settings.topic)
+
+    resent = count // 10
+    _title(f"Emit: {count:,} events, {resent:,} of them twice, and {_BROKEN} broken records put on the topic by hand")
+    now = time.time_ns()
+    _emit(settings, demo_events(count, now=now, seed=seed), count, resent, seed)
+    kinds = _put_broken(settings, schema_id, now, seed)
+    click.echo("broken by hand: " + ", ".join(f"{number} {kind}" for kind, number in kinds.items()))
+
+    _title("Sink: Kafka to ClickHouse")
+    started = time.monotonic()
+    totals = Sink(settings).run(until_idle=_IDLE_SECONDS)
+    click.echo(f"{totals.read:,} records in {totals.batches} ledger lines, {time.monotonic() - started:.1f} s")
+
+    _title("Accounts: read = stored + duplicates + conflicts + invalid + expired")
+    found = accounts(client, settings.clickhouse_database, settings.topic, topic_ends(settings))
+    _show_accounts(found)
+    letters = Counter(letter.reason for letter in read_letters(settings))
+    click.echo("dead letters: " + ", ".join(f"{number} {reason}" for reason, number in letters.most_common()))
+
+    for question, query in _QUESTIONS:
+        _title(question)
+        click.echo(query)
+        answer = client.raw_query(
+            query, fmt="PrettyCompact", settings={"database": settings.clickhouse_database}, use_database=False
+        )
+        click.echo(answer.decode())
+
+    exported = _export(settings, output)
+    return _verdict(found, {"stored": count, "duplicates": resent, "invalid": _BROKEN}, letters.total(), exported)
+
+
+def _emit(settings: SinkSettings, events: Iterable[AuditEvent], count: int, resent: int, seed: int) -> None:
+    pick = random.Random(seed)  # noqa: S311 - a load, no secret
+    sent = list(events)
+    again = pick.sample(sent, resent)
+    with (
+        AuditProducer(
+            ProducerSettings(
+                kafka_bootstrap_servers=settings.kafka_bootstrap_servers,
+                schema_registry_url=settings.schema_registry_url,
+                topic=settings.topic,
+            )
+        ) as producer,
+        tqdm(total=count + resent, unit=" events", desc="emit", disable=not sys.stderr.isatty()) as bar,
+    ):
+        for event in (*sent, *again):
+            _emit_one(producer, event)
+            bar.update()
+        left = producer.flush(60)
+        if left:
+            raise OperationError(f"{left} events were not delivered within 60 s")
+        stats = producer.stats()
+    click.echo(f"emitted {stats.accepted:,} events, {stats.delivered:,} delivered")
+
+
+def _emit_one(producer: AuditProducer, event: AuditEvent) -> None:
+    while True:
+        try:
+            producer.emit_event(event)
+        except QueueFullError:
+            producer.flush(1)
+        else:
+            return
+
+
+def _put_broken(settings: SinkSettings, schema_id: int, now: int, seed: int) -> Counter[str]:
+    kafka = Producer(settings.librdkafka_client("demo"))
+    broken = broken_records(schema_id, now=now, seed=seed)
+    for record in broken:
+        kafka.produce(settings.topic, value=record.value)
+    if kafka.flush(30):
+        raise OperationError("the broken records were not delivered within 30 s")
+    return Counter(record.kind for record in broken)
+
+
+def _show_accounts(found: Sequence[PartitionAccount]) -> None:
+    click.echo(f"{'partition':>9} {'offsets':>15} " + " ".join(f"{name:>10}" for name in _COLUMNS))
+    for account in found:
+        offsets = f"{account.first_offset}..{account.last_offset}"
+        figures = " ".join(f"{getattr(account, name):>10,}" for name in _COLUMNS)
+        click.echo(f"{account.partition:>9} {offsets:>15} {figures}  {'; '.join(account.problems) or 'balanced'}")
+    sums = " ".join(f"{sum(getattr(account, name) for account in found):>10,}" for name in _COLUMNS)
+    click.echo(f"{'all':>9} {'':>15} {sums}")
+
+
+def _export(settings: SinkSettings, output: Path) -> tuple[int, int]:
+    """Export the last 30 days; return the rows of the file and those that ClickHouse counts."""
+    end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = end - timedelta(days=30)
+    _title(f"Export: {start:%Y-%m-%d} to {end:%Y-%m-%d}, as CSV with a manifest")
+    path = output / "audit-log.csv"
+    output.mkdir(parents=True, exist_ok=True)
+    request = ExportRequest(start=int(start.timestamp()) * NANOSECONDS, end=int(end.timestamp()) * NANOSECONDS)
+    result = export_events(settings, request, path, overwrite=True)
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in itertools.islice(file, 4):
+            click.echo(line.rstrip())
+    manifest = path.with_name(f"{path.name}.manifest.json")
+    click.echo(f"... {result.rows:,} rows; {manifest.name}:")
+    click.echo(manifest.read_text("utf-8"))
+    counted = connect(settings).query(
+        f"SELECT count() FROM {settings.clickhouse_database}.events "
+        "WHERE occurred_at >= {start:DateTime} AND occurred_at < {end:DateTime}",
+        parameters={"start": start, "end": end},
+    )
+    return result.rows, int(counted.result_rows[0][0])
+
+
+def _verdict(
+    found: Sequence[PartitionAccount], wanted: Mapping[str, int], letters: int, exported: tuple[int, int]
+) -> bool:
+    """Say in one line whether all is accounted for: against the books, and against what was sent."""
+    sums = {name: sum(getattr(account, name) for account in found) for name in (*_COLUMNS, "rows")}
+    problems = [f"partition {account.partition}: {problem}" for account in found for problem in account.problems]
+    problems += [f"{sums[name]} {name}, not {count}" for name, count in wanted.items() if sums[name] != count]
+    if letters != sums["invalid"] + sums["conflicts"] + sums["expired"]:
+        problems.append(f"{letters} dead letters")
+    if exported[0] != exported[1]:
+        problems.append(f"{exported[0]} rows exported of {exported[1]}")
+    click.echo()
+    if problems:
+        click.secho(f"The books do NOT balance: {'; '.join(problems)}", fg="red", bold=True)
+        return False
+    click.secho(
+        f"The books balance: {sums['read']:,} read = {sums['stored']:,} stored + {sums['duplicates']:,} duplicates "
+        f"+ {sums['conflicts']:,} conflicts + {sums['invalid']:,} invalid + {sums['expired']:,} expired, "
+        f"and {sums['rows']:,} rows are there.",
+        fg="green",
+        bold=True,
+    )
+    return True
+
+
+def _title(text: str) -> None:
+    click.secho(f"\n== {text}", bold=True)

@@ -1,0 +1,47 @@
+"""``auditstream sql``."""
+
+import shutil
+import sys
+from typing import TYPE_CHECKING, cast
+
+import click
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from typed_settings import click_options
+
+from auditstream_ops.clickhouse import connect
+from auditstream_schemas.errors import OperationError
+from auditstream_schemas.settings import ClickHouseSettings, loaders
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
+
+
+@click.command()
+@click.argument("query")
+@click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
+@click.option("--format", "format_", default="PrettyCompact", show_default=True, help="Any format of ClickHouse.")
+def sql(query: str, settings: ClickHouseSettings, *, format_: str) -> None:
+    r"""Ask ClickHouse QUERY (or standard input, for -) and print the answer.
+
+    Nothing can be changed from here: the query runs read-only. The table to ask is `events`; it shows
+    every event once.
+
+    \b
+    Examples:
+      auditstream sql "SELECT action, count() FROM events GROUP BY action ORDER BY 2 DESC"
+      auditstream sql "SELECT * FROM events WHERE actor.id = 'u7' LIMIT 5" --format Vertical
+      auditstream sql "SELECT id, payload FROM events" --format JSONEachRow > events.ndjson
+    """
+    text = sys.stdin.read() if query == "-" else query
+    client = connect(settings)
+    try:
+        with client.raw_stream(
+            text,
+            fmt=format_,
+            settings={"database": settings.clickhouse_database, "readonly": 2},
+            use_database=False,
+        ) as answer:
+            shutil.copyfileobj(cast("SupportsRead[bytes]", answer), sys.stdout.buffer)
+    except ClickHouseError as error:
+        raise OperationError(str(error).partition("\n")[0]) from error
+    sys.stdout.flush()

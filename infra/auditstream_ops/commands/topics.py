@@ -1,0 +1,51 @@
+"""``auditstream topics``."""
+
+import click
+from typed_settings import click_options
+
+from auditstream_ops.topics import TopicPlan, create_topics, register_schema
+from auditstream_schemas.settings import loaders
+from auditstream_sink import SinkSettings
+
+_PLAN = TopicPlan()
+
+
+@click.command()
+@click_options(SinkSettings, loaders(), argname="settings", show_envvars_in_help=True)
+@click.option("--partitions", default=_PLAN.partitions, show_default=True, help="Partitions of a new event topic.")
+@click.option("--replication", default=_PLAN.replication, show_default=True, help="Copies; 3 in production.")
+@click.option(
+    "--retention-hours",
+    default=_PLAN.retention_hours,
+    show_default=True,
+    help="How long the broker keeps events: an outage of ClickHouse must be over by then.",
+)
+@click.option(
+    "--dead-letter-retention-hours",
+    default=_PLAN.dead_letter_retention_hours,
+    show_default=True,
+    help="How long refused records wait for a person.",
+)
+def topics(
+    settings: SinkSettings,
+    *,
+    partitions: int,
+    replication: int,
+    retention_hours: int,
+    dead_letter_retention_hours: int,
+) -> None:
+    """Create the topics and register the event's schema.
+
+    A deploy step: services and sinks never do either at run time. What exists is left as it is.
+    """
+    plan = TopicPlan(
+        partitions=partitions,
+        replication=replication,
+        retention_hours=retention_hours,
+        dead_letter_retention_hours=dead_letter_retention_hours,
+    )
+    created = create_topics(settings, plan, dead_letter_topic=settings.dead_letters)
+    for name in (settings.topic, settings.dead_letters):
+        click.echo(f"{'created' if name in created else 'exists '} topic {name}")
+    schema_id = register_schema(settings, settings.topic)
+    click.echo(f"schema {schema_id} is registered for subject {settings.topic}-value")

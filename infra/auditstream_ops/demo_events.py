@@ -1,0 +1,100 @@
+"""The demo's load: events of every action of the catalog, re-sent ones, and broken records."""
+
+import io
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import fastavro
+from uuid_utils.compat import uuid7
+
+from auditstream_schemas.catalog import catalog
+from auditstream_schemas.codec import SCHEMA_JSON, encode
+from auditstream_schemas.event import AuditEvent, Entity, Request
+
+NANOSECONDS = 1_000_000_000
+YEAR_SECONDS = 365 * 24 * 3600
+
+_PEOPLE = ("Ada Byron", "Grace Hopper", "Katherine Johnson", "Радия Перлман", "刘洋", "نادية", "Zoë Ångström")
+_ORGANISATIONS = ("acme", "globex", "initech", "umbrella", "wayne", "東京電機")
+_REGIONS = ("eu-central-1", "us-east-1", "ap-northeast-1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenRecord:
+    """A record that no sink can store, and why it cannot.
+
+    Attributes:
+        kind: What was done to it.
+        value: Its bytes.
+    """
+
+    kind: str
+    value: bytes
+
+
+def demo_events(count: int, *, now: int, seed: int) -> Iterator[AuditEvent]:
+    """Sound events, spread over the twelve months before ``now`` (nanoseconds), newest last.
+
+    The same seed gives the same events but for their ids, which are made from the time of the call.
+    """
+    pick = random.Random(seed)  # noqa: S311 - a load, no secret
+    examples = [AuditEvent.from_json(json.dumps(entry.example)) for entry in catalog().values()]
+    for number in range(count):
+        example = examples[number % len(examples)]
+        age = (count - number) * (YEAR_SECONDS - 2 * 24 * 3600) / count
+        person = pick.randrange(len(_PEOPLE) * 40)
+        organisation = pick.choice(_ORGANISATIONS)
+        yield replace(
+            example,
+            id=uuid7(),
+            actor=Entity(id=f"user-{person}", type="user", name=_PEOPLE[person % len(_PEOPLE)]),
+            scope=Entity(id=f"org-{organisation}", type="organization", name=organisation.title()),
+            occurred_at=now - int(age) * NANOSECONDS - pick.randrange(NANOSECONDS),
+            metadata={"region": pick.choice(_REGIONS)},
+            success=pick.random() > 0.03,
+            request=Request(id=f"req-{number // 3:06}") if pick.random() < 0.8 else None,
+        )
+
+
+def broken_records(schema_id: int, *, now: int, seed: int) -> list[BrokenRecord]:
+    """Twenty-five records broken by hand, of seven kinds."""
+    pick = random.Random(seed)  # noqa: S311 - a load, no secret
+    sound = [encode(event, schema_id) for event in demo_events(25, now=now, seed=seed)]
+    kinds: list[tuple[str, list[bytes]]] = [
+        ("truncated", [value[: pick.randrange(40, len(value) - 1)] for value in sound[0:4]]),
+        ("garbage", [pick.randbytes(200) for _ in range(4)]),
+        ("unknown schema id", [value[:1] + (999_999).to_bytes(4) + value[5:] for value in sound[4:8]]),
+        ("bad UUID", [_altered(schema_id, now, id="not-a-uuid-but-thirty-six-chars-long") for _ in range(4)]),
+        ("action with capitals", [_altered(schema_id, now, action="Context.Create") for _ in range(3)]),
+        ("invalid JSON payload", [_altered(schema_id, now, payload='{"name": ') for _ in range(3)]),
+        ("far in the future", [_altered(schema_id, now, occurred_at=now + 400 * 24 * 3600 * NANOSECONDS)] * 3),
+    ]
+    return [BrokenRecord(kind=kind, value=value) for kind, values in kinds for value in values]
+
+
+def _altered(schema_id: int, now: int, **fields: Any) -> bytes:
+    """A record that the SDK would never write: sound Avro, broken event."""
+    record = {
+        "id": str(uuid7()),
+        "occurred_at": now,
+        "action": "context.create",
+        "version": 1,
+        "actor": {"id": "user-1", "type": "user", "name": None, "attributes": {}},
+        "target": {"id": "context-1", "type": "context", "name": None, "attributes": {}},
+        "payload": "{}",
+        "metadata": {},
+        "scope": None,
+        "success": True,
+        "request": None,
+        **fields,
+    }
+    schema = json.loads(SCHEMA_JSON)
+    for field in schema["fields"]:
+        if field["name"] in ("id", "occurred_at"):
+            field["type"] = field["type"]["type"]
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, fastavro.parse_schema(schema), record)
+    return b"\x00" + schema_id.to_bytes(4) + body.getvalue()
