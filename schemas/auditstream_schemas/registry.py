@@ -98,9 +98,7 @@ class RegistryClient:
             RegistryError: The registry refused.
             RegistryUnavailableError: It could not be reached.
         """
-        found = self._call(
-            "POST", f"/subjects/{_part(subject)}", f"schema of {subject}", {"schema": schema_json}
-        )
+        found = self._call("POST", f"/subjects/{_part(subject)}", f"schema of {subject}", {"schema": schema_json})
         return _integer(found, "id", self.url)
 
     def schema(self, schema_id: int) -> str:
@@ -154,17 +152,13 @@ class RegistryClient:
             RegistryError: The registry refused.
             RegistryUnavailableError: It could not be reached.
         """
-        self._call(
-            "PUT", f"/config/{_part(subject)}", f"compatibility of {subject}", {"compatibility": level}
-        )
+        self._call("PUT", f"/config/{_part(subject)}", f"compatibility of {subject}", {"compatibility": level})
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
         self._pool.clear()
 
-    def _call(
-        self, method: str, path: str, what: str, body: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
+    def _call(self, method: str, path: str, what: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
         content = None if body is None else json.dumps(body).encode()
         try:
             response = self._pool.request(method, self.url + path, body=content)
@@ -178,16 +172,13 @@ class RegistryClient:
             return answer
         raise self._refusal(response.status, answer, response.data, what)
 
-    def _refusal(
-        self, status: int, answer: dict[str, Any] | None, content: bytes, what: str
-    ) -> RegistryError:
+    def _refusal(self, status: int, answer: dict[str, Any] | None, content: bytes, what: str) -> RegistryError:
         code = (answer or {}).get("error_code", status)
         message = str((answer or {}).get("message") or content.decode("utf-8", "replace"))
         said = f"{message.strip()[:_SHOWN_CHARACTERS]!r} (error code {code})"
         if status == 429 or status >= 500:
             return RegistryUnavailableError(
-                f"{what}: the schema registry at {self.url} answered {said}: "
-                "try again later, or look at its log"
+                f"{what}: the schema registry at {self.url} answered {said}: try again later, or look at its log"
             )
         if code in {UNKNOWN_SUBJECT, UNKNOWN_VERSION, UNKNOWN_SCHEMA}:
             return UnknownSchemaError(

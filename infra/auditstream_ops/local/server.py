@@ -23,7 +23,14 @@ Probe = Callable[[float], str | None]
 
 
 class Server:
-    """One server process. Start it from a thread that lives as long as the server should."""
+    """One server process. Start it from a thread that lives as long as the server should.
+
+    Attributes:
+        name: What messages call it.
+        command: Program and arguments.
+        log: File that its output is added to.
+        probe: Called with seconds to wait, returns what is wrong with the server, or None.
+    """
 
     def __init__(self, name: str, command: Sequence[str], log: Path, probe: Probe) -> None:
         """Describe the server; nothing is started yet.
@@ -32,12 +39,12 @@ class Server:
             name: What messages call it.
             command: Program and arguments; it must die with its parent by itself.
             log: File that its output is added to; its directory is made if missing.
-            probe: Called with seconds to wait, returns what is wrong with the server, or None.
+            probe: Tells what is wrong with the server.
         """
         self.name = name
         self.log = log
         self.probe = probe
-        self._command = tuple(command)
+        self.command = tuple(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -59,7 +66,7 @@ class Server:
             self._log_start = output.tell()
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own command line
-                    self._command,
+                    self.command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -67,7 +74,7 @@ class Server:
                     process_group=0,
                 )
             except OSError as error:
-                raise OperationError(f"cannot run {self.name} ({self._command[0]}): {error.strerror}") from error
+                raise OperationError(f"cannot run {self.name} ({self.command[0]}): {error.strerror}") from error
 
     def ended(self) -> int | None:
         """Exit code if the process has ended by itself or was stopped, else None."""
