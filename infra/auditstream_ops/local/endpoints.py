@@ -30,10 +30,12 @@ class Endpoints:
 
     def env(self) -> dict[str, str]:
         """The environment variables that point every part of auditstream here."""
+        # Tansu makes a new member of a group wait for half of the session's time-out: 23 seconds by default.
         return {
             "AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "AUDITSTREAM_SCHEMA_REGISTRY_URL": self.registry_url,
             "AUDITSTREAM_CLICKHOUSE_URL": self.clickhouse_url,
+            "AUDITSTREAM_SESSION_TIMEOUT_MS": "6000",
         }
 
     def env_lines(self) -> str:
