@@ -159,8 +159,8 @@ def _reason(body: bytes, writer: dict[str, Any], error: Exception) -> str:
         try:
             fastavro.schemaless_reader(stream, start, None)
         except _BODY_ERRORS as found:
-            what = "ends too early" if stream.tell() == len(body) else "is no such value"
-            return f"field {field['name']!r}, from byte {end} of a body of {len(body)} bytes, {what} ({found})"
+            what = "ends too early" if stream.tell() == len(body) else f"is no such value ({found})"
+            return f"field {field['name']!r}, from byte {end} of a body of {len(body)} bytes, {what}"
         end = stream.tell()
     return f"the body does not fit the schema of an event: {error}"
 

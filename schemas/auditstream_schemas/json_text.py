@@ -28,8 +28,10 @@ frames of its caller, so a quarter of it works wherever it is called from.
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _TOKENS = re.compile(rf'{_STRING}|[^ \t\n\r"]+')
 _BRACKETS = re.compile(rf"{_STRING}|(?P<open>[\[{{])|(?P<close>[\]}}])")
+_PLAIN_KEY = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
 _SPACE = re.compile(r"[ \t\n\r]*")
 _HAS_SPACE = re.compile(r"[ \t\n\r]")
+_WHITE = " \t\n\r"
 _ESCAPES = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<surrogate>u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -62,7 +64,7 @@ def compact_object(text: str) -> CompactJson:
     start = _skip(text, 0)
     if start == len(text):
         raise Fault("empty", "a JSON object")
-    _, end = _scan(text, start, _CHECKER)
+    _, end = _scan(text, start, _CHECKER, many=_many_brackets(text))
     _end(text, end)
     return _compacted(text[start:end])
 
@@ -78,19 +80,20 @@ def members(text: str, raw: str) -> Iterator[tuple[str, Any]]:
         Fault: The text is not the JSON of one object.
     """
     position = _skip(text, 0)
-    if text[position : position + 1] != "{":
+    if not text.startswith("{", position):
         raise Fault(_kind(text, position), "one JSON object with the fields of an event")
     position = _skip(text, position + 1)
-    if text[position : position + 1] != "}":
+    if not text.startswith("}", position):
         position -= 1
+        many = _many_brackets(text)
         while True:
-            key, position = _key(text, _skip(text, position + 1))
-            value, position = _member(text, _skip(text, position), raw=key == raw)
+            key, position = _key(text, position + 1)
+            value, position = _member(text, position, raw=key == raw, many=many)
             yield key, value
             position = _skip(text, position)
-            if text[position : position + 1] != ",":
+            if not text.startswith(",", position):
                 break
-        if text[position : position + 1] != "}":
+        if not text.startswith("}", position):
             raise _malformed(text, position, "a comma or a closing brace")
     _end(text, position + 1)
 
@@ -99,32 +102,34 @@ def unencodable(text: str) -> str | None:
     """Name the character of a string that an event cannot hold, or None if all are fine."""
     if "\0" in text:
         return "a NUL character"
-    if text.isascii():
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "a lone surrogate"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "a lone surrogate"
     return None
 
 
 def _key(text: str, position: int) -> tuple[str, int]:
-    if text[position : position + 1] != '"':
+    if match := _PLAIN_KEY.match(text, position):
+        return match[1], match.end()
+    position = _skip(text, position)
+    if not text.startswith('"', position):
         raise _malformed(text, position, "a key in double quotes")
     try:
         key, position = scanstring(text, position + 1, True)  # noqa: FBT003 (takes no keywords)
     except json.JSONDecodeError as error:
         raise _invalid(error) from None
     position = _skip(text, position)
-    if text[position : position + 1] != ":":
+    if not text.startswith(":", position):
         raise _malformed(text, position, "a colon after the key")
-    return key, position + 1
+    return key, _skip(text, position + 1)
 
 
-def _member(text: str, start: int, *, raw: bool) -> tuple[Any, int]:
+def _member(text: str, start: int, *, raw: bool, many: bool) -> tuple[Any, int]:
     value: Any
     try:
-        value, end = _scan(text, start, _CHECKER if raw else _READER)
+        value, end = _scan(text, start, _CHECKER if raw else _READER, many=many)
         if raw:
             value = _compacted(text[start:end])
     except _Malformed:
@@ -134,8 +139,13 @@ def _member(text: str, start: int, *, raw: bool) -> tuple[Any, int]:
     return value, end
 
 
-def _scan(text: str, start: int, decoder: json.JSONDecoder) -> tuple[Any, int]:
-    if text.count("[", start) + text.count("{", start) > MAX_DEPTH and _walk(text, start)[0] > MAX_DEPTH:
+def _many_brackets(text: str) -> bool:
+    """Whether the text has so many brackets that it may be nested too deep."""
+    return text.count("[") + text.count("{") > MAX_DEPTH
+
+
+def _scan(text: str, start: int, decoder: json.JSONDecoder, *, many: bool) -> tuple[Any, int]:
+    if many and _walk(text, start)[0] > MAX_DEPTH:
         raise Fault("JSON nested deeper", f"at most {MAX_DEPTH} levels of arrays and objects")
     try:
         return decoder.raw_decode(text, start)
@@ -208,6 +218,9 @@ _ANY = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 
 
 def _skip(text: str, position: int) -> int:
+    """Position of the next character that is not white space."""
+    if text[position : position + 1] not in _WHITE:
+        return position
     match = _SPACE.match(text, position)
     return match.end() if match else position
 

@@ -1,6 +1,6 @@
 """An immutable mapping of strings, sorted by key."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
 
@@ -28,6 +28,18 @@ class StringMap(Mapping[str, str]):
     def __contains__(self, key: object) -> bool:
         return key in self._items
 
+    def keys(self) -> KeysView[str]:
+        """View of the keys."""
+        return self._items.keys()
+
+    def values(self) -> ValuesView[str]:
+        """View of the values."""
+        return self._items.values()
+
+    def items(self) -> ItemsView[str, str]:
+        """View of the keys with their values."""
+        return self._items.items()
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, StringMap):
             return self._items == other._items
@@ -41,10 +53,6 @@ class StringMap(Mapping[str, str]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StringMap, (self._items,)
-
-    def as_dict(self) -> dict[str, str]:
-        """Return a copy that may be changed, in the same order."""
-        return self._items.copy()
 
 
 EMPTY = StringMap()

@@ -21,6 +21,7 @@ ACTION_PATTERN = r"^[a-z](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z](?:[a-z0-9_-]*[a-z0-9
 
 _ACTION = re.compile(ACTION_PATTERN)
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_ENCODABLE = "only characters that UTF-8 and ClickHouse hold"
 _STRINGS = "a mapping of strings to strings"
 
 _T = TypeVar("_T")
@@ -42,13 +43,12 @@ class Faults:
         """Apply a rule to a field's value; note what it refuses and return None then.
 
         The rule may raise a `Fault`, or an `InvalidEventError` about parts of the value. A value that is a
-        `Fault` itself was refused before.
+        `Fault` itself, which no rule takes, was refused before.
         """
         try:
-            if isinstance(value, Fault):
-                raise value
             return rule(value)
-        except Fault as fault:
+        except Fault as found:
+            fault = value if isinstance(value, Fault) else found
             self.add(field, fault.was, fault.expected)
         except InvalidEventError as error:
             for inner in error.errors:
@@ -75,11 +75,10 @@ def text(value: object) -> str:
     """A string without NUL and lone surrogates."""
     if not isinstance(value, str):
         raise Fault(shown(value), "a string")
-    found = unencodable(value)
-    if found is not None:
-        raise Fault(f"a string with {found}", "only characters that UTF-8 and ClickHouse hold")
+    if (found := unencodable(value)) is not None:
+        raise Fault(f"a string with {found}", _ENCODABLE)
     # A str enumeration becomes the plain string it is.
-    return value if type(value) is str else str.__str__(value)
+    return str.__str__(value)
 
 
 def filled_text(value: object) -> str:
@@ -98,29 +97,30 @@ def strings(value: object) -> StringMap:
     """A mapping of strings to strings. Values are not shown in errors: they may be secret."""
     if type(value) is StringMap:
         return value
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (dict, Mapping)):
         raise Fault(kind(value), _STRINGS)
     if not value:
         return EMPTY
     faults = Faults()
     found = {}
     for key, inner in value.items():
-        name = part(key)
-        if type(key) is not str:
-            faults.take(name, _key, key)
-        elif (character := unencodable(key)) is not None:
-            faults.add(name, f"a key with {character}", "only characters that UTF-8 and ClickHouse hold")
         if not isinstance(inner, str):
-            faults.add(name, kind(inner), "a string (write other values as text)")
+            faults.add(part(key), kind(inner), "a string (write other values as text)")
+        elif not isinstance(key, str):
+            faults.add(part(key), f"a key that is {kind(key)}", "keys that are strings")
+        elif (character := unencodable(key)) is not None:
+            faults.add(part(key), f"a key with {character}", _ENCODABLE)
+        elif (character := unencodable(inner)) is not None:
+            faults.add(part(key), f"a string with {character}", _ENCODABLE)
         else:
-            found[key] = faults.take(name, text, inner) or ""
+            found[str.__str__(key)] = str.__str__(inner)
     faults.raise_any()
     return StringMap(found)
 
 
 def attributes(value: object, reserved: tuple[str, ...]) -> StringMap:
     """Free string attributes of an entity or request, which share a JSON object with its own fields."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (dict, Mapping)):
         raise InvalidEventError((FieldError("attributes", kind(value), _STRINGS),))
     found = strings(value)
     taken = [name for name in reserved if name in found]
@@ -182,12 +182,6 @@ def payload(value: object) -> CompactJson:
         return value
     if isinstance(value, str):
         return compact_object(value)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (dict, Mapping)):
         raise Fault(kind(value), "a JSON object")
     return dump_object(value)
-
-
-def _key(key: object) -> str:
-    if isinstance(key, str):
-        return text(key)
-    raise Fault(f"a key that is {kind(key)}", "keys that are strings")
