@@ -24,7 +24,7 @@ from tests.support.containers import container_stack, missing_engine
 
 BACKENDS = ("local", "kafka", "docker")
 # Tansu makes a group's member wait for half of it; heartbeats come ten times as often.
-_SESSION_TIMEOUT_MS = 2000
+_SESSION_TIMEOUT_MS = 3000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ def up(
     registry_port: int | None,
     clickhouse_port: int | None,
 ) -> None:
-    r"""Start a local stack: Kafka, schema registry and ClickHouse, for development.
+    """Start a local stack: Kafka, schema registry and ClickHouse, for development.
 
     It needs neither Docker nor Java: the broker is Tansu, the registry a stand-in of ours, and ClickHouse
     the real engine (chDB) behind its HTTP interface. All listen on 127.0.0.1, without passwords.
@@ -85,7 +85,7 @@ def up(
 
     \b
         auditstream topics && auditstream migrate
-    """
+    """  # noqa: D301 - click wants the very character, as its mark of lines not to be wrapped
     stack = running(data_dir)
     if stack is not None:
         click.echo(f"already up (process {stack.pid}, {data_dir}):", err=True)
