@@ -40,6 +40,7 @@ _ESCAPES = re.compile(
 )
 _ESCAPED = {"nul": "an escaped NUL", "surrogate": "an escaped lone surrogate"}
 _KINDS = {
+    "": "empty",
     "{": "a JSON object",
     "[": "a JSON array",
     '"': "a JSON string",
@@ -242,7 +243,9 @@ def _invalid(error: json.JSONDecodeError) -> "_Malformed":
 
 def _kind(text: str, position: int) -> str:
     first = text[position : position + 1]
-    return _KINDS.get(first, "a JSON number") if first else "empty"
+    if first in "-0123456789" and first:
+        return "a JSON number"
+    return _KINDS.get(first) or f"text that starts with {shown(first)}"
 
 
 class _Malformed(Fault):
