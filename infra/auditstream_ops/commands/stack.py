@@ -20,12 +20,14 @@ from auditstream_ops.local.endpoints import (
 from auditstream_ops.local.server import port_is_free
 from auditstream_ops.local.stack import Ports
 from auditstream_ops.local.supervision import (
+    AlreadyUpError,
     RunningStack,
     last_words,
     running,
     start_detached,
     stop_running,
     supervise,
+    wait_until_ready,
 )
 
 _STANDARD = Ports(kafka=9092, registry=8081, clickhouse=8123)
@@ -76,7 +78,7 @@ def up(
 
     \b
         export $(auditstream up --detach)
-        auditstream up --detach > stack.env; docker run --env-file stack.env ...
+        auditstream up --detach > stack.env; docker run --network host --env-file stack.env ...
 
     In the foreground Ctrl-C stops everything. If one server dies, the rest is stopped.
 
@@ -86,10 +88,8 @@ def up(
     \b
         auditstream topics && auditstream migrate
     """  # noqa: D301 - click wants the very character, as its mark of lines not to be wrapped
-    stack = running(data_dir)
-    if stack is not None:
-        click.echo(f"already up (process {stack.pid}, {data_dir}):", err=True)
-        click.echo(stack.endpoints.env_lines())
+    if running(data_dir) is not None:
+        _announce_again(data_dir)
         return
     ports = Ports(
         kafka=_chosen(kafka_port, _STANDARD.kafka),
@@ -97,11 +97,14 @@ def up(
         clickhouse=_chosen(clickhouse_port, _STANDARD.clickhouse),
     )
     click.echo("starting Tansu, the registry stand-in and ClickHouse ...", err=True)
-    if detach:
-        _announce(start_detached(data_dir, ports), "`auditstream down` stops it")
-    else:
-        supervise(data_dir, ports, lambda state: _announce(state, "Ctrl-C stops it"))
-        click.echo("stopped: the topics are gone, ClickHouse's data stays", err=True)
+    try:
+        if detach:
+            _announce(start_detached(data_dir, ports), "`auditstream down` stops it")
+        else:
+            supervise(data_dir, ports, lambda state: _announce(state, "Ctrl-C stops it"))
+            click.echo("stopped: the topics are gone, ClickHouse's data stays", err=True)
+    except AlreadyUpError:
+        _announce_again(data_dir)
 
 
 @click.command()
@@ -163,6 +166,12 @@ def _announce(stack: RunningStack, end: str) -> None:
         f"up (process {stack.pid}); {end}. Topics live in memory and are gone then, ClickHouse's data stays.",
         err=True,
     )
+    click.echo(stack.endpoints.env_lines())
+
+
+def _announce_again(data_dir: Path) -> None:
+    stack = wait_until_ready(data_dir)
+    click.echo(f"already up (process {stack.pid}, {data_dir})", err=True)
     click.echo(stack.endpoints.env_lines())
 
 

@@ -2,7 +2,7 @@
 
 The judge is Apache Avro's own reader/writer check (``avro.compatibility``): fields without default, types
 that cannot be promoted, missing enum symbols and union branches, names and aliases. It does not look at
-logical types, nor does the Confluent registry.
+logical types, nor does the Confluent registry; nor whether a default fits its type, which that one does.
 """
 
 import json
@@ -73,7 +73,7 @@ def _parsed(schema_json: str) -> avro.schema.Schema:
         warnings.simplefilter("ignore", avro.errors.IgnoredLogicalType)
         try:
             return avro.schema.parse(schema_json)
-        except avro.errors.AvroException as error:
+        except (avro.errors.AvroException, RecursionError) as error:
             raise MalformedSchemaError(str(error)) from error
 
 

@@ -152,6 +152,7 @@ class LocalStack:
             "auditstream_ops.local.clickhouse",
             *("--port", str(port)),
             *("--data-dir", str(self._data_dir / CLICKHOUSE)),
+            *("--parent-pid", str(os.getpid())),
         )
         return Server(
             CLICKHOUSE, command, self._log(CLICKHOUSE), partial(clickhouse_fault, self.endpoints.clickhouse_url)

@@ -28,6 +28,7 @@ _LOCK_NAME = "stack.lock"
 _STATE_NAME = "stack.json"
 _SUPERVISOR_LOG = "supervisor.log"
 _POLL_SECONDS = 0.1
+_EXIT_ALREADY_UP = 3
 # A look at the lock holds it for an instant.
 _CLAIM_SECONDS = 2.0
 
@@ -70,6 +71,23 @@ def running(data_dir: Path) -> RunningStack | None:
     return None
 
 
+def wait_until_ready(data_dir: Path) -> RunningStack:
+    """Block until the stack that someone else is starting answers, 75 seconds at most.
+
+    Raises:
+        OperationError: It went away, or does not answer.
+    """
+    deadline = time.monotonic() + START_SECONDS + STOP_SECONDS
+    while time.monotonic() < deadline:
+        stack = running(data_dir)
+        if stack is None:
+            raise OperationError(f"the stack of {data_dir} did not come up. {last_words(data_dir)}".rstrip())
+        if stack.ready:
+            return stack
+        time.sleep(_POLL_SECONDS)
+    raise OperationError(f"the stack of {data_dir} did not come up in time, see {data_dir / 'logs'}")
+
+
 def supervise(data_dir: Path, ports: Ports, announce: Callable[[RunningStack], None]) -> None:
     """Run a stack in this process: blocks until SIGTERM, SIGINT or SIGHUP, or until a server dies.
 
@@ -85,6 +103,7 @@ def supervise(data_dir: Path, ports: Ports, announce: Callable[[RunningStack], N
         OperationError: A server could not be started, or died; the others are stopped.
     """
     with contextlib.suppress(KeyboardInterrupt), _signals_interrupt(), _claimed(data_dir):
+        _forget_words(data_dir)
         stack = LocalStack(data_dir, ports=ports)
         state = RunningStack(pid=os.getpid(), started=_start_time(os.getpid()), endpoints=stack.endpoints, ready=False)
         _write_state(data_dir, state)
@@ -104,6 +123,7 @@ def start_detached(data_dir: Path, ports: Ports) -> RunningStack:
     """Start a supervisor that outlives this process; block until its servers answer.
 
     Raises:
+        AlreadyUpError: A stack runs in the data directory.
         OperationError: It did not come up; with its own words.
     """
     log = data_dir / "logs" / _SUPERVISOR_LOG
@@ -115,7 +135,7 @@ def start_detached(data_dir: Path, ports: Ports) -> RunningStack:
         *("--registry-port", str(ports.registry)),
         *("--clickhouse-port", str(ports.clickhouse)),
     )
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         supervisor = subprocess.Popen(  # noqa: S603 - our own command line
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
@@ -156,6 +176,8 @@ def last_words(data_dir: Path) -> str:
 def _wait_until_ready(supervisor: subprocess.Popen[bytes], data_dir: Path) -> RunningStack:
     deadline = time.monotonic() + START_SECONDS + STOP_SECONDS
     while time.monotonic() < deadline:
+        if supervisor.poll() == _EXIT_ALREADY_UP:
+            raise AlreadyUpError(f"the stack of {data_dir} is up already")
         if supervisor.poll() is not None:
             raise OperationError(last_words(data_dir) or "the supervisor ended without a word")
         state = _read_state(data_dir)
@@ -163,6 +185,12 @@ def _wait_until_ready(supervisor: subprocess.Popen[bytes], data_dir: Path) -> Ru
             return state
         time.sleep(_POLL_SECONDS)
     raise OperationError(f"the stack did not come up in time, see {data_dir / 'logs'}")
+
+
+def _forget_words(data_dir: Path) -> None:
+    log = data_dir / "logs" / _SUPERVISOR_LOG
+    if log.exists():
+        os.truncate(log, 0)
 
 
 @contextlib.contextmanager
@@ -259,6 +287,9 @@ def main(*, data_dir: Path, kafka_port: int, registry_port: int, clickhouse_port
     ports = Ports(kafka=kafka_port, registry=registry_port, clickhouse=clickhouse_port)
     try:
         supervise(data_dir, ports, lambda _state: None)
+    except AlreadyUpError:
+        # The log is that of the stack that is up.
+        sys.exit(_EXIT_ALREADY_UP)
     except AuditstreamError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
