@@ -113,11 +113,10 @@ def decode_record(body: bytes, writer_schema: str | dict[str, Any] | None = None
         WireFormatError: The bytes are not one record of the writer's schema.
     """
     reader = _parsed(SCHEMA_JSON)
-    writer = (
-        _parsed(writer_schema if isinstance(writer_schema, str) else json.dumps(writer_schema))
-        if writer_schema
-        else reader
-    )
+    if writer_schema is None:
+        writer = reader
+    else:
+        writer = _parsed(writer_schema if isinstance(writer_schema, str) else json.dumps(writer_schema))
     stream = BytesIO(body)
     try:
         record = fastavro.schemaless_reader(stream, writer, None if writer is reader else reader)
