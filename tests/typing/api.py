@@ -1,0 +1,85 @@
+"""The public API as it is meant to be used. Checked by mypy, never run."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import assert_type
+from uuid import UUID
+
+from auditstream_schemas import (
+    AuditEvent,
+    Entity,
+    FieldError,
+    InvalidEventError,
+    Request,
+    format_timestamp,
+    parse_timestamp,
+)
+from auditstream_schemas.catalog import CatalogEntry, catalog, validate_payload
+from auditstream_schemas.codec import SCHEMA_JSON, decode, decode_body, decode_record, encode, encode_body, split
+
+# An event is built of values or of mappings, one beside the other.
+event = AuditEvent.build(
+    action="context.create",
+    actor=Entity(id="user-1", type="user", name="Zoë", attributes={"ip": "192.0.2.1"}),
+    target={"id": "context-1", "type": "context"},
+    id="019b76da-a800-7000-8000-0123456789ab",
+    occurred_at=datetime.now(UTC),
+    payload={"name": "production", "group_ids": [1, 2.5, None, {"nested": True}]},
+    metadata={"region": "eu-central-1"},
+    scope=Entity(id="org-1", type="organization"),
+    success=False,
+    request=Request(id="request-1", attributes={"ip": "192.0.2.1"}),
+)
+
+# What has no default must be given, and what is given has its type.
+AuditEvent.build(action="a.b", actor={}, target={}, id=UUID(int=1))  # type: ignore[call-arg]
+AuditEvent.build(action="a.b", actor="user-1", target={}, id=UUID(int=1), occurred_at=0)  # type: ignore[arg-type]
+AuditEvent.build(action="a.b", actor={}, target={}, id=1, occurred_at=0)  # type: ignore[arg-type]
+AuditEvent.build(action="a.b", actor={}, target={}, id=UUID(int=1), occurred_at=0.5)  # type: ignore[arg-type]
+Entity(id="user-1")  # type: ignore[call-arg]
+Entity("user-1", "user")  # type: ignore[call-arg]
+
+assert_type(event.action, str)
+assert_type(event.actor, Entity)
+assert_type(event.actor.name, str | None)
+assert_type(event.actor.attributes, Mapping[str, str])
+assert_type(event.payload, str)
+assert_type(event.occurred_at, int)
+assert_type(event.metadata, Mapping[str, str])
+assert_type(event.id, UUID)
+assert_type(event.version, int)
+assert_type(event.scope, Entity | None)
+assert_type(event.success, bool)
+assert_type(event.request, Request | None)
+
+# Nothing of it can be changed.
+event.action = "context.delete"  # type: ignore[misc]
+event.metadata["region"] = "us"  # type: ignore[index]
+
+# JSON and back.
+assert_type(event.to_json(), str)
+assert_type(AuditEvent.from_json(event.to_json()), AuditEvent)
+assert_type(AuditEvent.from_json(b"{}", defaults={"version": 1}), AuditEvent)
+
+# One error tells every field.
+try:
+    AuditEvent.from_json("{}")
+except InvalidEventError as error:
+    assert_type(error.errors, tuple[FieldError, ...])
+
+# Times.
+assert_type(parse_timestamp("2025-11-03T08:15:30.123456789Z"), int)
+assert_type(format_timestamp(event.occurred_at), str)
+
+# The wire.
+message = encode(event, 1)
+assert_type(message, bytes)
+assert_type(encode_body(event), bytes)
+assert_type(split(message), tuple[int, bytes])
+assert_type(decode(message), AuditEvent)
+assert_type(decode_body(encode_body(event), SCHEMA_JSON), AuditEvent)
+decode_record(encode_body(event))["occurred_at"]
+
+# The catalog.
+assert_type(catalog(), Mapping[str, CatalogEntry])
+assert_type(validate_payload(event, strict=True), None)
