@@ -1,0 +1,63 @@
+"""An HTTP relay in front of ClickHouse that spoils the CSV it passes on."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import urllib3
+
+Send = Callable[[bytes], None]
+Spoil = Callable[[bytes, Send], bool]
+"""Given the body of a CSV answer and a way to send pieces of it: sends what it likes, and returns whether
+the answer then ends properly; if not, the connection is cut."""
+
+
+@contextmanager
+def relay(url: str, spoil: Spoil) -> Iterator[str]:
+    """Serve on a free port; yields its URL. Answers other than CSV pass unharmed."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as inherited)
+            del format, args
+
+        def do_GET(self) -> None:
+            self._pass_on()
+
+        def do_POST(self) -> None:
+            self._pass_on()
+
+        def _pass_on(self) -> None:
+            question = self.rfile.read(int(self.headers.get("content-length") or 0))
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            answer = pool.request(self.command, url + self.path, body=question, headers=headers, decode_content=False)
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                if name.lower() not in {"transfer-encoding", "content-length", "connection", "date", "server"}:
+                    self.send_header(name, value)
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            if answer.status == 200 and b"FORMAT CSV" in question:
+                proper = spoil(answer.data, self._send)
+            else:
+                self._send(answer.data)
+                proper = True
+            if proper:
+                self.wfile.write(b"0\r\n\r\n")
+            self.close_connection = not proper
+
+        def _send(self, piece: bytes) -> None:
+            if piece:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.wfile.flush()
+
+    with urllib3.PoolManager() as pool, ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

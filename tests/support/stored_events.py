@@ -1,0 +1,121 @@
+"""Events put into ClickHouse without a sink, and awkward ones to put there."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+
+from auditstream_schemas.event import AuditEvent, Entity, Request
+from auditstream_schemas.settings import ClickHouseSettings
+from auditstream_schemas.timestamp import NANOSECONDS
+from tests.support.events import START, make_event
+
+_ABSENT_ENTITY: dict[str, object] = {"id": "", "type": "", "name": None, "attributes": {}}
+_ABSENT_REQUEST: dict[str, object] = {"id": "", "attributes": {}}
+
+
+def connect(settings: ClickHouseSettings) -> Client:
+    """A connection for statements of a test."""
+    return clickhouse_connect.get_client(dsn=settings.clickhouse_url, autogenerate_session_id=False)
+
+
+def store(settings: ClickHouseSettings, events: Iterable[AuditEvent], *, ingested_at: datetime | None = None) -> None:
+    """Insert events as rows of the event log; blocks until they are visible."""
+    moment = (ingested_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    lines = [json.dumps(_row(number, event, moment)) for number, event in enumerate(events)]
+    client = connect(settings)
+    client.raw_insert(
+        f"{settings.clickhouse_database}.event_log",
+        insert_block="\n".join(lines),
+        fmt="JSONEachRow",
+        settings={"async_insert": 0, "max_partitions_per_insert_block": 0},
+    )
+    client.close()
+
+
+def clear(settings: ClickHouseSettings) -> None:
+    """Remove all events."""
+    client = connect(settings)
+    client.command(f"TRUNCATE TABLE {settings.clickhouse_database}.event_log", use_database=False)
+    client.close()
+
+
+def awkward_events() -> list[AuditEvent]:
+    """Events that break exporters, in the order of an export."""
+    oddities: list[dict[str, Any]] = [
+        {"occurred_at": START, "payload": {}, "metadata": {}, "scope": None, "request": None},
+        {"occurred_at": START + timedelta(milliseconds=500), "payload": {"lines": 'CR\rLF\nCRLF\r\nquote"comma,'}},
+        {"actor": Entity(id='=1+1"', type="@user", name='+49, "Ann"\r\n-x', attributes={"-z": "=", "a,b": '"'})},
+        {
+            "target": Entity(
+                id="ünïcödé", type="עברית", name="مرحبا", attributes={"emoji": "👩‍🚀", "nul": "\u2028\x01\x7f"}
+            )
+        },
+        {"actor": Entity(id="x", type="user", name="")},
+        {"actor": Entity(id="x", type="user", name=None)},
+        {"scope": Entity(id="\\N", type="NULL", name="\\N", attributes={"b": "2", "a": "1", "B": "3", "é": "4"})},
+        {"request": Request(id="/a/b\\c\t", attributes={"path": "C:\\x", "tab": "\t"})},
+        {"metadata": {"": "", "k": " padded ", "line": "\r\n", "quote": '"\r\n"a'}},
+        {"success": False, "version": 65_535, "action": "a.b-c.d_e.f9"},
+    ]
+    found = [make_event(number, **oddity) for number, oddity in enumerate(oddities)]
+    text = (
+        '{"big":123456789012345678901234567890,"e":1.10E+5,"k":1,"k":2,"u":"\\u00e9\\ud83d\\ude00\\/",'
+        '"z":{"n":[[],{},null,-0]},"huge":9007199254740993,"raw":"👩‍🚀é\u2028"}'
+    )
+    base = found[0]
+    for number, fraction in enumerate((1, 10, 123_456_789, 120_000_000, 999_999_999)):
+        event = make_event(100 + number)
+        found.append(
+            AuditEvent(
+                action=event.action,
+                actor=event.actor,
+                target=event.target,
+                payload=text,
+                occurred_at=base.occurred_at + NANOSECONDS + fraction,
+                metadata=event.metadata,
+                id=event.id,
+                version=1,
+                scope=None,
+                success=True,
+                request=None,
+            )
+        )
+    # A UUID column sorts these three the other way round.
+    for number, half in enumerate((0x1111_2222_3333_7444 << 64, 0x1111_2222_3333_7445 << 64, 0x2 << 124)):
+        identity = UUID(int=half + 0x8000_0000_0000_0009 - number)
+        found.append(make_event(200, id=identity, occurred_at=START + timedelta(days=1)))
+    return sorted(found, key=lambda event: (event.occurred_at, str(event.id)))
+
+
+def _row(number: int, event: AuditEvent, ingested_at: str) -> dict[str, object]:
+    seconds, fraction = divmod(event.occurred_at, NANOSECONDS)
+    return {
+        "action": event.action,
+        "actor": _entity(event.actor),
+        "target": _entity(event.target),
+        "payload": event.payload,
+        "occurred_at": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{fraction:09d}",
+        "metadata": dict(event.metadata),
+        "id": str(event.id),
+        "version": event.version,
+        "scope": _entity(event.scope) if event.scope else _ABSENT_ENTITY,
+        "success": event.success,
+        "request": {"id": event.request.id, "attributes": dict(event.request.attributes)}
+        if event.request
+        else _ABSENT_REQUEST,
+        "content_hash": str(hash(event) & (2**64 - 1)),
+        "ingested_at": ingested_at,
+        "kafka_topic": "audit.events",
+        "kafka_topic_id": "00000000-0000-0000-0000-000000000001",
+        "kafka_partition": 0,
+        "kafka_offset": number,
+    }
+
+
+def _entity(entity: Entity) -> dict[str, object]:
+    return {"id": entity.id, "type": entity.type, "name": entity.name, "attributes": dict(entity.attributes)}
