@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-SHOWN = 80
-"""Characters of a found value that a message shows."""
+SHOWN = 50
+"""Characters of a found value that a message shows, so that with a few words it stays below 80."""
 
 
 _KINDS: dict[type, str] = {

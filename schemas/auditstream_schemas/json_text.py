@@ -191,7 +191,7 @@ def _end_of_value(text: str, start: int) -> int:
 
 def _finite(text: str) -> None:
     if math.isinf(float(text)):
-        raise Fault(f"JSON with the number {shown(text)}", "numbers that a double holds, up to 1.7e308")
+        raise Fault("JSON with a number that no double holds", "numbers up to 1.7e308, or integers")
 
 
 def _constant(text: str) -> None:

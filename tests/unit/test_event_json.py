@@ -137,8 +137,8 @@ def test_many_brackets_are_not_deep_nesting() -> None:
         ('{"a":NaN}', "JSON with NaN"),
         ('{"a":[Infinity]}', "JSON with Infinity"),
         ('{"a":-Infinity}', "JSON with -Infinity"),
-        ('{"a":1e400}', "JSON with the number '1e400'"),
-        ('{"a":-1E999}', "JSON with the number '-1E999'"),
+        ('{"a":1e400}', "JSON with a number that no double holds"),
+        ('{"a":-1E999}', "JSON with a number that no double holds"),
         ('{"a":"\\u0000"}', "JSON with an escaped NUL"),
         ('{"a\\u0000":1}', "JSON with an escaped NUL"),
         ('{"a":"\\\\\\u0000"}', "JSON with an escaped NUL"),
@@ -301,12 +301,14 @@ def test_refuses_a_key_that_stands_twice(key: str, spelled: bool) -> None:
         ("metadata", '{"a":"1","a":"1"}'),
         ("actor", '{"id":"1","id":"2","type":"user"}'),
         ("request", '{"id":"1","\\u0069d":"2"}'),
+        ("metadata", f'{{"{"x" * 99}":"1","{"x" * 99}":"2"}}'),
     ],
 )
 def test_refuses_a_repeated_key_where_it_would_be_lost(key: str, text: str) -> None:
     fault = only_fault(text_of(**{key: text}))
     assert fault.field == key
     assert "twice" in fault.was
+    assert len(fault.was) <= 80
 
 
 @pytest.mark.parametrize(
