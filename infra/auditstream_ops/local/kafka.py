@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 import uuid
@@ -97,6 +98,8 @@ class KafkaCluster:
                 _java("kafka.Kafka", str(self._home(node) / "server.properties")),
                 self._directory / "logs" / f"kafka-{node}.log",
                 partial(kafka_fault, f"{HOST}:{port}"),
+                # Nobody wants its data, and a controlled shutdown takes seconds.
+                stop_signal=signal.SIGKILL,
             )
             for node, (port, _controller) in enumerate(listeners, start=1)
         )
@@ -128,9 +131,8 @@ class KafkaCluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Kill the brokers: nobody wants their data, and a controlled shutdown takes seconds."""
-        for broker in self.brokers:
-            broker.kill()
+        """Kill the brokers."""
+        stop_all(self.brokers)
 
     def start(self, brokers: Sequence[Server]) -> None:
         """Start brokers, on the data they had before if any, and block until each answers.

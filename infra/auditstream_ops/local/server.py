@@ -32,7 +32,15 @@ class Server:
         probe: Called with seconds to wait, returns what is wrong with the server, or None.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, probe: Probe) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        probe: Probe,
+        *,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
         """Describe the server; nothing is started yet.
 
         Args:
@@ -40,11 +48,13 @@ class Server:
             command: Program and arguments; it must die with its parent by itself.
             log: File that its output is added to; its directory is made if missing.
             probe: Tells what is wrong with the server.
+            stop_signal: What asks it to stop; SIGKILL for one that has nothing to keep.
         """
         self.name = name
         self.log = log
         self.probe = probe
         self.command = tuple(command)
+        self._stop_signal = stop_signal
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -113,9 +123,9 @@ class Server:
         return "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:])
 
     def terminate(self) -> None:
-        """Ask the process to stop (SIGTERM); does not wait."""
+        """Ask the process to stop; does not wait."""
         if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+            self._process.send_signal(self._stop_signal)
 
     def stop(self, deadline: float | None = None) -> None:
         """Ask the process to stop, wait, and kill it if it is still there at the deadline.

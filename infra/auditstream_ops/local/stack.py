@@ -6,6 +6,7 @@ the registry know stays in the data directory.
 
 import importlib.util
 import os
+import signal
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -136,7 +137,14 @@ class LocalStack:
             *("--cluster-id", "auditstream-local"),
         ]
         command = python_module("auditstream_ops.local.lifeline", "--parent-pid", str(os.getpid()), "--", *tansu)
-        return Server(KAFKA, command, self._log(KAFKA), partial(kafka_fault, self.endpoints.bootstrap_servers))
+        return Server(
+            KAFKA,
+            command,
+            self._log(KAFKA),
+            partial(kafka_fault, self.endpoints.bootstrap_servers),
+            # It keeps nothing, and would wait five seconds for clients that stay connected.
+            stop_signal=signal.SIGKILL,
+        )
 
     def _registry(self, port: int) -> Server:
         command = python_module(
