@@ -13,7 +13,7 @@ from uuid import UUID
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
 
-from auditstream_schemas.codec import decode
+from auditstream_schemas.codec import decode, decode_record, split
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
 from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
@@ -70,7 +70,7 @@ class Settlement:
         """Do it until its outcome is known; says so once when it begins to wait and once when it is over."""
         tries = Retrying(
             retry=retry_if_exception_type((UnknownOutcomeError, DeadLettersUndeliveredError)),
-            wait=wait_exponential_jitter(initial=0.2, max=30),
+            wait=wait_exponential_jitter(multiplier=0.2, max=30),
             sleep=self._wait,
             before_sleep=_say_once,
             reraise=True,
@@ -162,14 +162,16 @@ def _without_broken(
 
 def _decode_error(record: Record, schema: str) -> str:
     """Why a record cannot be decoded; empty if it can, be its event sound or not."""
-    value = record.value()
     try:
-        decode(value if isinstance(value, bytes) else b"", schema)
+        decode_record(split(_bytes(record))[1], schema)
     except WireFormatError as error:
         return str(error)
-    except InvalidEventError:
-        return ""
     return ""
+
+
+def _bytes(record: Record) -> bytes:
+    value = record.value()
+    return value if isinstance(value, bytes) else b""
 
 
 def _letters(batch: Batch, judgement: Judgement) -> list[Refused]:
@@ -193,9 +195,8 @@ def _letters(batch: Batch, judgement: Judgement) -> list[Refused]:
 
 def _fault_text(record: Record, schema: str, reason: str) -> str:
     """All that is wrong with an event where the contract's own validation finds it, else the SQL's finding."""
-    value = record.value()
     try:
-        decode(value if isinstance(value, bytes) else b"", schema)
+        decode(_bytes(record), schema)
     except (InvalidEventError, WireFormatError) as error:
         return str(error)
     return FAULTS[reason]

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from auditstream_schemas.codec import split
-from auditstream_schemas.errors import AuditstreamError, RegistryUnavailableError, SinkError, WireFormatError
+from auditstream_schemas.errors import AuditstreamError, RegistryError, SinkError, WireFormatError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_sink.batch import Batch
 from auditstream_sink.clock import Clock, SystemClock
@@ -220,7 +220,7 @@ class Sink:
     def _writer(self, schema_id: int) -> WriterSchema | UnusableSchema:
         try:
             return self._writers.get(schema_id)
-        except RegistryUnavailableError as error:
+        except RegistryError as error:
             raise UnknownOutcomeError(str(error)) from error
 
     def _flush(self) -> None:
@@ -361,7 +361,9 @@ class Sink:
 
     def _broker_said(self, error: KafkaError) -> None:
         if error.code() in _FATAL:
-            raise SinkError(f"topic {self._settings.topic}: {error.str()}")
+            missing = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+            fix = "; run `auditstream topics`" if missing else ""
+            raise SinkError(f"topic {self._settings.topic}: {error.str()}{fix}")
         _logger.info("broker: %s", error.str())
 
     def _close(self) -> None:

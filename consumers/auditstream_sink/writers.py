@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from auditstream_schemas.codec import SCHEMA_JSON
-from auditstream_schemas.errors import RegistryError, RegistryUnavailableError
+from auditstream_schemas.errors import UnknownSchemaError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_sink.framing import header
 
@@ -53,7 +53,7 @@ class WriterSchemas:
         """The schema of an id, or why it is of no use. Blocks on the registry for an id not met before.
 
         Raises:
-            RegistryUnavailableError: The registry is away; the record must wait.
+            RegistryError: The registry is away or refuses to answer; the record must wait.
         """
         met = self._known.get(schema_id) or self._unusable.get(schema_id)
         if met is not None:
@@ -76,9 +76,7 @@ class WriterSchemas:
     def _fetch(self, schema_id: int) -> WriterSchema | UnusableSchema:
         try:
             text = self._registry.schema(schema_id)
-        except RegistryUnavailableError:
-            raise
-        except RegistryError as error:
+        except UnknownSchemaError as error:
             return UnusableSchema(reason="unknown_schema", error=f"schema id {schema_id}: {error}")
         try:
             schema: Any = json.loads(text)

@@ -76,7 +76,7 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="auditstream")
 @click.option("-v", "--verbose", count=True, help="Say what happens; twice: what the Kafka client says, too.")
 def cli(verbose: int) -> None:
-    r"""Audit events from services to ClickHouse: none lost, none shown twice, every offset accounted for.
+    """Audit events from services to ClickHouse: none lost, none shown twice, every offset accounted for.
 
     Every setting is an option and an environment variable: --topic is AUDITSTREAM_TOPIC.
 
@@ -88,7 +88,7 @@ def cli(verbose: int) -> None:
       auditstream emit events.ndjson
       auditstream sink --until-idle 5
       auditstream export --from 2026-01-01 --to 2026-02-01 -o january.csv.gz
-    """
+    """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("auditstream").setLevel(logging.INFO if verbose else logging.WARNING)
     # librdkafka repeats itself every 50 ms while a broker is away; the clients say it once themselves.

@@ -7,7 +7,8 @@
     ├── WireFormatError          bytes are not a record of the Confluent wire format
     ├── SettingsError            a setting is missing or malformed
     ├── CatalogError             the action is unlisted (strict mode) or the payload breaks its schema
-    ├── RegistryError            the schema registry refused or does not know
+    ├── RegistryError            the schema registry refused
+    │   ├── UnknownSchemaError           it has no such subject, version or schema
     │   └── RegistryUnavailableError     it could not be reached: try again
     ├── QueueFullError           the producer's local queue is full
     ├── SinkError                the sink cannot go on
@@ -67,7 +68,11 @@ class CatalogError(AuditstreamError):
 
 
 class RegistryError(AuditstreamError):
-    """The schema registry refused a request, or does not know a schema."""
+    """The schema registry refused a request."""
+
+
+class UnknownSchemaError(RegistryError):
+    """The registry answered, and has no such subject, version or schema."""
 
 
 class RegistryUnavailableError(RegistryError):

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 import urllib3
 from urllib3.util import Retry, Timeout, parse_url
 
-from auditstream_schemas.errors import RegistryError, RegistryUnavailableError, SettingsError
+from auditstream_schemas.errors import RegistryError, RegistryUnavailableError, SettingsError, UnknownSchemaError
 
 UNKNOWN_SUBJECT = 40401
 UNKNOWN_VERSION = 40402
@@ -22,10 +22,6 @@ UNKNOWN_SCHEMA = 40403
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _RETRIES = 3
 _SHOWN_CHARACTERS = 300
-
-
-class UnknownSchemaError(RegistryError):
-    """The registry answered, and has no such subject, version or schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

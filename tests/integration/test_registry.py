@@ -15,8 +15,8 @@ import urllib3
 
 from auditstream_ops.local.endpoints import registry_fault
 from auditstream_ops.local.server import HOST, Server, free_ports, python_module
-from auditstream_schemas.errors import RegistryError, RegistryUnavailableError
-from auditstream_schemas.registry import RegistryClient, UnknownSchemaError
+from auditstream_schemas.errors import RegistryError, RegistryUnavailableError, UnknownSchemaError
+from auditstream_schemas.registry import RegistryClient
 
 FIELD_A = {"name": "a", "type": "string", "doc": "ä"}
 FIELD_B = {"name": "b", "type": ["null", "long"], "default": None}

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from tqdm import tqdm
 
 from auditstream_export import ExportRequest, export_events
-from auditstream_ops.accounts import PartitionAccount, accounts, topic_ends
+from auditstream_ops.accounts import PartitionAccount, accounts
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.dead_letters import read_letters
 from auditstream_ops.demo_events import NANOSECONDS, broken_records, demo_events
@@ -35,19 +35,25 @@ _IDLE_SECONDS = 2.0
 _QUESTIONS = (
     (
         "What happened, and how often did it fail?",
-        "SELECT action, count() AS events, countIf(NOT success) AS failed, uniqExact(actor.id) AS actors "
-        "FROM events GROUP BY action ORDER BY events DESC, action LIMIT 8",
+        (
+            "SELECT action, count() AS events, countIf(NOT success) AS failed, uniqExact(actor.id) AS actors "
+            "FROM events GROUP BY action ORDER BY events DESC, action LIMIT 8"
+        ),
     ),
     (
         "Who touched secrets and keys of one organisation in the last 90 days?",
-        "SELECT occurred_at, action, actor.name AS actor, target.name AS target, success FROM events "
-        "WHERE scope.id = 'org-acme' AND (action LIKE '%env_var%' OR action LIKE '%key%' OR action LIKE '%token%') "
-        "AND occurred_at > now() - INTERVAL 90 DAY ORDER BY occurred_at DESC LIMIT 6",
+        (
+            "SELECT occurred_at, action, actor.name AS actor, target.name AS target, success FROM events "
+            "WHERE scope.id = 'org-acme' AND (action LIKE '%env_var%' OR action LIKE '%key%' OR action LIKE '%token%') "
+            "AND occurred_at > now() - INTERVAL 90 DAY ORDER BY occurred_at DESC LIMIT 6"
+        ),
     ),
     (
         "How many events a month?",
-        "SELECT toStartOfMonth(occurred_at) AS month, count() AS events, bar(events, 0, 2500, 30) AS chart "
-        "FROM events GROUP BY month ORDER BY month",
+        (
+            "SELECT toStartOfMonth(occurred_at) AS month, count() AS events, bar(events, 0, 2500, 30) AS chart "
+            "FROM events GROUP BY month ORDER BY month"
+        ),
     ),
 )
 
@@ -98,7 +104,7 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
     click.echo(f"{totals.read:,} records in {totals.batches} ledger lines, {time.monotonic() - started:.1f} s")
 
     _title("Accounts: read = stored + duplicates + conflicts + invalid + expired")
-    found = accounts(client, settings.clickhouse_database, settings.topic, topic_ends(settings))
+    found = accounts(client, settings.clickhouse_database, settings)
     _show_accounts(found)
     letters = Counter(letter.reason for letter in read_letters(settings))
     click.echo("dead letters: " + ", ".join(f"{number} {reason}" for reason, number in letters.most_common()))

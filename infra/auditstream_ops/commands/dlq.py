@@ -24,13 +24,13 @@ def dlq() -> None:
 @click.option("--reason", help="Only letters of this reason.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a letter.")
 def list_letters(settings: SinkSettings, *, reason: str | None, as_json: bool) -> None:
-    r"""List refused records: when, from where, why.
+    """List refused records: when, from where, why.
 
     \b
     Examples:
       auditstream dlq list
       auditstream dlq list --reason payload --json | jq .error
-    """
+    """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     counts: Counter[str] = Counter()
     for letter in read_letters(settings):
         if reason is not None and letter.reason != reason:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
 @click.option("--format", "format_", default="PrettyCompact", show_default=True, help="Any format of ClickHouse.")
 def sql(query: str, settings: ClickHouseSettings, *, format_: str) -> None:
-    r"""Ask ClickHouse QUERY (or standard input, for -) and print the answer.
+    """Ask ClickHouse QUERY (or standard input, for -) and print the answer.
 
     Nothing can be changed from here: the query runs read-only. The table to ask is `events`; it shows
     every event once.
@@ -31,7 +31,7 @@ def sql(query: str, settings: ClickHouseSettings, *, format_: str) -> None:
       auditstream sql "SELECT action, count() FROM events GROUP BY action ORDER BY 2 DESC"
       auditstream sql "SELECT * FROM events WHERE actor.id = 'u7' LIMIT 5" --format Vertical
       auditstream sql "SELECT id, payload FROM events" --format JSONEachRow > events.ndjson
-    """
+    """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     text = sys.stdin.read() if query == "-" else query
     client = connect(settings)
     try:

@@ -1,0 +1,1 @@
+"""Running auditstream: the command line, deploy steps, the local stack."""

@@ -1,0 +1,212 @@
+"""``auditstream emit``."""
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, NoReturn, Self, TextIO
+
+import click
+from tqdm import tqdm
+from typed_settings import click_options
+
+from auditstream_producer import AuditProducer, ProducerSettings
+from auditstream_producer.ndjson import Line, NdjsonEmitter, Rejects, read_lines
+from auditstream_schemas.errors import OperationError
+from auditstream_schemas.settings import loaders
+
+_SHOWN_REJECTS = 5
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True, path_type=Path))
+@click.option(
+    "--rejects",
+    "rejects_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write refused lines and undelivered events with their reasons to this file, which is overwritten.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up when the broker takes nothing for so long.",
+)
+@click.option("--strict", is_flag=True, help="Short for --catalog-mode strict: refuse actions not in the catalog.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click_options(ProducerSettings, loaders(), argname="settings", show_envvars_in_help=True)
+def emit(
+    file: Path,
+    *,
+    settings: ProducerSettings,
+    rejects_path: Path | None,
+    timeout: float,
+    strict: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    r"""Send the events of FILE, or of standard input if FILE is -, to the broker.
+
+    FILE is NDJSON: one event in its JSON shape a line; blank lines are passed over. A missing id, version
+    or occurred_at is filled in (a new UUIDv7, 1, now). Events that have an id can be sent again without
+    harm: the sink drops second deliveries.
+
+    A line that is no valid event is refused and the rest goes on. Each line of the rejects file says
+    {"line": its number, "reason": ..., "errors": [the fields at fault], "text": the line as it was}, for
+    an undelivered event also its "id", and its text holds the id that it was given.
+
+    Ends with the counts of accepted, refused, delivered and undelivered events. Exit codes: 0 all were
+    delivered; 1 something was refused or not delivered; 2 called wrongly; 130 interrupted, after what was
+    accepted has been sent.
+
+    \b
+    Examples:
+      auditstream emit events.ndjson
+      zcat events.ndjson.gz | auditstream emit - --rejects rejects.ndjson
+      jq -r .text rejects.ndjson | auditstream emit -
+    """
+    if strict:
+        settings = dataclasses.replace(settings, catalog_mode="strict")
+    with _opened(file) as source, _rejects_file(rejects_path, file) as sink, _Interruption() as interruption:
+        rejects = Rejects(sink, keep=_SHOWN_REJECTS)
+        producer = AuditProducer(settings, on_error=rejects.on_error)
+        emitter = NdjsonEmitter(producer, rejects, patience=timeout)
+        stopped_at = None
+        with _progress(source, file, quiet=quiet) as bar:
+            for line in interruption.watch(read_lines(source)):
+                if not emitter.emit_line(line, wanted=interruption.absent):
+                    stopped_at = line.number
+                    break
+                bar.update(1 if bar.total is None else line.size)
+        emitter.finish(wanted=lambda: interruption.count < 2)
+        producer.close(0)
+    stats = producer.stats()
+    if rejects_path is None:
+        _show_rejects(rejects)
+    if stopped_at is not None:
+        click.echo(f"stopped: line {stopped_at} and those after it were not sent", err=True)
+    _print_counts(
+        {
+            "lines": emitter.lines,
+            "accepted": stats.accepted,
+            "refused": rejects.refused,
+            "delivered": stats.delivered,
+            "undelivered": stats.failed + stats.in_queue,
+            "stopped_at_line": stopped_at,
+        },
+        as_json=as_json,
+    )
+    if interruption.count:
+        sys.exit(128 + interruption.number)
+    if rejects.refused or stats.delivered < stats.accepted or stopped_at is not None:
+        sys.exit(1)
+
+
+class _Interruption:
+    """Turns SIGINT and SIGTERM into a flag, so that none strikes between taking an event and counting it.
+
+    Only while a line is read does a signal raise: a read may last for ever.
+
+    Attributes:
+        count: How many signals came.
+        number: The last signal, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.number = 0
+        self._reading = False
+        self._before: dict[int, Any] = {}
+
+    def absent(self) -> bool:
+        return self.count == 0
+
+    def watch(self, lines: Iterator[Line]) -> Iterator[Line]:
+        """Hand on lines until a signal comes."""
+        while self.count == 0:
+            try:
+                self._reading = True
+                line = next(lines, None)
+                self._reading = False
+            except KeyboardInterrupt:
+                return
+            if line is None:
+                return
+            yield line
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        self.number = number
+        if self._reading:
+            self._reading = False
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
+    with file.open("rb") as source:
+        yield source
+
+
+@contextmanager
+def _rejects_file(path: Path | None, source: Path) -> Iterator[TextIO | None]:
+    if path is None:
+        yield None
+        return
+    if path.exists() and source.exists() and path.samefile(source):
+        raise click.UsageError("--rejects names FILE itself, which it would overwrite: name another file")
+    try:
+        # Line by line: what was refused is on disk even if this process is killed.
+        file = path.open("w", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise OperationError(f"cannot write the rejects to {path}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _progress(source: BinaryIO, file: Path, *, quiet: bool) -> "tqdm[NoReturn]":
+    hidden = quiet or not sys.stderr.isatty()
+    if str(file) == "-":
+        return tqdm(desc="emit", unit=" lines", unit_scale=True, disable=hidden)
+    size = file.stat().st_size if source.seekable() else None
+    if size is None:
+        return tqdm(desc="emit", unit=" lines", unit_scale=True, disable=hidden)
+    return tqdm(desc="emit", total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=hidden)
+
+
+def _show_rejects(rejects: Rejects) -> None:
+    for rejected in rejects.first:
+        click.echo(f"line {rejected.line}: {rejected.reason}", err=True)
+    more = rejects.refused + rejects.undelivered - len(rejects.first)
+    if more:
+        click.echo(f"and {more:,} more: --rejects FILE keeps them all, with reasons", err=True)
+
+
+def _print_counts(counts: dict[str, int | None], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(counts))
+        return
+    click.echo(
+        f"accepted {counts['accepted']:,}, refused {counts['refused']:,}, "
+        f"delivered {counts['delivered']:,}, undelivered {counts['undelivered']:,}"
+    )

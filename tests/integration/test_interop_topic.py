@@ -1,0 +1,116 @@
+"""Tools that are not ours read the topic: kcat, ClickHouse's AvroConfluent format, Apache's avro package."""
+
+import io
+import json
+import shutil
+import subprocess
+
+import avro.io
+import avro.schema
+import fastavro
+import pytest
+import urllib3
+
+from auditstream_ops.clickhouse import connect
+from auditstream_schemas.codec import encode
+from auditstream_schemas.event import AuditEvent
+from tests.support.events import make_event
+from tests.support.pipeline import put_events, schema_id, sink_settings
+from tests.support.stack import Tenant
+
+AWKWARD = [
+    make_event(1, occurred_at="2026-10-21T13:50:54.474000001Z", payload={"n": 2**70, "text": 'a "b"\r\n,'}),
+    make_event(2, scope=None, request=None, metadata={}),
+    make_event(3, actor={"id": "u", "type": "user", "name": "نادية 🎉", "team": "x"}),
+]
+
+
+def kcat(tenant: Tenant, *arguments: str) -> bytes:
+    program = shutil.which("kcat")
+    if program is None:
+        pytest.skip("kcat is not installed (Debian: apt install kcat)")
+    return subprocess.run(
+        [program, "-b", tenant.endpoints.bootstrap_servers, "-t", tenant.topic, "-C", "-e", "-q", *arguments],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    ).stdout
+
+
+def test_kcat_reads_the_topic_and_the_registry_tells_what_it_reads(tenant: Tenant) -> None:
+    put_events(tenant, AWKWARD)
+    # Hexadecimal is not among kcat's formats; sizes in front of the bytes make the output safe to split.
+    data = kcat(tenant, "-f", "%K %k %S %s")
+    records = {}
+    while data:
+        key_size, _, data = data.partition(b" ")
+        key, data = data[: int(key_size)], data[int(key_size) + 1 :]
+        size, _, data = data.partition(b" ")
+        records[key.decode()], data = data[: int(size)], data[int(size) :]
+    assert set(records) == {str(event.id) for event in AWKWARD}
+    for event in AWKWARD:
+        value = records[str(event.id)]
+        # Any tool can read the id as a slice; the schema comes from the registry by the id in the bytes.
+        assert value[6:42].decode() == str(event.id)
+        url = f"{tenant.endpoints.registry_url}/schemas/ids/{int.from_bytes(value[1:5])}"
+        schema = json.loads(urllib3.request("GET", url).json()["schema"])
+        decoded = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
+        assert isinstance(decoded, dict)
+        assert decoded["payload"] == event.payload
+
+
+def test_kcat_decodes_the_records_through_the_registry(tenant: Tenant) -> None:
+    version = subprocess.run(["kcat", "-V"], check=False, capture_output=True).stdout if shutil.which("kcat") else b""
+    if b"Avro" not in version and b"avro" not in version:
+        pytest.skip("this kcat is missing or built without Avro, as Debian's is")
+    put_events(tenant, AWKWARD)
+    lines = kcat(tenant, "-s", "value=avro", "-r", tenant.endpoints.registry_url).splitlines()
+    assert {json.loads(line)["payload"] for line in lines} == {event.payload for event in AWKWARD}
+
+
+def test_clickhouse_reads_records_with_its_own_registry_format(tenant: Tenant) -> None:
+    client = connect(sink_settings(tenant))
+    table = f"{tenant.database}.confluent"
+    client.command(
+        f"CREATE TABLE {table} (id UUID, occurred_at DateTime64(9, 'UTC'), action String, payload String, "
+        "actor Tuple(id String, type String, name Nullable(String), attributes Map(String, String)), success Bool, "
+        "scope Tuple(id String, type String, name Nullable(String), attributes Map(String, String))) ENGINE = Memory"
+    )
+    writer = schema_id(tenant)
+    client.raw_insert(
+        table,
+        insert_block=b"".join(encode(event, writer) for event in AWKWARD),
+        fmt="AvroConfluent",
+        settings={
+            "format_avro_schema_registry_url": tenant.endpoints.registry_url,
+            "input_format_null_as_default": 1,
+        },
+    )
+    rows = client.query(
+        "SELECT toString(id), toUnixTimestamp64Nano(occurred_at), action, payload, actor.name, success, scope.id "
+        f"FROM {table}"
+    ).result_rows
+    assert {tuple(row) for row in rows} == {
+        (
+            str(event.id),
+            event.occurred_at,
+            event.action,
+            event.payload,
+            event.actor.name,
+            event.success,
+            event.scope.id if event.scope else "",
+        )
+        for event in AWKWARD
+    }
+
+
+@pytest.mark.parametrize("event", AWKWARD)
+def test_apaches_avro_package_reads_what_the_registry_describes(tenant: Tenant, event: AuditEvent) -> None:
+    value = encode(event, schema_id(tenant))
+    url = f"{tenant.endpoints.registry_url}/schemas/ids/{int.from_bytes(value[1:5])}"
+    schema = avro.schema.parse(urllib3.request("GET", url).json()["schema"])
+    found = avro.io.DatumReader(schema).read(avro.io.BinaryDecoder(io.BytesIO(value[5:])))
+    assert str(found["id"]) == str(event.id)
+    assert found["payload"] == event.payload
+    assert found["actor"]["name"] == event.actor.name
+    assert (found["scope"] or {}).get("id") == (event.scope.id if event.scope else None)

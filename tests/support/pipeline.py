@@ -1,0 +1,99 @@
+"""Short hands for the tests that run the whole pipeline on a tenant of a real stack."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+
+from confluent_kafka import Producer
+
+from auditstream_ops.accounts import PartitionAccount, accounts
+from auditstream_ops.clickhouse import connect
+from auditstream_ops.dead_letters import Letter, read_letters
+from auditstream_schemas.codec import SCHEMA_JSON, encode
+from auditstream_schemas.event import AuditEvent
+from auditstream_schemas.registry import RegistryClient
+from auditstream_sink import Sink, SinkSettings, Totals
+from tests.support.stack import Tenant
+
+IDLE_SECONDS = 1.0
+
+
+def sink_settings(tenant: Tenant, **changes: object) -> SinkSettings:
+    values: dict[str, object] = {
+        "kafka_bootstrap_servers": tenant.endpoints.bootstrap_servers,
+        "schema_registry_url": tenant.endpoints.registry_url,
+        "clickhouse_url": tenant.endpoints.clickhouse_url,
+        "clickhouse_database": tenant.database,
+        "topic": tenant.topic,
+        "group": tenant.group,
+        "session_timeout_ms": int(tenant.env["AUDITSTREAM_SESSION_TIMEOUT_MS"]),
+        "flush_seconds": 0.2,
+    }
+    return SinkSettings(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def schema_id(tenant: Tenant) -> int:
+    return RegistryClient(tenant.endpoints.registry_url).schema_id(f"{tenant.topic}-value", SCHEMA_JSON)
+
+
+def put(tenant: Tenant, values: Iterable[bytes | None], *, key: str | None = None, partition: int = -1) -> None:
+    """Put raw records on the tenant's topic."""
+    producer = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers, "enable.idempotence": True})
+    for value in values:
+        producer.produce(tenant.topic, value=value, key=key, partition=partition)
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+def put_events(tenant: Tenant, events: Sequence[AuditEvent], *, partition: int = -1) -> None:
+    """Put events on the tenant's topic as the SDK does, keyed by their id."""
+    writer = schema_id(tenant)
+    producer = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers, "enable.idempotence": True})
+    for event in events:
+        producer.produce(tenant.topic, value=encode(event, writer), key=str(event.id), partition=partition)
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+def run_sink(tenant: Tenant, **changes: object) -> Totals:
+    return Sink(sink_settings(tenant, **changes)).run(until_idle=IDLE_SECONDS)
+
+
+def books(tenant: Tenant) -> list[PartitionAccount]:
+    settings = sink_settings(tenant)
+    return accounts(connect(settings), tenant.database, settings)
+
+
+def assert_balanced(tenant: Tenant) -> None:
+    problems = {account.partition: account.problems for account in books(tenant) if account.problems}
+    assert not problems, problems
+
+
+def letters(tenant: Tenant) -> list[Letter]:
+    return list(read_letters(sink_settings(tenant)))
+
+
+def count(tenant: Tenant, table: str = "events") -> int:
+    client = connect(sink_settings(tenant))
+    return int(client.query(f"SELECT count() FROM {tenant.database}.{table}").result_rows[0][0])
+
+
+def start_sink(tenant: Tenant, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a sink in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "auditstream_ops", "sink", "--json", *arguments],
+        env={**os.environ, **tenant.env, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(
+    process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM, *, timeout: float = 60
+) -> tuple[int, str, str]:
+    process.send_signal(number)
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err

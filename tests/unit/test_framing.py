@@ -1,0 +1,58 @@
+import io
+import json
+
+import fastavro
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auditstream_schemas.codec import SCHEMA_JSON, encode_body
+from auditstream_sink.framing import END, SYNC, block, container, header, varint
+from tests.support.events import make_event
+
+
+def read_container(data: bytes) -> list[dict[str, object]]:
+    return list(fastavro.reader(io.BytesIO(data)))  # type: ignore[arg-type]
+
+
+@given(st.integers(min_value=-(2**63), max_value=2**63 - 1))
+def test_varint_is_avros_long(number: int) -> None:
+    written = io.BytesIO()
+    fastavro.schemaless_writer(written, "long", number)
+    assert varint(number) == written.getvalue()
+
+
+def test_a_container_reads_as_the_records_with_their_coordinates_around_them() -> None:
+    events = [make_event(number) for number in range(3)]
+    head = header(json.loads(SCHEMA_JSON))
+    blocks = [block(5, 2**40 + number, encode_body(event)) for number, event in enumerate(events)]
+    records = read_container(container(head, blocks))
+    assert [(record["_partition"], record["_offset"]) for record in records] == [
+        (5, 2**40),
+        (5, 2**40 + 1),
+        (5, 2**40 + 2),
+    ]
+    assert [str(record["id"]) for record in records] == [str(event.id) for event in events]
+    assert [record["_end"] for record in records] == [END] * 3
+
+
+def test_a_record_of_any_size_states_its_size() -> None:
+    event = make_event(1, payload={"text": "x" * 300_000})
+    [record] = read_container(container(header(json.loads(SCHEMA_JSON)), [block(0, 0, encode_body(event))]))
+    assert record["payload"] == event.payload
+
+
+@pytest.mark.parametrize("trailing", [b"\0", b"\xff", b"anything at all"])
+def test_bytes_behind_a_record_are_not_its_end(trailing: bytes) -> None:
+    blocks = [block(0, 0, encode_body(make_event(1)) + trailing)]
+    [record] = _first_record(container(header(json.loads(SCHEMA_JSON)), blocks))
+    assert record["_end"] != END
+
+
+def _first_record(data: bytes) -> list[dict[str, object]]:
+    """The first record alone: fastavro trips over the bytes that are left in its block."""
+    return [next(iter(fastavro.reader(io.BytesIO(data))))]  # type: ignore[arg-type]
+
+
+def test_the_marker_is_as_long_as_avro_wants_it() -> None:
+    assert len(SYNC) == 16
