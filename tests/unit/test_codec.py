@@ -77,6 +77,12 @@ def test_the_bytes_are_those_of_fastavro(event: AuditEvent) -> None:
     assert decode_record(encode_body(event)) == plain(event)
 
 
+@pytest.mark.parametrize("length", [63, 64, 1023, 1024, 1025, 8191, 8192, 100_000])
+def test_lengths_are_written_right_at_their_limits(length: int) -> None:
+    event = make_event(0, metadata={"a": "x" * length, **{f"key {number}": "" for number in range(length % 1000)}})
+    assert encode_body(event) == written(SCHEMA, plain(event))
+
+
 @pytest.fixture(scope="module")
 def apache() -> avro.io.DatumReader:
     with warnings.catch_warnings(action="ignore", category=avro.errors.IgnoredLogicalType):

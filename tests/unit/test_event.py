@@ -385,17 +385,29 @@ def test_takes_events_up_to_the_limit_and_none_beyond(character: str) -> None:
     assert fault.was == f"{MAX_BODY_BYTES + 1} bytes as Avro"
 
 
-def test_the_limit_counts_every_part() -> None:
-    long = "x" * (MAX_BODY_BYTES // 2)
-    parts: list[dict[str, Any]] = [
-        {"metadata": {long: long}},
-        {"actor": {"id": long, "type": "u", "a": long}},
-        {"target": {"id": "1", "type": long, long: ""}},
-        {"scope": {"id": "1", "type": "o", "name": long, "a": long}},
-        {"request": {"id": long, long: "a"}},
-    ]
-    for part in parts:
-        assert only_fault(**part).field == "event"
+LONG = "x" * MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"metadata": {LONG: ""}},
+        {"metadata": {"a": LONG}},
+        {"payload": {"a": LONG}},
+        {"actor": {"id": LONG, "type": "u"}},
+        {"actor": {"id": "1", "type": LONG}},
+        {"actor": {"id": "1", "type": "u", "name": LONG}},
+        {"target": {"id": "1", "type": "u", "a": LONG}},
+        {"target": {"id": "1", "type": "u", LONG: "a"}},
+        {"scope": {"id": LONG, "type": "o"}},
+        {"request": {"id": LONG}},
+        {"request": {"id": "1", "a": LONG}},
+        {"request": {"id": "1", LONG: ""}},
+    ],
+    ids=lambda part: str(part).replace(LONG, "LONG"),
+)
+def test_the_limit_counts_every_part(part: dict[str, Any]) -> None:
+    assert only_fault(**part).field == "event"
 
 
 def test_attributes_and_metadata_are_sorted_so_that_equal_events_have_equal_bytes() -> None:
