@@ -40,7 +40,7 @@ class Front:
         return self.pool.request("POST", f"{self.url}/?{urlencode(parameters)}", body=body, headers=headers)
 
     def ask(self, sql: str | bytes, **parameters: str) -> str:
-        response = self.send(sql, **parameters)
+        response = self.send(sql, None, **parameters)
         assert response.status == 200, response.data
         return response.data.decode().rstrip("\n")
 

@@ -38,7 +38,7 @@ from auditstream_ops.local.clickhouse_front import Front
 from auditstream_ops.local.lifeline import die_with_parent
 from auditstream_schemas.errors import OperationError
 
-_STOP_SECONDS = 10
+_STOP_SECONDS = 5
 _IDLE_SECONDS = 600
 _HEAD_BYTES = 2 * 1024 * 1024
 _CUT_ON_PURPOSE = "ASGI callable returned without completing response."

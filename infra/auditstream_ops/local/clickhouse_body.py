@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -129,7 +130,12 @@ class Spool:
 
 
 class Intake:
-    """Takes in a statement and its data, piece by piece. Not for use by two threads at once."""
+    """Takes in a statement and its data, piece by piece.
+
+    Attributes:
+        insert: The statement, when it has data behind it; known when all is taken in.
+        path: File of the data.
+    """
 
     def __init__(self, start: bytes, decoder: Decoder, spool: Spool) -> None:
         """Start with what the URL holds of the statement; nothing is written yet."""
@@ -139,6 +145,9 @@ class Intake:
         self._file: int | None = None
         self._decided = False
         self._look_at = 0
+        # A shutdown may discard it while a thread still feeds it.
+        self._lock = threading.Lock()
+        self._discarded = False
         self.insert: InsertHead | None = None
         self.path: Path | None = None
 
@@ -153,17 +162,9 @@ class Intake:
         Raises:
             ClickHouseError: It cannot be decompressed, or the statement is one that is refused or too long.
         """
-        plain = self._decoder.decode(data)
-        if self._file is not None:
-            _write(self._file, plain)
-            return
-        self._text += plain
-        if not self._decided and len(self._text) >= self._look_at:
-            self._look(final=False)
-        if len(self._text) > MAX_QUERY_BYTES:
-            raise ClickHouseError.of(
-                229, "QUERY_IS_TOO_LARGE", f"a statement may have {MAX_QUERY_BYTES} bytes: put data behind FORMAT"
-            )
+        with self._lock:
+            if not self._discarded:
+                self._take(self._decoder.decode(data))
 
     def finish(self) -> None:
         """Take note that the body is complete.
@@ -180,12 +181,26 @@ class Intake:
 
     def discard(self) -> None:
         """Remove the data. May be called more than once."""
+        with self._lock:
+            self._discarded = True
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+            if self.path is not None:
+                self.path.unlink(missing_ok=True)
+                self.path = None
+
+    def _take(self, plain: bytes) -> None:
         if self._file is not None:
-            os.close(self._file)
-            self._file = None
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-            self.path = None
+            _write(self._file, plain)
+            return
+        self._text += plain
+        if not self._decided and len(self._text) >= self._look_at:
+            self._look(final=False)
+        if len(self._text) > MAX_QUERY_BYTES:
+            raise ClickHouseError.of(
+                229, "QUERY_IS_TOO_LARGE", f"a statement may have {MAX_QUERY_BYTES} bytes: put data behind FORMAT"
+            )
 
     def _look(self, *, final: bool) -> None:
         head = read_insert_head(bytes(self._text), final=final)
@@ -202,5 +217,10 @@ class Intake:
 
 def _write(file: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
+    try:
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    except OSError as error:
+        raise ClickHouseError.of(
+            243, "NOT_ENOUGH_SPACE", f"cannot keep the data of the insert: {error.strerror}"
+        ) from error

@@ -47,6 +47,7 @@ class Front:
         self.engine = engine
         self.spool = spool
         self.password = password
+        self.pipes: dict[Ticket, ResultPipe] = {}
         self._threads = ThreadPoolExecutor(QUERIES_AT_ONCE, "query")
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -55,6 +56,8 @@ class Front:
             await _Exchange(self, scope, receive, send).serve()
         except ClientDisconnect:
             _LOG.info("a client went away before its request was complete: nothing was done")
+        except asyncio.CancelledError:
+            _LOG.info("a request was given up: the front stops")
 
     def start(self, query: Query) -> tuple["asyncio.Future[Outcome]", Ticket]:
         """Start a query on a thread of its own."""
@@ -76,6 +79,8 @@ class Front:
         while (still := self.engine.busy()) and time.monotonic() < deadline:
             for ticket in still:
                 self.engine.cancel(ticket)
+                if (pipe := self.pipes.get(ticket)) is not None:
+                    pipe.empty()
             time.sleep(_CANCEL_AGAIN_S)
         if still:
             return False
@@ -91,7 +96,9 @@ class _Exchange:
         self._scope = scope
         self._send = send
         self._headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        self._pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        # Raw bytes in a query stay what they are.
+        url = scope["query_string"].decode("utf-8", "surrogateescape")
+        self._pairs = parse_qsl(url, keep_blank_values=True, errors="surrogateescape")
         self._reception = Reception(scope, receive, self._headers, front.spool)
         self._tag = secrets.token_hex(8)
         self._query_id = ""
@@ -152,6 +159,7 @@ class _Exchange:
         pipe = ResultPipe(self._front.spool.new_path())
         sql = statement.into(str(pipe.path), asked.options.format)
         running, ticket = self._front.start(self._to_query(asked, sql, readonly=readonly))
+        self._front.pipes[ticket] = pipe
         running.add_done_callback(lambda _: pipe.end())
         copying = asyncio.ensure_future(self._copy(asked, statement, pipe, running))
         leaving = asyncio.ensure_future(self._reception.gone())
@@ -169,16 +177,15 @@ class _Exchange:
 
     async def _end(self, running: "asyncio.Future[Outcome]", ticket: Ticket, pipe: ResultPipe) -> None:
         """Make sure that the query has ended, then close its pipe."""
-        try:
-            while not running.done():
-                await asyncio.to_thread(self._front.engine.cancel, ticket)
-                # It may be waiting for room in the pipe.
-                pipe.empty()
-                await asyncio.wait({running}, timeout=_CANCEL_AGAIN_S)
-            if not running.cancelled():
-                running.exception()
-        finally:
-            pipe.close()
+        while not running.done():
+            await asyncio.to_thread(self._front.engine.cancel, ticket)
+            # It may be waiting for room in the pipe.
+            pipe.empty()
+            await asyncio.wait({running}, timeout=_CANCEL_AGAIN_S)
+        if not running.cancelled():
+            running.exception()
+        del self._front.pipes[ticket]
+        pipe.close()
 
     async def _copy(
         self, asked: Asked, statement: Statement, pipe: ResultPipe, running: "asyncio.Future[Outcome]"
@@ -218,7 +225,8 @@ class _Exchange:
             self._log(error)
             block = exception_block(error.body(self._front.engine.version), self._tag)
             # And no end of the response: the server then cuts the connection, for clients that do not look.
-            await self._more(await _encode(encoder, block))
+            # The compressed frame does end: some decompressors hold back what they are not sure of.
+            await self._more(await _encode(encoder, block) + (b"" if encoder is None else encoder.flush()))
             return
         await self._more(b"" if encoder is None else encoder.flush(), last=True)
 

@@ -65,7 +65,7 @@ class Reception:
         if self._headers.get("content-type", "").startswith("multipart/form-data"):
             return await self._take_in_form(pairs)
         options = read_options(pairs, self._headers)
-        start = (options.query + "\n").encode() if options.query else b""
+        start = (options.query + "\n").encode("utf-8", "surrogateescape") if options.query else b""
         intake = Intake(start, Decoder(self._headers.get("content-encoding", "")), self._spool)
         try:
             async for data in self._body():
@@ -117,7 +117,7 @@ class Reception:
         fields = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
         files = {key: value for key, value in form.multi_items() if isinstance(value, UploadFile)}
         options = read_options([*pairs, *fields], self._headers, frozenset(files))
-        intake = Intake(options.query.encode(), Decoder(""), self._spool)
+        intake = Intake(options.query.encode("utf-8", "surrogateescape"), Decoder(""), self._spool)
         tables: list[ExternalTable] = []
         try:
             intake.finish()

@@ -68,6 +68,8 @@ def read_options(
     parameters: dict[str, str] = {}
     external: dict[str, dict[str, str]] = {name: {} for name in tables}
     for key, value in pairs:
+        if key != "query" and not _is_utf8(key + value):
+            raise ClickHouseError.of(36, "BAD_ARGUMENTS", f"parameter {key!r} is not UTF-8: put raw bytes in the query")
         described = _EXTERNAL.fullmatch(key)
         if described is not None and described[1] in tables:
             external[described[1]][described[2]] = value
@@ -101,6 +103,14 @@ def read_options(
     )
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_password(password: str, pairs: Iterable[tuple[str, str]], headers: Mapping[str, str]) -> None:
     """Refuse a request that does not have the password, in any of the places ClickHouse takes it from.
 
@@ -116,7 +126,7 @@ def check_password(password: str, pairs: Iterable[tuple[str, str]], headers: Map
             given = ""
     if given is None:
         given = dict(pairs).get("password", "")
-    if not hmac.compare_digest(given.encode(), password.encode()):
+    if not hmac.compare_digest(given.encode(errors="surrogateescape"), password.encode()):
         raise ClickHouseError.of(
             516, "AUTHENTICATION_FAILED", "Authentication failed: password is incorrect, or there is no user"
         )

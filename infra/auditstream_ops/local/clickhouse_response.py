@@ -29,7 +29,7 @@ _GZIP_WINDOW = 31
 
 
 class Encoder(Protocol):
-    """Compresses a response. What ``compress`` returns can be decompressed at once, without what follows."""
+    """Compresses a response; nothing is held back for later."""
 
     def compress(self, data: bytes) -> bytes:
         """Return the bytes to send for these."""
