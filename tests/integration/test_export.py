@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backports import zstd
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -27,6 +26,11 @@ from auditstream_schemas.timestamp import format_timestamp, from_datetime
 from tests.support.events import START, events, make_event
 from tests.support.stack import Tenant
 from tests.support.stored_events import awkward_events, clear, connect, store
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 csv.field_size_limit(2_000_000)
 ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timedelta(days=30)))
@@ -188,13 +192,11 @@ def test_filters(settings: ClickHouseSettings, tmp_path: Path) -> None:
     assert _ids(settings, path, scope="org-") == set()
 
 
-@pytest.mark.parametrize(
-    "awkward", ["a'b", 'a"b', "a\\b", "a\\\\n", "a\tb\nc\rd", "{x:String}", "%", "a\bé👩‍🚀", "\\N", "NULL", " "]
-)
-def test_an_id_to_filter_by_is_taken_as_it_is(settings: ClickHouseSettings, tmp_path: Path, awkward: str) -> None:
-    other = make_event(1, actor={"id": awkward + "x", "type": "user"})
-    store(settings, [make_event(0, actor={"id": awkward, "type": "user"}), other])
-    assert _ids(settings, tmp_path / "one.csv", actor=awkward) == {0}
+def test_an_id_to_filter_by_is_taken_as_it_is(settings: ClickHouseSettings, tmp_path: Path) -> None:
+    ids = ["a'b", 'a"b', "a\\b", "a\\\\n", "a\\n", "a\tb\nc\rd", "{x:String}", "%", "a\bé👩‍🚀", "\\N", "NULL", " ", "a"]
+    store(settings, [make_event(number, actor={"id": ids[number], "type": "user"}) for number in range(len(ids))])
+    for number, awkward in enumerate(ids):
+        assert _ids(settings, tmp_path / "one.csv", actor=awkward) == {number}
 
 
 def test_globs(settings: ClickHouseSettings, tmp_path: Path) -> None:

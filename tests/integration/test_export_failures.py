@@ -184,6 +184,17 @@ def test_a_file_that_may_not_grow_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_standard_output_that_is_full_is_told(tenant: Tenant, settings: ClickHouseSettings) -> None:
+    assert settings.clickhouse_database == tenant.database
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            ["auditstream", "export", "--from", f"{START:%Y-%m-%d}", "--to", "2200-01-01", "-o", "-"],
+            env=_environment(tenant), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    told = "auditstream: cannot write to standard output: No space left on device; what it got is not whole\n"
+    assert (ended.returncode, ended.stderr) == (1, told)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 64 kB."""

@@ -1,7 +1,7 @@
 """Events put into ClickHouse without a sink, and awkward ones to put there."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -100,12 +100,12 @@ def _row(number: int, event: AuditEvent, ingested_at: str) -> dict[str, object]:
         "target": _entity(event.target),
         "payload": event.payload,
         "occurred_at": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{fraction:09d}",
-        "metadata": dict(event.metadata),
+        "metadata": _backwards(event.metadata),
         "id": str(event.id),
         "version": event.version,
         "scope": _entity(event.scope) if event.scope else _ABSENT_ENTITY,
         "success": event.success,
-        "request": {"id": event.request.id, "attributes": dict(event.request.attributes)}
+        "request": {"id": event.request.id, "attributes": _backwards(event.request.attributes)}
         if event.request
         else _ABSENT_REQUEST,
         "content_hash": str(hash(event) & (2**64 - 1)),
@@ -118,4 +118,9 @@ def _row(number: int, event: AuditEvent, ingested_at: str) -> dict[str, object]:
 
 
 def _entity(entity: Entity) -> dict[str, object]:
-    return {"id": entity.id, "type": entity.type, "name": entity.name, "attributes": dict(entity.attributes)}
+    return {"id": entity.id, "type": entity.type, "name": entity.name, "attributes": _backwards(entity.attributes)}
+
+
+def _backwards(strings: Mapping[str, str]) -> dict[str, str]:
+    """Not in the order of an export."""
+    return dict(reversed(list(strings.items())))

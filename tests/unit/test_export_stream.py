@@ -34,14 +34,13 @@ def test_records_are_counted_however_the_stream_is_divided(rows: list[tuple[str,
     assert counter.error is None
 
 
-@given(rows=_ROWS.filter(bool), kept=st.floats(0, 1, exclude_max=True))
-def test_a_shortened_stream_has_too_few_records_or_ends_inside_one(
-    rows: list[tuple[str, str, str]], kept: float
-) -> None:
+@given(rows=_ROWS.filter(bool))
+def test_a_shortened_stream_has_too_few_records_or_ends_inside_one(rows: list[tuple[str, str, str]]) -> None:
     stream = _written(rows)
-    counter = RecordCounter()
-    counter.feed(stream[: int(len(stream) * kept)])
-    assert counter.records < len(rows) or not counter.whole
+    for kept in range(len(stream)):
+        counter = RecordCounter()
+        counter.feed(stream[:kept])
+        assert counter.records < len(rows) or not counter.whole
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,16 @@ import click
 from tqdm import tqdm
 from typed_settings import click_options
 
-from auditstream_export import ExportFilter, ExportRequest, ExportResult, export_events, parse_moment, write_csv
+from auditstream_export import (
+    ExportFilter,
+    ExportRequest,
+    ExportResult,
+    Progress,
+    export_events,
+    parse_moment,
+    write_csv,
+)
+from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import ClickHouseSettings, loaders
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -101,11 +111,20 @@ def export(
             bar.update(rows - bar.n)
 
         if output == "-":
-            result = write_csv(settings, request, sys.stdout.buffer, progress=show)
-            sys.stdout.flush()
+            result = _to_standard_output(settings, request, show)
         else:
             result = export_events(settings, request, Path(output), overwrite=force, progress=show)
     _print(result, as_json=as_json)
+
+
+def _to_standard_output(settings: ClickHouseSettings, request: ExportRequest, progress: Progress) -> ExportResult:
+    try:
+        with os.fdopen(sys.stdout.fileno(), "wb", closefd=False) as stream:
+            return write_csv(settings, request, stream, progress=progress)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ExportError(f"cannot write to standard output: {error.strerror}; what it got is not whole") from error
 
 
 def _stop(number: int, _frame: object) -> None:
