@@ -91,7 +91,7 @@ class ExportFilter:
 
 
 _ID_CONDITIONS = {
-    "scope": "scope.id = {scope:String}",
+    "scope": "scope_id = {scope:String}",
     "actor": "actor.id = {actor:String}",
     "target": "target.id = {target:String}",
     "request": "request.id = {request:String}",

@@ -41,7 +41,7 @@ def demo_events(count: int, *, now: int, seed: int) -> Iterator[AuditEvent]:
     The same seed gives the same events but for their ids, which are made from the time of the call.
     """
     pick = random.Random(seed)  # noqa: S311 - a load, no secret
-    examples = [AuditEvent.from_json(json.dumps(entry.example)) for entry in catalog().values()]
+    examples = [AuditEvent.from_json(json.dumps(entry.example, ensure_ascii=False)) for entry in catalog().values()]
     for number in range(count):
         example = examples[number % len(examples)]
         age = (count - number) * (YEAR_SECONDS - 2 * 24 * 3600) / count

@@ -54,6 +54,10 @@ class InvalidEventError(AuditstreamError):
         super().__init__("invalid event: " + "; ".join(str(error) for error in errors))
         self.errors = errors
 
+    def __reduce__(self) -> tuple[type["InvalidEventError"], tuple[tuple[FieldError, ...]]]:
+        # Exceptions are pickled by their message otherwise.
+        return type(self), (self.errors,)
+
 
 class WireFormatError(AuditstreamError):
     """Bytes are not a record of the Confluent wire format, or not of its schema."""

@@ -4,6 +4,8 @@ import io
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
+from typing import Any
 
 import avro.io
 import avro.schema
@@ -25,22 +27,34 @@ AWKWARD = [
 ]
 
 
-def kcat(tenant: Tenant, *arguments: str) -> bytes:
+Kcat = Callable[..., bytes]
+
+
+@pytest.fixture
+def kcat(tenant: Tenant, backend: str) -> Kcat:
+    """Runs kcat on the tenant's topic from its start to its end and returns what it prints."""
     program = shutil.which("kcat")
     if program is None:
         pytest.skip("kcat is not installed (Debian: apt install kcat)")
-    return subprocess.run(
-        [program, "-b", tenant.endpoints.bootstrap_servers, "-t", tenant.topic, "-C", "-e", "-q", *arguments],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    ).stdout
+    if backend == "local":
+        pytest.skip("Tansu's answer to ApiVersions is unreadable to librdkafka 2.0.2 of Debian's kcat; see test-kafka")
+
+    def run(*arguments: str) -> bytes:
+        servers = tenant.endpoints.bootstrap_servers
+        return subprocess.run(
+            [program, "-b", servers, "-t", tenant.topic, "-C", "-e", "-q", *arguments],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        ).stdout
+
+    return run
 
 
-def test_kcat_reads_the_topic_and_the_registry_tells_what_it_reads(tenant: Tenant) -> None:
+def test_kcat_reads_the_topic_and_the_registry_tells_what_it_reads(tenant: Tenant, kcat: Kcat) -> None:
     put_events(tenant, AWKWARD)
-    # Hexadecimal is not among kcat's formats; sizes in front of the bytes make the output safe to split.
-    data = kcat(tenant, "-f", "%K %k %S %s")
+    # Sizes in front of the bytes make the output safe to split.
+    data = kcat("-f", "%K %k %S %s")
     records = {}
     while data:
         key_size, _, data = data.partition(b" ")
@@ -54,17 +68,16 @@ def test_kcat_reads_the_topic_and_the_registry_tells_what_it_reads(tenant: Tenan
         assert value[6:42].decode() == str(event.id)
         url = f"{tenant.endpoints.registry_url}/schemas/ids/{int.from_bytes(value[1:5])}"
         schema = json.loads(urllib3.request("GET", url).json()["schema"])
-        decoded = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
-        assert isinstance(decoded, dict)
+        decoded: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
         assert decoded["payload"] == event.payload
 
 
-def test_kcat_decodes_the_records_through_the_registry(tenant: Tenant) -> None:
-    version = subprocess.run(["kcat", "-V"], check=False, capture_output=True).stdout if shutil.which("kcat") else b""
-    if b"Avro" not in version and b"avro" not in version:
-        pytest.skip("this kcat is missing or built without Avro, as Debian's is")
+def test_kcat_decodes_the_records_through_the_registry(tenant: Tenant, kcat: Kcat) -> None:
+    features = subprocess.run(["kcat", "-V"], check=False, capture_output=True).stdout
+    if b"avro" not in features.lower():
+        pytest.skip("this kcat is built without Avro, as Debian's is")
     put_events(tenant, AWKWARD)
-    lines = kcat(tenant, "-s", "value=avro", "-r", tenant.endpoints.registry_url).splitlines()
+    lines = kcat("-s", "value=avro", "-r", tenant.endpoints.registry_url).splitlines()
     assert {json.loads(line)["payload"] for line in lines} == {event.payload for event in AWKWARD}
 
 
@@ -104,12 +117,14 @@ def test_clickhouse_reads_records_with_its_own_registry_format(tenant: Tenant) -
     }
 
 
+# The package says that it reads timestamp-nanos as the plain long that it is.
+@pytest.mark.filterwarnings("ignore::avro.errors.IgnoredLogicalType")
 @pytest.mark.parametrize("event", AWKWARD)
 def test_apaches_avro_package_reads_what_the_registry_describes(tenant: Tenant, event: AuditEvent) -> None:
     value = encode(event, schema_id(tenant))
     url = f"{tenant.endpoints.registry_url}/schemas/ids/{int.from_bytes(value[1:5])}"
     schema = avro.schema.parse(urllib3.request("GET", url).json()["schema"])
-    found = avro.io.DatumReader(schema).read(avro.io.BinaryDecoder(io.BytesIO(value[5:])))
+    found: Any = avro.io.DatumReader(schema).read(avro.io.BinaryDecoder(io.BytesIO(value[5:])))
     assert str(found["id"]) == str(event.id)
     assert found["payload"] == event.payload
     assert found["actor"]["name"] == event.actor.name

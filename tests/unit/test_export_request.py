@@ -23,7 +23,7 @@ def test_every_condition_must_hold_and_no_value_stands_in_the_sql() -> None:
     sql, parameters = wanted.where()
     assert sql == (
         "(action LIKE {action_0:String} OR action LIKE {action_1:String})"
-        " AND scope.id = {scope:String} AND actor.id = {actor:String} AND target.id = {target:String}"
+        " AND scope_id = {scope:String} AND actor.id = {actor:String} AND target.id = {target:String}"
         " AND request.id = {request:String} AND success = {success:Bool}"
     )
     assert parameters == {
