@@ -14,8 +14,10 @@ LIFELINE = [sys.executable, "-m", "auditstream_ops.local.lifeline"]
 SUPERVISED = [
     sys.executable,
     "-c",
-    "import os, sys; from auditstream_ops.local.lifeline import _supervise;"
-    "sys.exit(_supervise(tuple(sys.argv[2:]), os.getppid()))",
+    (
+        "import os, sys; from auditstream_ops.local.lifeline import _supervise;"
+        "sys.exit(_supervise(tuple(sys.argv[2:]), os.getppid()))"
+    ),
 ]
 KINDS = pytest.mark.parametrize("lifeline", [LIFELINE, SUPERVISED], ids=["kernel", "poll"])
 
