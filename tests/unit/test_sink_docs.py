@@ -1,0 +1,27 @@
+import dataclasses
+import re
+from pathlib import Path
+
+from auditstream_sink import SinkSettings
+from auditstream_sink.statements import FAULTS
+
+README = (Path(__file__).parents[2] / "consumers" / "README.md").read_text("utf-8")
+
+
+def test_the_readme_lists_every_setting_of_the_sink_with_its_default_and_help() -> None:
+    rows = re.findall(r"^\| `(AUDITSTREAM_\w+)` \| (.*?) \| (.*?) \|$", README, re.MULTILINE)
+    expected = [
+        (
+            f"AUDITSTREAM_{field.name.upper()}",
+            "" if field.default == "" else f"`{field.default}`",
+            field.metadata["typed-settings"]["help"],
+        )
+        for field in dataclasses.fields(SinkSettings)
+        if field.name in SinkSettings.__annotations__
+    ]
+    assert rows == expected
+
+
+def test_the_readme_explains_every_fault() -> None:
+    explained = set(re.findall(r"`(\w+)`", README.partition("### Dead letters")[2].partition("### Settings")[0]))
+    assert set(FAULTS) <= explained
