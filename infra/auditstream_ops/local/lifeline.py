@@ -78,9 +78,7 @@ def _supervise(command: tuple[str, ...], parent_pid: int) -> int:
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option(
-    "--parent-pid", type=int, help="Process id that the parent must have; by default the one found."
-)
+@click.option("--parent-pid", type=int, help="Process id that the parent must have; by default the one found.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def main(*, parent_pid: int | None, command: tuple[str, ...]) -> None:
     """Run COMMAND so that it dies with the process that started this one."""
