@@ -156,7 +156,14 @@ class _Exchange:
 
     async def _stream(self, asked: Asked, statement: Statement, *, readonly: bool) -> None:
         """Run a query with a result of any size; end it when the client goes away."""
-        pipe = ResultPipe(self._front.spool.new_path())
+        try:
+            pipe = ResultPipe(self._front.spool.new_path())
+        except OSError as error:
+            raise ClickHouseError.of(
+                425,
+                "SYSTEM_ERROR",
+                f"cannot make a pipe for the result: {error.strerror}; try again with fewer at once",
+            ) from error
         sql = statement.into(str(pipe.path), asked.options.format)
         running, ticket = self._front.start(self._to_query(asked, sql, readonly=readonly))
         self._front.pipes[ticket] = pipe

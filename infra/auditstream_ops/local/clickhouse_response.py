@@ -124,8 +124,14 @@ class ResultPipe:
         """
         self.path = path
         os.mkfifo(path, 0o600)
-        self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._writer: int | None = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._reader = -1
+        self._writer: int | None = None
+        try:
+            self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            self.close()
+            raise
         if sys.platform == "linux":
             # Beyond a limit of pages a user, pipes stay small: slower, but as good.
             with contextlib.suppress(OSError):
@@ -154,7 +160,8 @@ class ResultPipe:
     def close(self) -> None:
         """Remove the pipe; an engine that still writes to it gets nowhere."""
         self.end()
-        os.close(self._reader)
+        if self._reader != -1:
+            os.close(self._reader)
         self.path.unlink(missing_ok=True)
 
     async def _readable(self) -> None:
