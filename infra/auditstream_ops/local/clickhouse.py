@@ -24,7 +24,6 @@ finds it there. ``client_protocol_version`` is ignored: results are as for clien
 
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -41,7 +40,6 @@ from auditstream_schemas.errors import OperationError
 
 _STOP_SECONDS = 5
 _IDLE_SECONDS = 600
-_OPEN_FILES = 10_240
 _HEAD_BYTES = 2 * 1024 * 1024
 _CUT_ON_PURPOSE = "ASGI callable returned without completing response."
 
@@ -83,7 +81,6 @@ def main(
     logging.getLogger("auditstream.clickhouse").setLevel(logging.DEBUG if debug else logging.INFO)
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != _CUT_ON_PURPOSE)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    _raise_file_limit()
     try:
         listener = _listen(host, port)
         front = Front(Engine(data_dir), Spool(data_dir), password or None)
@@ -110,14 +107,6 @@ def main(
     if not front.close(_STOP_SECONDS):
         # A thread of the engine that does not end would keep the process for ever.
         os._exit(1)
-
-
-def _raise_file_limit() -> None:
-    """Take more open files than the usual 1024: each thread of the engine holds three, each result a pipe."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:
