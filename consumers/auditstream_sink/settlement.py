@@ -19,8 +19,10 @@ from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
 from auditstream_sink.framing import container
+from auditstream_sink.ledger import LedgerLine
 from auditstream_sink.statements import FAULTS
-from auditstream_sink.warehouse import DataRefusedError, Judgement, LedgerLine, UnknownOutcomeError, Warehouse
+from auditstream_sink.warehouse import DataRefusedError, Judgement, UnknownOutcomeError, Warehouse
+from auditstream_sink.worker import Worker
 
 _DECODE_AT_MOST = 2048
 """A refused container is halved down to this many records; these are decoded here to find the broken ones."""
@@ -40,16 +42,14 @@ class Settlement:
     Args:
         warehouse: ClickHouse.
         dead_letters: Where refused records go.
-        wait: Waits so many seconds between two tries; raises to give up.
+        worker: The thread this runs in; tells when a batch is given up.
         clock: Gives the time that rows and lines carry.
     """
 
-    def __init__(
-        self, warehouse: Warehouse, dead_letters: DeadLetters, wait: Callable[[float], None], clock: Clock
-    ) -> None:
+    def __init__(self, warehouse: Warehouse, dead_letters: DeadLetters, worker: Worker, clock: Clock) -> None:
         self._warehouse = warehouse
         self._dead_letters = dead_letters
-        self._wait = wait
+        self._worker = worker
         self._clock = clock
 
     def settle(self, batch: Batch, topic_id: UUID) -> list[LedgerLine]:
@@ -57,21 +57,22 @@ class Settlement:
 
         Raises:
             TakenOverError: Another sink accounted for these offsets meanwhile; drop the batch.
+            AbandonedError: The worker was told to give up; what was stored is known by its coordinates.
         """
-        judgement = self.persistently(lambda: self._store(batch, topic_id))
+        judgement = self._persistently(lambda: self._store(batch, topic_id))
         letters = [*batch.refused, *_letters(batch, judgement)]
         if letters:
-            self.persistently(lambda: self._dead_letters.send(letters, topic_id=topic_id))
+            self._persistently(lambda: self._dead_letters.send(letters, topic_id=topic_id))
         lines = [_line(partition, span, batch, judgement) for partition, span in sorted(batch.spans.items())]
-        self.persistently(lambda: self._account(lines, topic_id))
+        self._persistently(lambda: self._account(lines, topic_id))
         return lines
 
-    def persistently(self, action: Callable[[], _T]) -> _T:
+    def _persistently(self, action: Callable[[], _T]) -> _T:
         """Do it until its outcome is known; says so once when it begins to wait and once when it is over."""
         tries = Retrying(
             retry=retry_if_exception_type((UnknownOutcomeError, DeadLettersUndeliveredError)),
             wait=wait_exponential_jitter(multiplier=0.2, max=30),
-            sleep=self._wait,
+            sleep=self._worker.pause,
             before_sleep=_say_once,
             reraise=True,
         )
@@ -119,6 +120,7 @@ class Settlement:
         batch.refused += refused
 
     def _account(self, lines: list[LedgerLine], topic_id: UUID) -> None:
+        self._worker.check()
         ends = self._warehouse.ledger_ends(topic_id=topic_id)
         for line in lines:
             end = ends.get(line.partition)

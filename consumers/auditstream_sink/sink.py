@@ -3,17 +3,19 @@
 The ledger in ClickHouse is the truth about what was read; Kafka's committed offsets follow it, for the
 tools that watch lag. On an assignment reading goes on where the books end, so a crash between the books
 and the commit repeats nothing, and an empty ClickHouse is filled from the start of the topic.
+
+The consumer belongs to the loop's thread, ClickHouse and the dead letters to the worker's: while a batch is
+settled the next one is read, and while ClickHouse is away the loop goes on polling and stays in the group.
 """
 
-import contextlib
-import dataclasses
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID, uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from auditstream_schemas.codec import split
 from auditstream_schemas.errors import AuditstreamError, RegistryError, SinkError, WireFormatError
@@ -21,14 +23,19 @@ from auditstream_schemas.registry import RegistryClient
 from auditstream_sink.batch import Batch
 from auditstream_sink.clock import Clock, SystemClock
 from auditstream_sink.dead_letters import DeadLetters
+from auditstream_sink.ledger import LedgerLine, Totals
 from auditstream_sink.positions import Positions
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.settlement import Settlement, TakenOverError
-from auditstream_sink.warehouse import LedgerLine, UnknownOutcomeError, Warehouse
+from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse
+from auditstream_sink.worker import Worker
 from auditstream_sink.writers import UnusableSchema, WriterSchema, WriterSchemas
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.1
 _CONSUME_AT_MOST = 10_000
+_PATIENCE_SECONDS = 5.0
+"""Waiting longer than this for the batch before, the loop pauses its partitions and polls: a pause drops what
+librdkafka has fetched ahead, so it should be rare; not polling delays rebalances, so it should be short."""
 
 _FATAL = frozenset(
     {
@@ -42,39 +49,6 @@ _FATAL = frozenset(
 )
 
 _logger = logging.getLogger("auditstream.sink")
-
-
-class _AbandonedError(AuditstreamError):
-    """The batch in hand is not ours to finish any more."""
-
-
-@dataclasses.dataclass(slots=True)
-class Totals:
-    """What one run of the sink did.
-
-    Attributes:
-        batches: Ledger lines written.
-        read: Records read; the sum of the five counts that follow.
-        stored: New rows of the event log.
-        duplicates: Second deliveries of an id.
-        conflicts: Other content under a known id.
-        invalid: Broken records.
-        expired: Older than the retention.
-    """
-
-    batches: int = 0
-    read: int = 0
-    stored: int = 0
-    duplicates: int = 0
-    conflicts: int = 0
-    invalid: int = 0
-    expired: int = 0
-
-    def add(self, line: LedgerLine) -> None:
-        """Count one ledger line."""
-        self.batches += 1
-        for name in ("read", "stored", "duplicates", "conflicts", "invalid", "expired"):
-            setattr(self, name, getattr(self, name) + getattr(line, name))
 
 
 class Sink:
@@ -96,39 +70,25 @@ class Sink:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._on_lines = on_lines
-        self._instance = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
-        self._warehouse = Warehouse(settings, instance=self._instance)
-        self._dead_letters = DeadLetters(settings)
+        instance = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        self._warehouse = Warehouse(settings, instance=instance)
         self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url))
-        self._settlement = Settlement(self._warehouse, self._dead_letters, self._wait, self._clock)
-        self._consumer = Consumer(
-            {
-                **settings.librdkafka_client("sink"),
-                "group.id": settings.group,
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": settings.session_timeout_ms,
-                "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                # Offsets that are gone must be seen, not skipped or read again in silence.
-                "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 100,
-                "isolation.level": "read_committed",
-            }
-        )
-        self._positions = Positions(settings, self._consumer, self._warehouse)
+        self._worker = Worker()
+        self._settlement = Settlement(self._warehouse, DeadLetters(settings), self._worker, self._clock)
+        self._consumer = Consumer(_consumer_settings(settings))
+        # A connection of the loop's own: the worker's may be in the middle of a statement.
+        self._books = Warehouse(settings, instance=instance)
+        self._positions = Positions(settings, self._consumer, self._books)
         self._topic_id = UUID(int=0)
         self._next: dict[int, int] = {}
+        self._placements = self._read_placements = 0
         self._batch = self._empty_batch()
         self._totals = Totals()
         self._stop_by: float | None = None
-        self._settling = False
-        self._in_callback_until: float | None = None
-        self._abandoned = False
         self._failure: AuditstreamError | None = None
 
     def stop(self) -> None:
-        """Ask the loop to finish the batch in hand and return. Safe to call from a signal handler."""
+        """Ask the loop to finish the batches in hand and return. Safe to call from a signal handler."""
         if self._stop_by is None:
             self._stop_by = self._clock.monotonic() + self._settings.drain_seconds
 
@@ -142,7 +102,6 @@ class Sink:
             SinkError: It cannot go on without a person; what was read so far is in the books.
         """
         try:
-            self._settlement.persistently(self._warehouse.open)
             self._consumer.subscribe(
                 [self._settings.topic],
                 on_assign=self._on_assign,
@@ -150,9 +109,8 @@ class Sink:
                 on_lost=self._on_lost,
             )
             self._loop(until_idle)
-            self._flush()
-        except _AbandonedError:
-            _logger.warning("stopped with a batch in hand: the next sink reads it again")
+            if not self._drain(self._stop_by):
+                _logger.warning("stopped with a batch in hand: the next sink reads it again")
         finally:
             self._close()
         return self._totals
@@ -160,20 +118,31 @@ class Sink:
     def _loop(self, until_idle: float | None) -> None:
         quiet_since: float | None = None
         while self._stop_by is None:
-            records = self._consumer.consume(self._room(), _POLL_SECONDS)
-            if self._failure is not None:
-                raise self._failure
-            for record in records:
-                self._take(record)
+            records = self._gather()
+            self._finish(0)
             now = self._clock.monotonic()
             if self._is_full(now):
-                self._flush()
-            if records or not self._next:
+                self._hand_over()
+            if records or self._worker.is_busy or not self._next:
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = now
-            elif until_idle is not None and now - quiet_since >= until_idle:
+            elif until_idle is not None and now - quiet_since >= until_idle and not self._batch.rows:
                 return
+
+    def _gather(self) -> int:
+        """Take what has arrived into the batch; how much that was."""
+        if self._placements != self._read_placements:
+            self._rewind()
+        records = self._consumer.consume(self._room(), _POLL_SECONDS)
+        if self._failure is not None:
+            raise self._failure
+        for record in records:
+            if self._placements != self._read_placements:
+                # Placed anew under records that were fetched before: taking those might leave a gap.
+                break
+            self._take(record)
+        return len(records)
 
     def _room(self) -> int:
         return max(1, min(_CONSUME_AT_MOST, self._settings.flush_rows - self._batch.rows))
@@ -201,163 +170,188 @@ class Sink:
         data = value if isinstance(value, bytes) else b""
         if self._batch.rows == 0:
             self._batch = self._empty_batch()
-        self._sort(record, partition, offset, data)
+        try:
+            schema_id, body = split(data)
+        except WireFormatError as wrong:
+            self._batch.refuse(record, "wire_format", str(wrong))
+        else:
+            placements = self._placements
+            schema = self._writers.get_known(schema_id) or self._schema(schema_id)
+            if schema is None or self._placements != placements:
+                return
+            if isinstance(schema, UnusableSchema):
+                self._batch.refuse(record, schema.reason, schema.error)
+            else:
+                self._batch.add(record, schema, partition, offset, body)
         self._batch.count(partition, offset, len(data), expected)
         self._next[partition] = offset + 1
 
-    def _sort(self, record: Message, partition: int, offset: int, data: bytes) -> None:
-        try:
-            schema_id, body = split(data)
-        except WireFormatError as error:
-            self._batch.refuse(record, "wire_format", str(error))
-            return
-        schema = self._writers.get_known(schema_id) or self._settlement.persistently(lambda: self._writer(schema_id))
-        if isinstance(schema, UnusableSchema):
-            self._batch.refuse(record, schema.reason, schema.error)
-        else:
-            self._batch.add(record, schema, partition, offset, body)
+    def _schema(self, schema_id: int) -> WriterSchema | UnusableSchema | None:
+        """Ask the registry until it answers, and stay in the group meanwhile; None when told to stop."""
+        attempt = 0
+        while True:
+            try:
+                return self._writers.get(schema_id)
+            except RegistryError as error:
+                if attempt == 0:
+                    _logger.warning("waiting for the schema registry, nothing is lost: %s", error)
+            attempt += 1
+            if not self._poll_paused(min(30.0, 0.2 * 2**attempt)):
+                return None
 
-    def _writer(self, schema_id: int) -> WriterSchema | UnusableSchema:
-        try:
-            return self._writers.get(schema_id)
-        except RegistryError as error:
-            raise UnknownOutcomeError(str(error)) from error
+    def _hand_over(self) -> None:
+        """Give the batch to the worker once that is free; polls meanwhile."""
+        is_free = self._finish(_PATIENCE_SECONDS)
+        while not is_free:
+            if not self._poll_paused(1.0):
+                return
+            is_free = self._finish(0)
+        if self._batch.rows:
+            self._worker.begin(self._settlement.settle, self._batch, self._topic_id)
+            self._batch = self._empty_batch()
+            self._writers.forget_unusable()
 
-    def _flush(self) -> None:
-        """Settle the batch in hand and commit; on return the batch is empty."""
-        batch = self._batch
-        if not batch.rows:
-            return
-        self._settling = True
+    def _finish(self, timeout: float) -> bool:
+        """Commit what the worker has settled; False if it is still at it."""
         try:
-            lines = self._settlement.settle(batch, self._topic_id)
+            lines = self._worker.collect(timeout)
         except TakenOverError as error:
             _logger.warning("%s; its offsets are read on from there", error)
-            self._abandon()
-            return
-        except _AbandonedError:
-            self._abandon()
-            if self._stop_by is not None:
-                raise
-            return
-        finally:
-            self._settling = False
-        self._batch = self._empty_batch()
-        self._writers.forget_unusable()
-        for line in lines:
-            self._totals.add(line)
-        self._commit(lines)
-        if self._on_lines is not None:
-            self._on_lines(lines)
+            self._start_over()
+            return True
+        if lines is None:
+            return False
+        if lines:
+            self._commit(lines)
+        return True
 
     def _commit(self, lines: Sequence[LedgerLine]) -> None:
-        offsets = [TopicPartition(self._settings.topic, line.partition, line.last_offset + 1) for line in lines]
+        for line in lines:
+            self._totals.add(line)
+        offsets = [TopicPartition(self._settings.topic, line.partition, line.next_offset) for line in lines]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             # The books hold already: whoever reads on goes by them.
             _logger.warning("offsets not committed: %s", error.args[0].str())
+        if self._on_lines is not None:
+            self._on_lines(lines)
 
-    def _abandon(self) -> None:
-        """Forget the batch in hand; partitions still ours are read again from where the books end."""
+    def _drain(self, deadline: float | None) -> bool:
+        """Settle and commit everything in hand; False if the deadline passed, and then all of it is given up."""
+        by = deadline if deadline is not None else self._clock.monotonic() + self._settings.drain_seconds
+        if self._finish(max(0.0, by - self._clock.monotonic())):
+            if self._batch.rows:
+                self._worker.begin(self._settlement.settle, self._batch, self._topic_id)
+                self._batch = self._empty_batch()
+            if self._finish(max(0.0, by - self._clock.monotonic())):
+                return True
+        self._worker.give_up()
         self._batch = self._empty_batch()
-        self._abandoned = False
-        ours = list(self._next)
-        self._next.clear()
-        if ours:
-            for place in self._settlement.persistently(lambda: self._places(ours)):
-                self._consumer.seek(place)
+        return False
 
-    def _wait(self, seconds: float) -> None:
-        """Wait without leaving the group: partitions are paused and the consumer goes on polling.
+    def _start_over(self) -> None:
+        """Forget what is in hand; partitions that are ours are read again from where the books end."""
+        self._worker.give_up()
+        self._batch = self._empty_batch()
+        if self._next:
+            self._places(list(self._next))
 
-        Raises:
-            _AbandonedError: The partitions moved, or the time to finish is over.
-        """
-        now = self._clock.monotonic()
-        until = now + seconds
-        limit = self._stop_by if self._in_callback_until is None else self._in_callback_until
-        if limit is not None and now >= limit:
-            raise _AbandonedError
-        if self._in_callback_until is not None:
-            # A rebalance callback may not poll; it is short by its own deadline.
-            self._clock.sleep(min(until, self._in_callback_until) - now)
-            return
-        held = self._consumer.assignment()
-        self._consumer.pause(held)
+    def _rewind(self) -> None:
+        """Read every partition from where the batch in hand ends, whatever was fetched ahead."""
+        self._read_placements = self._placements
+        places = [TopicPartition(self._settings.topic, partition, offset) for partition, offset in self._next.items()]
+        # A seek fails on a partition whose fetcher has not started yet; assigning it anew does not.
+        self._consumer.incremental_unassign(places)
+        self._consumer.incremental_assign(places)
+
+    def _poll_paused(self, seconds: float) -> bool:
+        """Wait without leaving the group: partitions are paused and polling goes on. False when told to stop."""
+        until = self._clock.monotonic() + seconds
+        self._consumer.pause(self._consumer.assignment())
         try:
-            while self._clock.monotonic() < until and self._stop_by is limit:
+            while self._clock.monotonic() < until:
                 for record in self._consumer.consume(1, min(_POLL_SECONDS, seconds)):
-                    self._rewind(record)
-                if self._abandoned:
-                    raise _AbandonedError
+                    self._put_back(record)
+                if self._failure is not None:
+                    raise self._failure
+                if self._stop_by is not None:
+                    return False
         finally:
             self._consumer.resume(self._consumer.assignment())
+        return True
 
-    def _rewind(self, record: Message) -> None:
+    def _put_back(self, record: Message) -> None:
         """A record that slipped out of a paused partition is read again later."""
         error, partition, offset = record.error(), record.partition(), record.offset()
         if error is not None:
             self._broker_said(error)
-        elif partition is not None and offset is not None:
+        elif partition in self._next and partition is not None and offset is not None:
             self._consumer.seek(TopicPartition(self._settings.topic, partition, offset))
 
     def _empty_batch(self) -> Batch:
         return Batch(opened=self._clock.monotonic())
 
     def _places(self, partitions: Sequence[int]) -> list[TopicPartition]:
-        places = self._positions.of(self._topic_id, partitions)
+        """Where to read these partitions on, asked for as long as a rebalance may take.
+
+        Raises:
+            UnknownOutcomeError: ClickHouse or the broker did not answer in that time.
+            SinkError: Records are gone from the topic, or the topic itself.
+        """
+        tries = Retrying(
+            retry=retry_if_exception_type(UnknownOutcomeError),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5),
+            stop=stop_after_delay(self._settings.drain_seconds),
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+        self._topic_id = tries(self._positions.topic_id)
+        places: list[TopicPartition] = tries(lambda: self._positions.of(self._topic_id, partitions))
         self._next |= {place.partition: place.offset for place in places}
+        self._placements += 1
         return places
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        partitions = [place.partition for place in assigned]
-        with self._in_callback():
-            try:
-                self._topic_id = self._settlement.persistently(self._positions.topic_id)
-                places = self._settlement.persistently(lambda: self._places(partitions))
-            except _AbandonedError:
-                self._fail(SinkError("partitions were assigned, but ClickHouse or the broker did not answer"))
-                return
-            except SinkError as error:
-                self._fail(error)
-                return
-        _logger.info("assigned %s", {place.partition: place.offset for place in places})
-        consumer.incremental_assign(places)
+        # An exception may not pass through a librdkafka callback: the loop raises it.
+        try:
+            places = self._places([place.partition for place in assigned])
+        except UnknownOutcomeError as error:
+            self._failure = SinkError(f"partitions were assigned, but not to be placed: {error}")
+        except SinkError as error:
+            self._failure = error
+        else:
+            _logger.info("assigned %s", {place.partition: place.offset for place in places})
+            consumer.incremental_assign(places)
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         _logger.info("revoked %s", sorted(place.partition for place in revoked))
-        if self._settling:
-            self._abandoned = True
-        else:
-            with self._in_callback():
-                self._flush()
+        try:
+            finished = self._drain(None)
+        except AuditstreamError as error:
+            self._failure, finished = error, False
         self._forget(consumer, revoked)
+        if not finished:
+            self._restart_rest()
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         _logger.warning("lost %s: another sink owns them", sorted(place.partition for place in lost))
-        self._abandoned = self._settling
+        self._worker.give_up()
+        self._batch = self._empty_batch()
         self._forget(consumer, lost)
-        if not self._settling:
-            self._abandon()
+        self._restart_rest()
+
+    def _restart_rest(self) -> None:
+        try:
+            self._start_over()
+        except AuditstreamError as error:
+            self._failure = error
 
     def _forget(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
         for place in gone:
             self._next.pop(place.partition, None)
+        self._placements += 1
         consumer.incremental_unassign(gone)
-
-    @contextlib.contextmanager
-    def _in_callback(self) -> Iterator[None]:
-        """Within a rebalance callback everything shares one deadline."""
-        self._in_callback_until = self._clock.monotonic() + self._settings.drain_seconds
-        try:
-            yield
-        finally:
-            self._in_callback_until = None
-
-    def _fail(self, error: AuditstreamError) -> None:
-        """An exception may not pass through a librdkafka callback; the loop raises it."""
-        self._failure = error
 
     def _broker_said(self, error: KafkaError) -> None:
         if error.code() in _FATAL:
@@ -370,7 +364,25 @@ class Sink:
         try:
             self._consumer.close()
         finally:
+            self._worker.close()
             try:
                 self._warehouse.close()
+                self._books.close()
             except UnknownOutcomeError as error:
                 _logger.warning("the stage was left behind: %s", error)
+
+
+def _consumer_settings(settings: SinkSettings) -> dict[str, object]:
+    return {
+        **settings.librdkafka_client("sink"),
+        "group.id": settings.group,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": settings.session_timeout_ms,
+        "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # Offsets that are gone must be seen, not skipped or read again in silence.
+        "auto.offset.reset": "error",
+        "fetch.wait.max.ms": 100,
+        "isolation.level": "read_committed",
+    }

@@ -16,6 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from auditstream_schemas.errors import AuditstreamError
+from auditstream_sink.ledger import LedgerLine
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.statements import STAGE_SETTINGS, Statements
 
@@ -44,33 +45,6 @@ class DataRefusedError(AuditstreamError):
 
 class UnknownOutcomeError(AuditstreamError):
     """Time-out, broken connection, error status: the statement may have taken effect or not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerLine:
-    """One line of the books: a run of offsets, and what became of its records.
-
-    Attributes:
-        partition: Kafka partition.
-        first_offset: First offset of the run.
-        last_offset: Last offset of the run, inclusive.
-        read: Records read; the sum of the five counts that follow.
-        stored: New rows of the event log.
-        duplicates: Second deliveries of an id, dropped.
-        conflicts: Other content under a known id, dead-lettered.
-        invalid: Broken records, dead-lettered.
-        expired: Older than the retention on arrival, dead-lettered.
-    """
-
-    partition: int
-    first_offset: int
-    last_offset: int
-    read: int
-    stored: int
-    duplicates: int
-    conflicts: int
-    invalid: int
-    expired: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,23 +90,27 @@ class Warehouse:
         self._instance = instance
         self._sql = Statements(database=settings.clickhouse_database, stage=uuid4().hex[:12])
         self._client: Client | None = None
-
-    def open(self) -> None:
-        """Make the stage, and clear away those of sinks that were killed more than a day ago."""
-        database = self._settings.clickhouse_database
-        for (name,) in self._rows(self._sql.stale_stages(), database=database):
-            self._command(f"DROP TABLE IF EXISTS {database}.{name}")
-        self._run(self._sql.create())
+        self._has_stage = False
 
     def close(self) -> None:
-        """Drop the stage."""
-        self._run(self._sql.drop())
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        """Drop the stage, if there is one."""
+        if self._client is None:
+            return
+        if self._has_stage:
+            self._run(self._sql.drop())
+        self._client.close()
+        self._client = None
 
     def clear_stage(self) -> None:
-        """Empty the stage; make it anew if ClickHouse lost it."""
+        """Empty the stage; make it if it is not there, or was lost.
+
+        The first time, stages of sinks that were killed more than a day ago are cleared away, too.
+        """
+        if not self._has_stage:
+            database = self._settings.clickhouse_database
+            for (name,) in self._rows(self._sql.stale_stages(), database=database):
+                self._command(f"DROP TABLE IF EXISTS {database}.{name}")
+            self._has_stage = True
         self._run(self._sql.create())
         self._run(self._sql.empty())
 

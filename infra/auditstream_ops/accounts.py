@@ -166,6 +166,12 @@ def _line_problems(lines: Sequence[Mapping[str, Any]]) -> list[str]:
             problems.append(f"offsets {min(first, expected)} to {max(first, expected) - 1} {what}")
         expected = last + 1
         parts = sum(int(line[name]) for name in ("stored", "duplicates", "conflicts", "invalid", "expired"))
+        empty = last - first + 1 - int(line["read"])
+        if empty:
+            problems.append(
+                f"offsets {first} to {last}: {empty} of them held no record; "
+                "a producer that uses transactions leaves such, else records were skipped"
+            )
         if int(line["read"]) != parts:
             problems.append(f"offsets {first} to {last}: read {line['read']}, accounted for {parts}")
     return problems

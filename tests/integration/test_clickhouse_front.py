@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import clickhouse_connect
 import duckdb
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 import pytest
 import urllib3
 from clickhouse_connect.driver.client import Client

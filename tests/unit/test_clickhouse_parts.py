@@ -5,7 +5,7 @@ import sys
 import zlib
 from pathlib import Path
 
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 import pytest
 
 from auditstream_ops.local.clickhouse_body import Decoder, Intake, Spool

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 
 from auditstream_ops.local.clickhouse_errors import CANNOT_DECOMPRESS, ClickHouseError
 from auditstream_ops.local.clickhouse_statement import Head, InsertHead, read_insert_head

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 
 from auditstream_ops.local.clickhouse_engine import Outcome
 
