@@ -88,9 +88,8 @@ def new_tenant(stack: Endpoints) -> Iterator[NewTenant]:
     made: list[Tenant] = []
 
     def make(*, partitions: int = 3) -> Tenant:
-        tenant = _tenant(stack)
+        tenant = prepared_tenant(stack, partitions=partitions)
         made.append(tenant)
-        _prepare(tenant, partitions)
         return tenant
 
     yield make
@@ -106,6 +105,13 @@ def tenant(new_tenant: NewTenant) -> Tenant:
 
 def _local(directory: Path, bootstrap_servers: str | None) -> LocalStack:
     return LocalStack(directory, bootstrap_servers=bootstrap_servers)
+
+
+def prepared_tenant(endpoints: Endpoints, *, partitions: int = 3) -> Tenant:
+    """A tenant on a stack that a test started itself; nobody deletes it."""
+    tenant = _tenant(endpoints)
+    _prepare(tenant, partitions)
+    return tenant
 
 
 def _tenant(endpoints: Endpoints) -> Tenant:
