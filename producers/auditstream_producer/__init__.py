@@ -1,0 +1,15 @@
+"""Emit audit events from a service."""
+
+from auditstream_producer.emitter import EventEmitter
+from auditstream_producer.outcome import DeliveryFailure, ProducerStats, UndeliveredError
+from auditstream_producer.producer import AuditProducer
+from auditstream_producer.settings import ProducerSettings
+
+__all__ = [
+    "AuditProducer",
+    "DeliveryFailure",
+    "EventEmitter",
+    "ProducerSettings",
+    "ProducerStats",
+    "UndeliveredError",
+]

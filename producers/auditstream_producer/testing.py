@@ -1,0 +1,51 @@
+"""For the tests of services: a producer without a broker that checks and encodes for real."""
+
+from auditstream_producer.emitter import EventEmitter
+from auditstream_producer.outcome import ProducerStats
+from auditstream_producer.settings import CatalogMode
+from auditstream_schemas.codec import decode_body
+from auditstream_schemas.errors import QueueFullError
+from auditstream_schemas.event import AuditEvent
+
+
+class CapturingProducer(EventEmitter):
+    """Stands in for `AuditProducer` and keeps the events.
+
+    An event that the real one would refuse is refused here with the same error.
+
+    Attributes:
+        events: What was emitted, in order, each as a reader of the topic would decode it.
+    """
+
+    def __init__(self, *, catalog_mode: CatalogMode = "known", queue_events: int | None = None) -> None:
+        """Start with no events.
+
+        Args:
+            catalog_mode: As in `ProducerSettings`.
+            queue_events: Events to take before `QueueFullError`, to test what a service does then; None for
+                no limit.
+        """
+        super().__init__(catalog_mode)
+        self.events: list[AuditEvent] = []
+        self._queue_events = queue_events
+        self._closed = False
+
+    def flush(self, timeout: float) -> int:  # noqa: ARG002 - there is nothing to wait for
+        """Return 0: every event is delivered at once."""
+        return 0
+
+    def close(self, timeout: float | None = None) -> int:  # noqa: ARG002 - there is nothing to wait for
+        """Take no more events, and return 0."""
+        self._closed = True
+        return 0
+
+    def stats(self) -> ProducerStats:
+        """Return the counts of events: all delivered."""
+        return ProducerStats(accepted=len(self.events), delivered=len(self.events))
+
+    def _take(self, event: AuditEvent, body: bytes, tag: object) -> None:  # noqa: ARG002 - nothing fails here
+        if self._closed:
+            raise RuntimeError("the producer is closed: emit before close()")
+        if self._queue_events is not None and len(self.events) >= self._queue_events:
+            raise QueueFullError(f"{len(self.events)} events wait for the broker, as CapturingProducer was told")
+        self.events.append(decode_body(body))
