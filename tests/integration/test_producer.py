@@ -26,6 +26,7 @@ from tests.support.events import make_event
 from tests.support.stack import Tenant
 
 WAIT = 60
+PARTITIONS = 3
 EXAMPLE = catalog()["context.create"].example
 
 
@@ -43,8 +44,8 @@ def settings(tenant: Tenant) -> ProducerSettings:
     )
 
 
-def read_topic(tenant: Tenant) -> list[Message]:
-    """Everything on the tenant's topic."""
+def read_topic(tenant: Tenant, expected: int) -> list[Message]:
+    """Everything on the tenant's topic: waits for ``expected`` records, and a second for more."""
     consumer = Consumer(
         {
             "bootstrap.servers": tenant.endpoints.bootstrap_servers,
@@ -54,22 +55,17 @@ def read_topic(tenant: Tenant) -> list[Message]:
         }
     )
     try:
-        partitions = consumer.list_topics(tenant.topic, timeout=WAIT).topics[tenant.topic].partitions
-        ends = {}
-        for partition in partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(tenant.topic, partition), timeout=WAIT)
-            ends[partition] = high - low
-        consumer.assign([TopicPartition(tenant.topic, partition, 0) for partition in partitions])
-        found: list[Message] = []
-        while len(found) < sum(ends.values()):
-            found += consumer.consume(1000, timeout=WAIT)
-        return found
+        consumer.assign([TopicPartition(tenant.topic, partition, 0) for partition in range(PARTITIONS)])
+        found = consumer.consume(expected, timeout=WAIT) + consumer.consume(1000, timeout=1)
     finally:
         consumer.close()
+    assert {message.error() for message in found} <= {None}
+    return found
 
 
-def read_events(tenant: Tenant) -> list[AuditEvent]:
-    return sorted((decode(message.value() or b"") for message in read_topic(tenant)), key=lambda event: event.id)
+def read_events(tenant: Tenant, expected: int) -> list[AuditEvent]:
+    found = (decode(message.value() or b"") for message in read_topic(tenant, expected))
+    return sorted(found, key=lambda event: event.id)
 
 
 def java_partition(key: bytes, partitions: int) -> int:
@@ -97,7 +93,7 @@ def test_events_arrive_as_they_were_emitted(tenant: Tenant, settings: ProducerSe
         stats = producer.stats()
         assert (stats.accepted, stats.delivered, stats.failed, stats.in_queue) == (201, 201, 0, 0)
     schema_id = RegistryClient(tenant.endpoints.registry_url).schema_id(f"{tenant.topic}-value", SCHEMA_JSON)
-    messages = {(message.key() or b"").decode(): message for message in read_topic(tenant)}
+    messages = {(message.key() or b"").decode(): message for message in read_topic(tenant, 201)}
     assert messages.keys() == {str(event.id) for event in events} | {str(made)}
     for event in events:
         assert messages[str(event.id)].value() == encode(event, schema_id)
@@ -108,10 +104,10 @@ def test_a_key_lands_where_the_java_client_would_put_it(tenant: Tenant, settings
     with AuditProducer(settings) as producer:
         for number in range(100):
             producer.emit_event(plain_event(number))
-    messages = read_topic(tenant)
-    assert len({message.partition() for message in messages}) == 3
+    messages = read_topic(tenant, 100)
+    assert len({message.partition() for message in messages}) == PARTITIONS
     for message in messages:
-        assert message.partition() == java_partition(message.key() or b"", 3)
+        assert message.partition() == java_partition(message.key() or b"", PARTITIONS)
 
 
 def test_a_resent_event_lands_on_the_same_partition(tenant: Tenant, settings: ProducerSettings) -> None:
@@ -120,7 +116,7 @@ def test_a_resent_event_lands_on_the_same_partition(tenant: Tenant, settings: Pr
             for number in range(30):
                 producer.emit_event(plain_event(number))
     places: dict[Any, set[Any]] = {}
-    messages = read_topic(tenant)
+    messages = read_topic(tenant, 60)
     for message in messages:
         places.setdefault(message.key(), set()).add(message.partition())
     assert len(messages) == 60
@@ -150,7 +146,7 @@ def test_nothing_is_lost_when_a_part_arrives_late(tenant: Tenant, settings: Prod
         assert producer.flush(WAIT) == 0
         assert producer.stats().delivered == 300
         assert producer.close() == 0
-    assert read_events(tenant) == events
+    assert read_events(tenant, 300) == events
 
 
 def test_a_schema_that_is_registered_late_lets_waiting_events_go(tenant: Tenant, settings: ProducerSettings) -> None:
@@ -221,8 +217,10 @@ def test_what_a_stopped_broker_left_is_given_up_at_close(
     assert len({failure.event_id for failure in failures}) == 19
 
 
-def test_a_missing_topic_is_named(settings: ProducerSettings, tenant: Tenant) -> None:
-    settings = replace(settings, topic=f"{tenant.topic}.missing")
+def test_a_missing_topic_is_named(settings: ProducerSettings, tenant: Tenant, tmp_path: Path) -> None:
+    file = tmp_path / "kafka.properties"
+    file.write_text("topic.metadata.propagation.max.ms=1000\n")  # 30 seconds by default
+    settings = replace(settings, topic=f"{tenant.topic}.missing", kafka_config_file=file)
     RegistryClient(settings.schema_registry_url).register(settings.subject, SCHEMA_JSON)
     failures: list[DeliveryFailure] = []
     producer = AuditProducer(settings, on_error=failures.append)
@@ -261,7 +259,7 @@ def test_a_fatal_error_of_librdkafka_loses_nothing(tenant: Tenant, settings: Pro
     assert (producer.stats().delivered, producer.stats().failed) == (300, 0)
     assert producer.close() == 0
     # What was under way may be there twice: the ids tell.
-    assert {event.id: event for event in read_events(tenant)} == {event.id: event for event in events}
+    assert {event.id: event for event in read_events(tenant, 300)} == {event.id: event for event in events}
 
 
 def run_script(tenant: Tenant, script: str) -> str:
@@ -293,7 +291,7 @@ if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     run_script(tenant, script)
-    assert sorted(event.actor.id for event in read_events(tenant)) == ["child", "parent after", "parent before"]
+    assert sorted(event.actor.id for event in read_events(tenant, 3)) == ["child", "parent after", "parent before"]
 
 
 def test_a_producer_that_was_not_closed_is_closed_at_exit(tenant: Tenant) -> None:
@@ -304,13 +302,13 @@ AuditProducer.from_env().emit(
 )
 """
     run_script(tenant, script)
-    assert [event.action for event in read_events(tenant)] == ["exit.tested"]
+    assert [event.action for event in read_events(tenant, 1)] == ["exit.tested"]
 
 
 def test_the_example_of_the_readme_runs(tenant: Tenant) -> None:
     readme = (Path(__file__).parents[2] / "producers" / "README.md").read_text("utf-8")
     script = readme.split("```python\n")[1].split("```")[0]
     run_script(tenant, script)
-    (event,) = read_events(tenant)
+    (event,) = read_events(tenant, 1)
     assert event.action == "context.create"
     assert event.actor.name == "Ada"

@@ -1,0 +1,201 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from auditstream_schemas.catalog import catalog
+from auditstream_schemas.codec import decode
+from auditstream_schemas.event import AuditEvent
+from tests.support.door import Door
+from tests.support.events import make_event
+from tests.support.stack import Tenant
+
+WAIT = 60
+PARTITIONS = 3
+
+
+def event_lines(count: int) -> list[str]:
+    return [make_event(number, action="unlisted.thing.done").to_json() for number in range(count)]
+
+
+def start(tenant: Tenant, *arguments: str | Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "auditstream_ops", "emit", *map(str, arguments)],
+        env={**os.environ, **tenant.env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(tenant: Tenant, *arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
+    """Run ``auditstream emit``; return its exit code, standard output and standard error."""
+    process = start(tenant, *arguments)
+    out, err = process.communicate(stdin, timeout=WAIT)
+    return process.returncode, out.decode(), err.decode()
+
+
+def run_json(tenant: Tenant, *arguments: str | Path, stdin: bytes = b"") -> tuple[int, dict[str, Any]]:
+    code, out, err = run(tenant, *arguments, "--json", stdin=stdin)
+    assert out, err
+    return code, json.loads(out)
+
+
+def counts(**changes: Any) -> dict[str, Any]:
+    nothing = {"lines": 0, "accepted": 0, "refused": 0, "delivered": 0, "undelivered": 0, "stopped_at_line": None}
+    return nothing | changes
+
+
+def read_events(tenant: Tenant, expected: int) -> list[AuditEvent]:
+    """All events on the tenant's topic: waits for ``expected`` records, and a second for more."""
+    consumer = Consumer(
+        {"bootstrap.servers": tenant.endpoints.bootstrap_servers, "group.id": tenant.group, "enable.auto.commit": False}
+    )
+    try:
+        consumer.assign([TopicPartition(tenant.topic, partition, 0) for partition in range(PARTITIONS)])
+        found = consumer.consume(expected, timeout=WAIT) + consumer.consume(1000, timeout=1)
+    finally:
+        consumer.close()
+    return sorted((decode(message.value() or b"") for message in found), key=lambda event: event.id)
+
+
+def test_a_file_arrives_whole(tenant: Tenant, tmp_path: Path) -> None:
+    file = tmp_path / "events.ndjson"
+    lines = event_lines(500) + [json.dumps(entry.example) for entry in catalog().values()]
+    file.write_text("\n".join(lines), "utf-8")
+    code, out, err = run(tenant, file)
+    assert (code, out, err) == (0, "accepted 519, refused 0, delivered 519, undelivered 0\n", "")
+    expected = sorted((AuditEvent.from_json(line) for line in lines), key=lambda event: event.id)
+    assert read_events(tenant, 519) == expected
+
+
+def test_standard_input_may_lack_id_version_and_time(tenant: Tenant) -> None:
+    short = {"action": "a.b", "actor": {"id": "1", "type": "user"}, "target": {"id": "2", "type": "thing"}}
+    content = "".join(f"{json.dumps(short)}\n" for _ in range(3)).encode()
+    assert run_json(tenant, "-", stdin=content) == (0, counts(lines=3, accepted=3, delivered=3))
+    events = read_events(tenant, 3)
+    assert len({event.id for event in events}) == 3
+    assert {(event.id.version, event.version) for event in events} == {(7, 1)}
+
+
+def test_the_same_file_twice_sends_the_same_ids_twice(tenant: Tenant, tmp_path: Path) -> None:
+    file = tmp_path / "events.ndjson"
+    file.write_text("\n".join(event_lines(20)), "utf-8")
+    for _ in range(2):
+        assert run_json(tenant, file) == (0, counts(lines=20, accepted=20, delivered=20))
+    events = read_events(tenant, 40)
+    assert len(events) == 40
+    assert len(set(events)) == 20
+
+
+def test_nothing_in_is_nothing_out(tenant: Tenant) -> None:
+    assert run_json(tenant, "-") == (0, counts())
+
+
+def test_refused_lines_are_written_with_reasons_and_the_rest_goes_on(tenant: Tenant, tmp_path: Path) -> None:
+    good = event_lines(2)
+    wrong_payload = json.dumps(catalog()["context.create"].example | {"payload": {"nothing": "like it"}})
+    content = b"\n".join([good[0].encode(), b"{", b'\xff"', b"", wrong_payload.encode(), good[1].encode()])
+    rejects = tmp_path / "rejects.ndjson"
+    rejects.write_text("of an earlier run\n")
+    code, found = run_json(tenant, "-", "--rejects", rejects, stdin=content)
+    assert code == 1
+    assert found == counts(lines=5, accepted=2, refused=3, delivered=2)
+    written = [json.loads(line) for line in rejects.read_text("utf-8").splitlines()]
+    assert [entry["line"] for entry in written] == [2, 3, 5]
+    assert written[2]["text"] == wrong_payload
+    assert "context.create" in written[2]["reason"]
+    assert len(read_events(tenant, 2)) == 2
+
+
+def test_without_a_rejects_file_the_first_reasons_are_shown(tenant: Tenant) -> None:
+    code, out, err = run(tenant, "-", stdin=b"{}\n" * 8)
+    assert code == 1
+    assert out == "accepted 0, refused 8, delivered 0, undelivered 0\n"
+    shown = err.splitlines()
+    assert [line.split(":")[0] for line in shown] == [*(f"line {number}" for number in range(1, 6)), "and 3 more"]
+    assert "action: was missing" in shown[0]
+
+
+def test_strict_refuses_unlisted_actions(tenant: Tenant) -> None:
+    content = "\n".join([*event_lines(1), json.dumps(catalog()["user.create"].example)]).encode()
+    code, found = run_json(tenant, "-", "--strict", stdin=content)
+    assert (code, found) == (1, counts(lines=2, accepted=1, refused=1, delivered=1))
+
+
+def test_a_small_queue_is_waited_for(tenant: Tenant, tmp_path: Path) -> None:
+    file = tmp_path / "events.ndjson"
+    file.write_text("\n".join(event_lines(300)), "utf-8")
+    code, found = run_json(tenant, file, "--producer-queue-events", "10")
+    assert (code, found) == (0, counts(lines=300, accepted=300, delivered=300))
+    assert len(set(read_events(tenant, 300))) == 300
+
+
+def test_undelivered_events_can_be_sent_again_from_the_rejects(tenant: Tenant, tmp_path: Path) -> None:
+    short = {"action": "a.b", "actor": {"id": "1", "type": "user"}, "target": {"id": "2", "type": "thing"}}
+    content = "".join(f"{json.dumps(short)}\n" for _ in range(5)).encode()
+    rejects = tmp_path / "rejects.ndjson"
+    with Door(tenant.endpoints.bootstrap_servers) as away:
+        nowhere = replace(tenant, env={**tenant.env, "AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS": away.address})
+        code, found = run_json(nowhere, "-", "--rejects", rejects, "--timeout", "0.2", stdin=content)
+    assert (code, found) == (1, counts(lines=5, accepted=5, undelivered=5))
+    written = [json.loads(line) for line in rejects.read_text("utf-8").splitlines()]
+    assert sorted(entry["line"] for entry in written) == [1, 2, 3, 4, 5]
+    again = "\n".join(entry["text"] for entry in written).encode()
+    assert run_json(tenant, "-", stdin=again) == (0, counts(lines=5, accepted=5, delivered=5))
+    assert {str(event.id) for event in read_events(tenant, 5)} == {entry["id"] for entry in written}
+
+
+def test_a_queue_that_stays_full_says_which_lines_were_not_sent(tenant: Tenant) -> None:
+    with Door(tenant.endpoints.bootstrap_servers) as away:
+        nowhere = replace(tenant, env={**tenant.env, "AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS": away.address})
+        content = "\n".join(event_lines(9)).encode()
+        code, out, err = run(nowhere, "-", "--timeout", "0.2", "--producer-queue-events", "4", "--json", stdin=content)
+    assert code == 1
+    assert json.loads(out) == counts(lines=4, accepted=4, undelivered=4, stopped_at_line=5)
+    assert "stopped: line 5 and those after it were not sent" in err
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_sends_what_was_accepted_and_tells_the_counts(
+    tenant: Tenant, number: signal.Signals, expected: int
+) -> None:
+    process = start(tenant, "-", "--json")
+    assert process.stdin is not None
+    process.stdin.write("".join(f"{line}\n" for line in event_lines(50)).encode())
+    process.stdin.flush()
+    # Standard input stays open: the command waits for more while the events arrive.
+    assert len(read_events(tenant, 50)) == 50
+    process.send_signal(number)
+    out, err = process.communicate(timeout=WAIT)
+    assert process.returncode == expected, err
+    assert json.loads(out) == counts(lines=50, accepted=50, delivered=50)
+
+
+def test_a_missing_file_is_named(tenant: Tenant, tmp_path: Path) -> None:
+    code, out, err = run(tenant, tmp_path / "nothing.ndjson")
+    assert (code, out) == (2, "")
+    assert "nothing.ndjson" in err
+    assert "does not exist" in err
+
+
+def test_the_rejects_file_may_not_be_the_file_itself(tenant: Tenant, tmp_path: Path) -> None:
+    file = tmp_path / "events.ndjson"
+    file.write_text("\n".join(event_lines(1)), "utf-8")
+    code, _, err = run(tenant, file, "--rejects", file)
+    assert code == 2
+    assert "--rejects" in err
+    assert file.read_text("utf-8") == event_lines(1)[0]
+
+
+def test_a_rejects_file_that_cannot_be_written_is_told_before_anything_is_sent(tenant: Tenant, tmp_path: Path) -> None:
+    code, out, err = run(tenant, "-", "--rejects", tmp_path / "no" / "rejects", stdin=event_lines(1)[0].encode())
+    assert (code, out) == (1, "")
+    assert "cannot write the rejects" in err
