@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from typing import assert_type
 from uuid import UUID
 
+from auditstream_producer import AuditProducer, DeliveryFailure, EventEmitter, ProducerSettings, ProducerStats
+from auditstream_producer.testing import CapturingProducer
 from auditstream_schemas import (
     AuditEvent,
     Entity,
@@ -83,3 +85,27 @@ decode_record(encode_body(event))["occurred_at"]
 # The catalog.
 assert_type(catalog(), Mapping[str, CatalogEntry])
 assert_type(validate_payload(event, strict=True), None)
+
+
+# The producer: values or a whole event, and what became of them.
+def on_error(failure: DeliveryFailure) -> None:
+    assert_type(failure.event_id, UUID)
+    assert_type(failure.event, AuditEvent)
+    assert_type(failure.reason, str)
+    assert_type(failure.tag, object)
+
+
+with AuditProducer(ProducerSettings(catalog_mode="strict"), on_error=on_error) as producer:
+    assert_type(producer, AuditProducer)
+    assert_type(producer.emit(action="a.b", actor={"id": "1", "type": "user"}, target=event.target), UUID)
+    assert_type(producer.emit_event(event, tag="mine"), UUID)
+    assert_type(producer.flush(1.0), int)
+    assert_type(producer.stats(), ProducerStats)
+    producer.emit("a.b", {}, {})  # type: ignore[misc]
+    producer.emit(action="a.b", actor={})  # type: ignore[call-arg]
+ProducerSettings(catalog_mode="sometimes")  # type: ignore[arg-type]
+assert_type(AuditProducer.from_env(on_error=on_error), AuditProducer)
+
+# Its stand-in for the tests of services.
+emitter: EventEmitter = CapturingProducer(queue_events=1)
+assert_type(CapturingProducer().events, list[AuditEvent])
