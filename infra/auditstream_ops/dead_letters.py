@@ -1,9 +1,17 @@
-"""Reading the dead-letter topic: one letter for each refused record, however often it was written."""
+"""Reading the dead-letter topic: the letters, and the markers that say what became of them.
+
+The topic is append-only and the only store of letters. A letter that was replayed or dropped is closed by a
+marker: a record without key and value, on the letter's own partition (so it never outlives the marker), whose
+headers name the letter and say what was done, by whom and why.
+"""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from sys import intern
+from types import TracebackType
+from typing import Literal, NamedTuple, Self, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -18,8 +26,59 @@ from auditstream_sink.dead_letters import (
     SOURCE_TOPIC_ID,
 )
 
+HEADER_PREFIX = "auditstream."
+"""Of every header that is ours, on letters, markers and replayed records."""
+
+MARKER = "auditstream.marker"
+MARKER_BY = "auditstream.marker.by"
+MARKER_WHY = "auditstream.marker.why"
+MARKER_EDITED = "auditstream.marker.edited"
+MARKER_PARTITION = "auditstream.marker.partition"
+MARKER_OFFSET = "auditstream.marker.offset"
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
 _BROKER_SECONDS = 10
-_CONSUME_AT_MOST = 10_000
+# A letter may hold a megabyte: what is in memory at once stays below these.
+_CONSUME_AT_MOST = 500
+_FETCH_AHEAD_KBYTES = 16 * 1024
+
+
+class Place(NamedTuple):
+    """Where a record lay that became a letter: identifies the letter.
+
+    Attributes:
+        topic_id: Id of the topic; differs when it was created anew under the same name.
+        partition: Kafka partition.
+        offset: Kafka offset.
+    """
+
+    topic_id: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """What became of a letter.
+
+    Attributes:
+        kind: Sent again, or closed as it is.
+        at: When, UTC.
+        by: Who, as ``user@host``.
+        why: The reason given; empty if none was.
+        edited: An edited event was sent in its stead.
+        partition: Where on its topic the record lies now; None if it was dropped.
+        offset: Likewise.
+    """
+
+    kind: Literal["replayed", "dropped"]
+    at: datetime
+    by: str
+    why: str
+    edited: bool
+    partition: int | None
+    offset: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +94,10 @@ class Letter:
         offset: Kafka offset of the record.
         written_at: When the sink wrote the letter, UTC.
         key: The record's key, as it came.
-        value: The record's bytes, as they came.
+        content: The record's bytes, as they came; None if it had no value.
+        headers: The letter's headers: the record's own, then ours.
+        dead_letter_partition: Partition of the dead-letter topic that holds the letter.
+        marker: What became of it; None while it is open.
     """
 
     reason: str
@@ -45,81 +107,242 @@ class Letter:
     partition: int
     offset: int
     written_at: datetime
-    key: bytes
-    value: bytes
+    key: bytes | None
+    content: bytes | None
+    headers: Headers
+    dead_letter_partition: int
+    marker: Marker | None
+
+    @property
+    def value(self) -> bytes:
+        """The record's bytes; empty if it had no value."""
+        return self.content or b""
+
+    @property
+    def place(self) -> Place:
+        """What identifies the letter."""
+        return Place(self.topic_id, self.partition, self.offset)
+
+    @property
+    def name(self) -> str:
+        """What people call it: ``TOPIC[PARTITION]@OFFSET``."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+    @property
+    def state(self) -> Literal["open", "replayed", "dropped"]:
+        """Whether something was done about it."""
+        return "open" if self.marker is None else self.marker.kind
+
+
+class DeadLetterReader:
+    """The dead-letter topic as it is when this is made; what is written later is not seen.
+
+    Letters are streamed. In memory stay the places met, and the markers. Not safe to share between threads.
+    """
+
+    def __init__(self, settings: SinkSettings) -> None:
+        """Read the markers; blocks on the broker for as long as the topic takes to read once.
+
+        Raises:
+            OperationError: The topic or the broker is not there.
+        """
+        self._topic = settings.dead_letters
+        self._servers = settings.kafka_bootstrap_servers
+        self._consumer = Consumer(
+            {
+                **settings.librdkafka_client("dlq"),
+                "group.id": "auditstream-dlq-reader",  # required by the client; nothing is committed
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "queued.max.messages.kbytes": _FETCH_AHEAD_KBYTES,
+            }
+        )
+        try:
+            self._spans = self._watermarks()
+            self._markers: dict[Place, Marker] = dict(filter(None, map(read_marker, self._messages())))
+        except BaseException:
+            self._consumer.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._consumer.close()
+
+    def letters(self) -> Iterator[Letter]:
+        """All letters, oldest first; ends an earlier iteration that is not at its end.
+
+        A sink that dies between writing letters and writing its books writes them again: the second of the
+        same place is left out.
+
+        Raises:
+            OperationError: The broker is gone.
+        """
+        seen: dict[tuple[str, int], set[int]] = {}
+        for message in self._messages():
+            letter = read_letter(message, self._markers)
+            if letter is None:
+                continue
+            offsets = seen.setdefault((intern(letter.topic_id), letter.partition), set())
+            if letter.offset not in offsets:
+                offsets.add(letter.offset)
+                yield letter
+
+    def require_topic(self, topic: str) -> None:
+        """Make sure that the broker has a topic.
+
+        Raises:
+            OperationError: It has not, or is not there.
+        """
+        self._partitions(topic)
+
+    def _watermarks(self) -> dict[int, tuple[int, int]]:
+        try:
+            return {
+                partition: self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
+                )
+                for partition in self._partitions(self._topic)
+            }
+        except KafkaException as error:
+            raise self._away(error) from error
+
+    def _partitions(self, topic: str) -> list[int]:
+        try:
+            found = self._consumer.list_topics(topic, timeout=_BROKER_SECONDS).topics[topic]
+        except KafkaException as error:
+            raise self._away(error) from error
+        if found.error is not None:
+            raise OperationError(f"topic {topic}: {found.error.str()}; run `auditstream topics`")
+        return list(found.partitions)
+
+    def _messages(self) -> Iterator[Message]:
+        ends = {partition: end for partition, (start, end) in self._spans.items() if end > start}
+        try:
+            self._consumer.assign([TopicPartition(self._topic, partition, self._spans[partition][0]) for partition in ends])
+            silent_until = time.monotonic() + _BROKER_SECONDS
+            while ends:
+                for message in self._consumer.consume(_CONSUME_AT_MOST, 0.1):
+                    silent_until = time.monotonic() + _BROKER_SECONDS
+                    yield from self._within(message, ends)
+                if time.monotonic() > silent_until:
+                    raise OperationError(f"topic {self._topic}: no answer from {self._servers}")
+        except KafkaException as error:
+            raise self._away(error) from error
+
+    def _within(self, message: Message, ends: dict[int, int]) -> Iterator[Message]:
+        """The message if it belongs to what is read; takes partitions that are at their end out of ``ends``."""
+        error, partition, offset = message.error(), message.partition(), message.offset()
+        if partition is None or offset is None:
+            return
+        if error is None:
+            end = ends.get(partition, 0)
+            if offset < end:
+                yield message
+            if offset + 1 >= end:
+                ends.pop(partition, None)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            ends.pop(partition, None)
+        else:
+            raise OperationError(f"topic {self._topic}: {error.str()}")
+
+    def _away(self, error: KafkaException) -> OperationError:
+        return OperationError(f"no broker at {self._servers}: {error.args[0].str()}")
 
 
 def read_letters(settings: SinkSettings) -> Iterator[Letter]:
     """All letters from the topic's start to its end; blocks on the broker.
 
-    A sink that dies between writing letters and writing its books writes them again: the second of the
-    same source offset is left out.
-
     Raises:
         OperationError: The topic or the broker is not there.
     """
-    seen = set()
-    for message in _messages(settings):
-        letter = _letter(message)
-        place = (letter.topic_id, letter.partition, letter.offset)
-        if place not in seen:
-            seen.add(place)
-            yield letter
+    with DeadLetterReader(settings) as reader:
+        yield from reader.letters()
 
 
-def _messages(settings: SinkSettings) -> Iterator[Message]:
-    topic = settings.dead_letters
-    consumer = Consumer(
-        {
-            **settings.librdkafka_client("dlq"),
-            "group.id": "auditstream-dlq-reader",  # required by the client; nothing is committed
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-        }
-    )
-    try:
-        found = consumer.list_topics(topic, timeout=_BROKER_SECONDS).topics[topic]
-        if found.error is not None:
-            raise OperationError(f"topic {topic}: {found.error.str()}; run `auditstream topics`")
-        unread = set(found.partitions)
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
-        silent_until = time.monotonic() + _BROKER_SECONDS
-        while unread:
-            for message in consumer.consume(_CONSUME_AT_MOST, 0.2):
-                silent_until = time.monotonic() + _BROKER_SECONDS
-                error = message.error()
-                if error is None:
-                    yield message
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    unread.discard(message.partition())
-                else:
-                    raise OperationError(f"topic {topic}: {error.str()}")
-            if time.monotonic() > silent_until:
-                raise OperationError(f"topic {topic}: no answer from {settings.kafka_bootstrap_servers}")
-    except KafkaException as error:
-        raise OperationError(f"no broker at {settings.kafka_bootstrap_servers}: {error.args[0].str()}") from error
-    finally:
-        consumer.close()
-
-
-def _letter(message: Message) -> Letter:
-    # Ours come last: a record may carry headers of the same name.
-    headers = dict(message.headers() or ())
-
-    def text(name: str) -> str:
-        value = headers.get(name)
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
-
+def read_letter(message: Message, markers: dict[Place, Marker]) -> Letter | None:
+    """The letter that a record of the topic is, with its marker; None if it is none."""
+    headers = _headers(message)
+    # Ours come last, and win: a record may carry headers of the same name.
+    found = dict(headers)
+    place = _place(found)
+    if REASON not in found or place is None:
+        return None
     key, value = message.key(), message.value()
     return Letter(
-        reason=text(REASON),
-        error=text(ERROR),
-        topic=text(SOURCE_TOPIC),
-        topic_id=text(SOURCE_TOPIC_ID),
-        partition=int(text(SOURCE_PARTITION) or -1),
-        offset=int(text(SOURCE_OFFSET) or -1),
-        written_at=datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
-        key=key if isinstance(key, bytes) else b"",
-        value=value if isinstance(value, bytes) else b"",
+        reason=_text(found, REASON),
+        error=_text(found, ERROR),
+        topic=_text(found, SOURCE_TOPIC),
+        topic_id=place.topic_id,
+        partition=place.partition,
+        offset=place.offset,
+        written_at=_written_at(message),
+        key=cast("bytes | None", key),
+        content=cast("bytes | None", value),
+        headers=headers,
+        dead_letter_partition=message.partition() or 0,
+        marker=markers.get(place),
     )
+
+
+def read_marker(message: Message) -> tuple[Place, Marker] | None:
+    """The marker that a record of the topic is, with its letter's place; None if it is none."""
+    found = dict(_headers(message))
+    place, kind = _place(found), _text(found, MARKER)
+    # Letters have a reason, markers have none: no producer closes a letter by a header of its own.
+    if REASON in found or place is None or kind not in {"replayed", "dropped"}:
+        return None
+    marker = Marker(
+        kind=cast("Literal['replayed', 'dropped']", intern(kind)),
+        at=_written_at(message),
+        by=intern(_text(found, MARKER_BY)),
+        why=intern(_text(found, MARKER_WHY)),
+        edited=MARKER_EDITED in found,
+        partition=_number(found, MARKER_PARTITION),
+        offset=_number(found, MARKER_OFFSET),
+    )
+    return place, marker
+
+
+def marker_headers(letter: Letter, marker: Marker) -> Headers:
+    """The headers of the record that closes a letter; ``marker.at`` is the record's own time."""
+    coordinates = ((MARKER_PARTITION, marker.partition), (MARKER_OFFSET, marker.offset))
+    return (
+        (MARKER, marker.kind.encode()),
+        (MARKER_BY, marker.by.encode()),
+        *(((MARKER_WHY, marker.why.encode()),) if marker.why else ()),
+        *(((MARKER_EDITED, b"true"),) if marker.edited else ()),
+        *((name, str(number).encode()) for name, number in coordinates if number is not None),
+        (SOURCE_TOPIC, letter.topic.encode()),
+        (SOURCE_TOPIC_ID, letter.topic_id.encode()),
+        (SOURCE_PARTITION, str(letter.partition).encode()),
+        (SOURCE_OFFSET, str(letter.offset).encode()),
+    )
+
+
+def _headers(message: Message) -> Headers:
+    return tuple(cast("list[tuple[str, bytes | None]]", message.headers() or []))
+
+
+def _place(headers: dict[str, bytes | None]) -> Place | None:
+    partition, offset = _number(headers, SOURCE_PARTITION), _number(headers, SOURCE_OFFSET)
+    if partition is None or offset is None:
+        return None
+    return Place(intern(_text(headers, SOURCE_TOPIC_ID)), partition, offset)
+
+
+def _text(headers: dict[str, bytes | None], name: str) -> str:
+    return (headers.get(name) or b"").decode("utf-8", "replace")
+
+
+def _number(headers: dict[str, bytes | None], name: str) -> int | None:
+    text = _text(headers, name)
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _written_at(message: Message) -> datetime:
+    return datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)

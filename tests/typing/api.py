@@ -101,7 +101,7 @@ with AuditProducer(ProducerSettings(catalog_mode="strict"), on_error=on_error) a
     assert_type(producer.emit_event(event, tag="mine"), UUID)
     assert_type(producer.flush(1.0), int)
     assert_type(producer.stats(), ProducerStats)
-    producer.emit("a.b", {}, {})  # type: ignore[misc]
+    producer.emit("a.b", {}, {})  # type: ignore[call-arg]
     producer.emit(action="a.b", actor={})  # type: ignore[call-arg]
 ProducerSettings(catalog_mode="sometimes")  # type: ignore[arg-type]
 assert_type(AuditProducer.from_env(on_error=on_error), AuditProducer)
