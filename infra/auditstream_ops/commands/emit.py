@@ -53,7 +53,7 @@ def emit(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    r"""Send the events of FILE, or of standard input if FILE is -, to the broker.
+    """Send the events of FILE, or of standard input if FILE is -, to the broker.
 
     FILE is NDJSON: one event in its JSON shape a line; blank lines are passed over. A missing id, version
     or occurred_at is filled in (a new UUIDv7, 1, now). Events that have an id can be sent again without
@@ -72,7 +72,7 @@ def emit(
       auditstream emit events.ndjson
       zcat events.ndjson.gz | auditstream emit - --rejects rejects.ndjson
       jq -r .text rejects.ndjson | auditstream emit -
-    """
+    """  # noqa: D301 - click wants the character, not its two letters
     if strict:
         settings = dataclasses.replace(settings, catalog_mode="strict")
     with _opened(file) as source, _rejects_file(rejects_path, file) as sink, _Interruption() as interruption:
