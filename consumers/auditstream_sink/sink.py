@@ -72,7 +72,7 @@ class Sink:
         self._on_lines = on_lines
         instance = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._warehouse = Warehouse(settings, instance=instance)
-        self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url))
+        self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url, retries=0))
         self._worker = Worker()
         self._settlement = Settlement(self._warehouse, DeadLetters(settings), self._worker, self._clock)
         self._consumer = Consumer(_consumer_settings(settings))

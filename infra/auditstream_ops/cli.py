@@ -9,7 +9,8 @@ from typing import Any
 import click
 from typed_settings.exceptions import TsError
 
-from auditstream_schemas.errors import AuditstreamError, SettingsError
+from auditstream_schemas.errors import AuditstreamError
+from auditstream_schemas.settings import malformed
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -60,7 +61,7 @@ class _LazyGroup(click.Group):
             ) from error
         except ValueError as error:
             # Options show what the environment says, so a malformed variable is met here.
-            raise SettingsError(f"a setting of the environment is malformed: {error}") from error
+            raise malformed(error) from error
         command = getattr(module, entry.attribute or cmd_name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{cmd_name} is not a click command")
@@ -123,11 +124,5 @@ def _run() -> None:
         error.show()
         sys.exit(error.exit_code)
     except TsError as error:
-        raise SettingsError(str(error)) from error
-    except ExceptionGroup as group:
-        malformed, others = group.split(TsError)
-        if malformed is None or others is not None:
-            raise
-        found = "; ".join(str(error) for error in malformed.exceptions)
-        raise SettingsError(f"malformed settings: {found}") from group
+        raise malformed(error) from error
     sys.exit(result if isinstance(result, int) else 0)

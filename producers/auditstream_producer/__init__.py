@@ -1,7 +1,7 @@
 """Emit audit events from a service."""
 
 from auditstream_producer.emitter import EventEmitter
-from auditstream_producer.outcome import DeliveryFailure, ProducerStats, UndeliveredError
+from auditstream_producer.outcome import DeliveryFailure, ProducerStats
 from auditstream_producer.producer import AuditProducer
 from auditstream_producer.settings import ProducerSettings
 
@@ -11,5 +11,4 @@ __all__ = [
     "EventEmitter",
     "ProducerSettings",
     "ProducerStats",
-    "UndeliveredError",
 ]

@@ -77,7 +77,7 @@ class Delivery:
         """
         self._settings = settings
         self._on_error = on_error
-        self._registry = RegistryClient(settings.schema_registry_url, timeout=_REGISTRY_TIMEOUT_SECONDS)
+        self._registry = RegistryClient(settings.schema_registry_url, timeout=_REGISTRY_TIMEOUT_SECONDS, retries=0)
         self._notices = Notices(_LOG)
         self._lock = threading.Lock()
         self._settled = threading.Condition(self._lock)

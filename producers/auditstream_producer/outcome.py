@@ -4,12 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from auditstream_schemas.codec import decode_body
-from auditstream_schemas.errors import AuditstreamError
 from auditstream_schemas.event import AuditEvent
-
-
-class UndeliveredError(AuditstreamError):
-    """Events that were accepted did not reach the broker, and no ``on_error`` was told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,9 @@ from typing import Self
 
 from auditstream_producer.delivery import Delivery, OnError
 from auditstream_producer.emitter import EventEmitter
-from auditstream_producer.outcome import ProducerStats, UndeliveredError
+from auditstream_producer.outcome import ProducerStats
 from auditstream_producer.settings import ProducerSettings
+from auditstream_schemas.errors import UndeliveredError
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import load
 

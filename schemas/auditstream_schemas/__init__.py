@@ -16,6 +16,8 @@ from auditstream_schemas.errors import (
     RegistryUnavailableError,
     SettingsError,
     SinkError,
+    UndeliveredError,
+    UnknownSchemaError,
     WireFormatError,
 )
 from auditstream_schemas.event import FIELDS, AuditEvent, Entity, Request
@@ -37,6 +39,8 @@ __all__ = [
     "Request",
     "SettingsError",
     "SinkError",
+    "UndeliveredError",
+    "UnknownSchemaError",
     "WireFormatError",
     "format_timestamp",
     "parse_timestamp",

@@ -11,6 +11,7 @@
     │   ├── UnknownSchemaError           it has no such subject, version or schema
     │   └── RegistryUnavailableError     it could not be reached: try again
     ├── QueueFullError           the producer's local queue is full
+    ├── UndeliveredError         events that a producer had accepted were not delivered
     ├── SinkError                the sink cannot go on
     ├── ExportError              the export was not written
     └── OperationError           a deploy or local-stack step failed
@@ -85,6 +86,10 @@ class RegistryUnavailableError(RegistryError):
 
 class QueueFullError(AuditstreamError):
     """The producer's local queue is full: the broker is away or slower than the service."""
+
+
+class UndeliveredError(AuditstreamError):
+    """Events that were accepted did not reach the broker, and no ``on_error`` was told."""
 
 
 class SinkError(AuditstreamError):

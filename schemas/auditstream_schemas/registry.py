@@ -20,7 +20,6 @@ UNKNOWN_VERSION = 40402
 UNKNOWN_SCHEMA = 40403
 
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
-_RETRIES = 3
 _SHOWN_CHARACTERS = 300
 
 
@@ -44,17 +43,18 @@ class RegisteredSchema:
 class RegistryClient:
     """A schema registry, reached over HTTP. Safe to share between threads.
 
-    Every call blocks until it is answered: at most ``timeout`` seconds a try, four tries with growing pauses
+    Every call blocks until it is answered: at most ``timeout`` seconds a try, and ``retries`` more with growing pauses
     when the registry cannot be reached or answers 5xx or 429. Every call can be repeated without harm.
     """
 
-    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout: float = 5.0, retries: int = 3) -> None:
         """Prepare the client; nothing is sent yet.
 
         Args:
             url: ``http://`` or ``https://`` and host, ``user:password@`` before the host if needed. The
                 user's name and password never appear in messages.
             timeout: Seconds that one try may take.
+            retries: Tries after the first; 0 for a caller that tries again itself.
 
         Raises:
             SettingsError: The URL is malformed.
@@ -74,7 +74,7 @@ class RegistryClient:
             headers=headers,
             timeout=Timeout(total=timeout),
             retries=Retry(
-                total=_RETRIES,
+                total=retries,
                 backoff_factor=0.2,
                 allowed_methods=None,
                 status_forcelist=(429, 500, 502, 503, 504),

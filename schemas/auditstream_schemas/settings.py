@@ -91,11 +91,14 @@ def load(cls: type[_T]) -> _T:
     """
     try:
         return ts.load_settings(cls, loaders())
-    except ts.exceptions.TsError as error:
-        raise SettingsError(f"a setting of the environment is malformed: {error}") from error
-    except ExceptionGroup as group:
-        found = "; ".join(str(error) for error in group.exceptions)
-        raise SettingsError(f"settings of the environment are malformed: {found}") from group
+    except (ts.exceptions.TsError, ExceptionGroup) as error:
+        raise malformed(error) from error
+
+
+def malformed(error: Exception) -> SettingsError:
+    """What typed-settings found, as one sentence: its error is a group where several settings are malformed."""
+    found = "; ".join(str(part) for part in error.exceptions) if isinstance(error, ExceptionGroup) else str(error)
+    return SettingsError(f"a setting is malformed: {found}")
 
 
 def _properties(path: Path | None) -> dict[str, str]:

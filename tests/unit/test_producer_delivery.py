@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from auditstream_producer import AuditProducer, DeliveryFailure, ProducerSettings, UndeliveredError
-from auditstream_schemas.errors import CatalogError, InvalidEventError, QueueFullError, SettingsError
+from auditstream_producer import AuditProducer, DeliveryFailure, ProducerSettings
+from auditstream_schemas.errors import CatalogError, InvalidEventError, QueueFullError, SettingsError, UndeliveredError
 from auditstream_schemas.event import AuditEvent
 
 EVENT = AuditEvent.build(

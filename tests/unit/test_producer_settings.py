@@ -46,13 +46,13 @@ def test_a_number_without_sense_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_wrong_mode_in_the_environment_is_a_settings_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDITSTREAM_CATALOG_MODE", "sometimes")
-    with pytest.raises(SettingsError):
+    with pytest.raises(SettingsError, match="sometimes"):
         load(ProducerSettings)
 
 
 def test_a_wrong_number_in_the_environment_is_a_settings_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDITSTREAM_PRODUCER_QUEUE_EVENTS", "0")
-    with pytest.raises(SettingsError):
+    with pytest.raises(SettingsError, match="producer_queue_events"):
         load(ProducerSettings)
 
 
