@@ -6,7 +6,7 @@ headers name the letter and say what was done, by whom and why.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from sys import intern
@@ -156,11 +156,21 @@ class DeadLetterReader:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "queued.max.messages.kbytes": _FETCH_AHEAD_KBYTES,
+                # What is there is read; nothing is waited for.
+                "fetch.wait.max.ms": 10,
             }
         )
+        self._markers: dict[Place, Marker] = {}
+        # One past the last record of each partition. Watermarks would be quicker to ask for, but the local
+        # stack's broker gives some that lag behind.
+        self._ends: dict[int, int] = {}
         try:
-            self._spans = self._watermarks()
-            self._markers: dict[Place, Marker] = dict(filter(None, map(read_marker, self._messages())))
+            self._partitions = self._partitions_of_topic()
+            for message in self._messages():
+                self._ends[message.partition() or 0] = (message.offset() or 0) + 1
+                found = read_marker(message)
+                if found is not None:
+                    self._markers[found[0]] = found[1]
         except BaseException:
             self._consumer.close()
             raise
@@ -183,7 +193,7 @@ class DeadLetterReader:
             OperationError: The broker is gone.
         """
         seen: dict[tuple[str, int], set[int]] = {}
-        for message in self._messages():
+        for message in self._messages(self._ends):
             letter = read_letter(message, self._markers)
             if letter is None:
                 continue
@@ -192,63 +202,40 @@ class DeadLetterReader:
                 offsets.add(letter.offset)
                 yield letter
 
-    def require_topic(self, topic: str) -> None:
-        """Make sure that the broker has a topic.
-
-        Raises:
-            OperationError: It has not, or is not there.
-        """
-        self._partitions(topic)
-
-    def _watermarks(self) -> dict[int, tuple[int, int]]:
+    def _partitions_of_topic(self) -> list[int]:
         try:
-            return {
-                partition: self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
-                )
-                for partition in self._partitions(self._topic)
-            }
-        except KafkaException as error:
-            raise self._away(error) from error
-
-    def _partitions(self, topic: str) -> list[int]:
-        try:
-            found = self._consumer.list_topics(topic, timeout=_BROKER_SECONDS).topics[topic]
+            found = self._consumer.list_topics(self._topic, timeout=_BROKER_SECONDS).topics[self._topic]
         except KafkaException as error:
             raise self._away(error) from error
         if found.error is not None:
-            raise OperationError(f"topic {topic}: {found.error.str()}; run `auditstream topics`")
+            raise OperationError(f"topic {self._topic}: {found.error.str()}; run `auditstream topics`")
         return list(found.partitions)
 
-    def _messages(self) -> Iterator[Message]:
-        ends = {partition: end for partition, (start, end) in self._spans.items() if end > start}
+    def _messages(self, ends: Mapping[int, int] | None = None) -> Iterator[Message]:
+        """Everything on the topic, up to these offsets or to its end."""
+        unread = set(self._partitions if ends is None else ends)
         try:
-            self._consumer.assign([TopicPartition(self._topic, partition, self._spans[partition][0]) for partition in ends])
+            self._consumer.assign([TopicPartition(self._topic, partition, 0) for partition in unread])
             silent_until = time.monotonic() + _BROKER_SECONDS
-            while ends:
+            while unread:
                 for message in self._consumer.consume(_CONSUME_AT_MOST, 0.1):
                     silent_until = time.monotonic() + _BROKER_SECONDS
-                    yield from self._within(message, ends)
+                    error, partition, offset = message.error(), message.partition(), message.offset()
+                    if partition not in unread or offset is None:
+                        continue
+                    if error is None:
+                        if ends is None or offset < ends[partition]:
+                            yield message
+                        if ends is not None and offset + 1 >= ends[partition]:
+                            unread.discard(partition)
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        unread.discard(partition)
+                    else:
+                        raise OperationError(f"topic {self._topic}: {error.str()}")
                 if time.monotonic() > silent_until:
                     raise OperationError(f"topic {self._topic}: no answer from {self._servers}")
         except KafkaException as error:
             raise self._away(error) from error
-
-    def _within(self, message: Message, ends: dict[int, int]) -> Iterator[Message]:
-        """The message if it belongs to what is read; takes partitions that are at their end out of ``ends``."""
-        error, partition, offset = message.error(), message.partition(), message.offset()
-        if partition is None or offset is None:
-            return
-        if error is None:
-            end = ends.get(partition, 0)
-            if offset < end:
-                yield message
-            if offset + 1 >= end:
-                ends.pop(partition, None)
-        elif error.code() == KafkaError._PARTITION_EOF:
-            ends.pop(partition, None)
-        else:
-            raise OperationError(f"topic {self._topic}: {error.str()}")
 
     def _away(self, error: KafkaException) -> OperationError:
         return OperationError(f"no broker at {self._servers}: {error.args[0].str()}")
@@ -281,8 +268,8 @@ def read_letter(message: Message, markers: dict[Place, Marker]) -> Letter | None
         partition=place.partition,
         offset=place.offset,
         written_at=_written_at(message),
-        key=cast("bytes | None", key),
-        content=cast("bytes | None", value),
+        key=key,
+        content=value,
         headers=headers,
         dead_letter_partition=message.partition() or 0,
         marker=markers.get(place),
