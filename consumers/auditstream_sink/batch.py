@@ -21,19 +21,16 @@ class Span:
     """The offsets of one partition in a batch.
 
     Attributes:
-        first: Where the books go on: one past the last accounted offset, or the first record's.
+        first: Where the books go on: one past the last accounted offset.
         last: Offset of the last record taken.
+        epoch: When the partition was given to this sink.
         read: Records taken; fewer than ``last - first + 1`` where a transaction left marker offsets.
     """
 
     first: int
     last: int
+    epoch: int
     read: int = 0
-
-    @property
-    def next(self) -> int:
-        """The offset to commit: one past the last."""
-        return self.last + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +82,11 @@ class Batch:
         """Take a record that is not even framed right."""
         self.refused.append(Refused(record=record, verdict="invalid", reason=reason, error=error))
 
-    def count(self, partition: int, offset: int, size: int, expected: int) -> None:
+    def count(self, partition: int, offset: int, size: int, *, expected: int, epoch: int) -> None:
         """Enter a record into its partition's span; ``expected`` is where the books of the partition go on."""
         span = self.spans.get(partition)
         if span is None:
-            span = self.spans[partition] = Span(first=expected, last=offset)
+            span = self.spans[partition] = Span(first=expected, last=offset, epoch=epoch)
         span.last = offset
         span.read += 1
         self.rows += 1

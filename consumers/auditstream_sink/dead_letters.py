@@ -1,6 +1,6 @@
 """Refused records, kept: the original bytes on the dead-letter topic, with the reason in headers."""
 
-import logging
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -17,11 +17,14 @@ SOURCE_TOPIC = "auditstream.source.topic"
 SOURCE_TOPIC_ID = "auditstream.source.topic_id"
 SOURCE_PARTITION = "auditstream.source.partition"
 SOURCE_OFFSET = "auditstream.source.offset"
+OMITTED = "auditstream.omitted"
+"""Set where the broker refuses a letter for its size: how long the record is, and its SHA-256. The record itself
+is at its source offset as long as the topic keeps it."""
+
+MAX_LETTER_BYTES = 4 * 1024 * 1024
 
 _ERROR_LIMIT = 2000
 """Characters of an error text: the record itself may fill the broker's limit nearly to the brim."""
-
-_logger = logging.getLogger("auditstream.sink")
 
 
 class DeadLettersUndeliveredError(AuditstreamError):
@@ -39,16 +42,8 @@ class DeadLetters:
         self._topic = settings.dead_letters
         self._source = settings.topic
         self._timeout = settings.drain_seconds
-        self._producer = Producer(
-            {
-                **settings.librdkafka_client("dead-letters"),
-                "enable.idempotence": True,
-                "acks": "all",
-                # Headers come on top of a record that the broker took.
-                "message.max.bytes": 2_000_000,
-                "delivery.timeout.ms": int(settings.drain_seconds * 1000),
-            }
-        )
+        self._settings = settings
+        self._producer = self._new_producer()
 
     def send(self, letters: Sequence[Refused], *, topic_id: UUID) -> None:
         """Write the letters and wait for the broker to have them, up to ``drain_seconds``.
@@ -56,45 +51,77 @@ class DeadLetters:
         Raises:
             DeadLettersUndeliveredError: Not all of them are surely there.
         """
-        failures: list[KafkaError] = []
-
-        def delivered(error: KafkaError | None, _message: Message) -> None:
-            if error is not None:
-                failures.append(error)
-
+        failures: list[tuple[KafkaError, Refused]] = []
         for letter in letters:
-            self._produce(letter, topic_id, delivered)
+            self._produce(letter, topic_id, failures)
         left = self._producer.flush(self._timeout)
-        if left or failures:
+        too_large = [letter for error, letter in failures if error.code() == KafkaError.MSG_SIZE_TOO_LARGE]
+        others = [error for error, _letter in failures if error.code() != KafkaError.MSG_SIZE_TOO_LARGE]
+        again: list[tuple[KafkaError, Refused]] = []
+        for letter in too_large:
+            self._produce(letter, topic_id, again, without_value=True)
+        left += self._producer.flush(self._timeout)
+        others += [error for error, _letter in again]
+        if left or others:
+            # A producer may be broken for good; what it holds is sent again by the next.
             self._producer.purge()
             self._producer.flush(self._timeout)
-            cause = failures[0].str() if failures else "no answer in time"
-            raise DeadLettersUndeliveredError(f"topic {self._topic}: {left + len(failures)} undelivered: {cause}")
+            self._producer = self._new_producer()
+            cause = others[0].str() if others else "no answer in time"
+            raise DeadLettersUndeliveredError(f"topic {self._topic}: {left + len(others)} undelivered: {cause}")
 
-    def _produce(self, letter: Refused, topic_id: UUID, delivered: Any) -> None:
+    def _produce(
+        self,
+        letter: Refused,
+        topic_id: UUID,
+        failures: list[tuple[KafkaError, Refused]],
+        *,
+        without_value: bool = False,
+    ) -> None:
         record: Any = letter.record
+        value = record.value()
         headers = [
             *(record.headers() or ()),
             (REASON, letter.reason.encode()),
-            (ERROR, letter.error[:_ERROR_LIMIT].encode()),
+            (ERROR, letter.error[:_ERROR_LIMIT].encode("utf-8", "replace")),
             (SOURCE_TOPIC, self._source.encode()),
             (SOURCE_TOPIC_ID, str(topic_id).encode()),
             (SOURCE_PARTITION, str(record.partition()).encode()),
             (SOURCE_OFFSET, str(record.offset()).encode()),
         ]
+        if without_value:
+            headers.append((OMITTED, f"{len(value)} bytes, SHA-256 {hashlib.sha256(value).hexdigest()}".encode()))
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                failures.append((error, letter))
+
         while True:
             try:
                 self._producer.produce(
                     self._topic,
                     key=record.key(),
-                    value=record.value(),
+                    value=None if without_value else value,
                     headers=headers,
                     on_delivery=delivered,
                 )
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:
-                raise DeadLettersUndeliveredError(f"topic {self._topic}: {error.args[0].str()}") from error
+                failures.append((error.args[0], letter))
+                return
             else:
                 self._producer.poll(0)
                 return
+
+    def _new_producer(self) -> Producer:
+        return Producer(
+            {
+                **self._settings.librdkafka_client("dead-letters"),
+                "enable.idempotence": True,
+                "acks": "all",
+                # Headers come on top of a record that the broker took; the topic allows as much.
+                "message.max.bytes": MAX_LETTER_BYTES,
+                "delivery.timeout.ms": int(self._timeout * 1000),
+            }
+        )

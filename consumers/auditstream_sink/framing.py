@@ -1,7 +1,7 @@
 """Kafka record bodies, framed as one Avro object container that ClickHouse reads, without decoding any.
 
 Avro bodies carry no field tags, so fields can be put around one without touching it: each record gets its
-partition and offset as two varints in front, and four known bytes behind, and the container's schema names
+partition and offset as two varints in front, and eight known bytes behind, and the container's schema names
 them first and last. Where a body is longer than its record, the bytes behind it are read as the last
 field, and are not the known ones: that is how trailing bytes are found without decoding. One block a
 record (count 1, size, data, sync marker; Avro 1.12 specification, "Object Container Files") costs 20
@@ -9,6 +9,7 @@ bytes more than one large block, but keeps a broken record from shifting into it
 """
 
 import json
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,8 +20,8 @@ PARTITION_FIELD = "_partition"
 OFFSET_FIELD = "_offset"
 END_FIELD = "_end"
 
-END = b"\xffEND"
-"""What stands behind each body."""
+END = os.urandom(8)
+"""What stands behind each body; of this process alone, so that no record can end in it on purpose."""
 
 
 def varint(number: int) -> bytes:
@@ -39,7 +40,7 @@ _SMALL = tuple(varint(number) for number in range(4096))
 
 def block(partition: int, offset: int, body: bytes) -> bytes:
     """One record as a container block, its Kafka coordinates in front of its own fields."""
-    front = _SMALL[partition] + varint(offset)
+    front = varint(partition) + varint(offset)
     size = len(front) + len(body) + len(END)
     return b"".join((b"\x02", _SMALL[size] if size < 4096 else varint(size), front, body, END, SYNC))
 

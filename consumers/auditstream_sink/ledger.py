@@ -12,6 +12,7 @@ class LedgerLine:
 
     Attributes:
         partition: Kafka partition.
+        epoch: When the partition was given to this sink, by ClickHouse's clock, nanoseconds since 1970.
         first_offset: First offset of the run.
         last_offset: Last offset of the run, inclusive.
         read: Records read; the sum of the five counts that follow.
@@ -23,6 +24,7 @@ class LedgerLine:
     """
 
     partition: int
+    epoch: int
     first_offset: int
     last_offset: int
     read: int
@@ -36,6 +38,19 @@ class LedgerLine:
     def next_offset(self) -> int:
         """The offset to commit: one past the last."""
         return self.last_offset + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """Where the books of a partition end.
+
+    Attributes:
+        end: The last accounted offset; one less than where reading began, when there are no books yet.
+        line_first: First offset of the last line; None when there are no books yet.
+    """
+
+    end: int
+    line_first: int | None
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPart
 from confluent_kafka.admin import AdminClient
 
 from auditstream_schemas.errors import SinkError
+from auditstream_sink.ledger import Tail
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse
 
@@ -41,27 +42,39 @@ class Positions:
         mask = (1 << 64) - 1
         return UUID(int=(found.get_most_significant_bits() & mask) << 64 | found.get_least_significant_bits() & mask)
 
-    def of(self, topic_id: UUID, partitions: Sequence[int]) -> list[TopicPartition]:
-        """Positions to read on from.
+    def of(self, topic_id: UUID, partitions: Sequence[int]) -> dict[int, Tail]:
+        """Where the books of these partitions end, so where reading goes on.
 
         Raises:
             UnknownOutcomeError: Broker or ClickHouse is away; the same call may succeed later.
             SinkError: Records that were never read are gone from the topic.
         """
-        ends = self._warehouse.ledger_ends(topic_id=topic_id)
-        places = []
+        tails = self._warehouse.tails(topic_id=topic_id)
+        places = {}
         for partition in partitions:
-            try:
-                low, _high = self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
-                )
-            except KafkaException as error:
-                raise UnknownOutcomeError(f"broker: no watermarks of partition {partition}: {error}") from error
-            start = ends[partition] + 1 if partition in ends else low
-            if start < low:
+            low = self._low_watermark(partition)
+            tail = tails.get(partition) or Tail(end=low - 1, line_first=None)
+            if tail.end + 1 < low:
                 raise SinkError(
-                    f"partition {partition}: offsets {start} to {low - 1} were deleted by the broker before any "
-                    "sink read them: those events are lost, and the topic's retention is shorter than the outage"
+                    f"partition {partition}: offsets {tail.end + 1} to {low - 1} were deleted by the broker before "
+                    "any sink read them: those events are lost, and the topic's retention is shorter than the outage"
                 )
-            places.append(TopicPartition(self._topic, partition, start))
+            places[partition] = tail
         return places
+
+    def epoch(self) -> int:
+        """ClickHouse's clock, nanoseconds since 1970.
+
+        Raises:
+            UnknownOutcomeError: ClickHouse is away.
+        """
+        return self._warehouse.epoch()
+
+    def _low_watermark(self, partition: int) -> int:
+        try:
+            low, _high = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
+            )
+        except KafkaException as error:
+            raise UnknownOutcomeError(f"broker: no watermarks of partition {partition}: {error}") from error
+        return low

@@ -1,6 +1,7 @@
 """What the sink can be told."""
 
 import dataclasses
+from typing import Literal
 
 from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings, RegistrySettings, setting
 
@@ -14,8 +15,11 @@ class SinkSettings(KafkaSettings, RegistrySettings, ClickHouseSettings):
     flush_rows: int = setting(250_000, "Write a batch when it holds so many records.")
     flush_bytes: int = setting(64 * 1024 * 1024, "Write a batch when its records hold so many bytes.")
     flush_seconds: float = setting(1.0, "Write a batch when its first record has waited so long.")
+    group_protocol: Literal["classic", "consumer"] = setting(
+        "classic", "How the group shares partitions: 'classic', or 'consumer' (KIP-848, Kafka 4)."
+    )
     session_timeout_ms: int = setting(
-        45_000, "After so long without a heartbeat the group gives this sink's partitions to another."
+        45_000, "After so long without a heartbeat the group gives this sink's partitions to another (classic)."
     )
     drain_seconds: float = setting(20.0, "On a revoke or a stop: time to finish the batch in hand.")
     clickhouse_timeout_seconds: int = setting(120, "An answer that takes longer is an unknown outcome.")

@@ -19,7 +19,7 @@ from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
 from auditstream_sink.framing import container
-from auditstream_sink.ledger import LedgerLine
+from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.statements import FAULTS
 from auditstream_sink.warehouse import DataRefusedError, Judgement, UnknownOutcomeError, Warehouse
 from auditstream_sink.worker import Worker
@@ -43,14 +43,28 @@ class Settlement:
         warehouse: ClickHouse.
         dead_letters: Where refused records go.
         worker: The thread this runs in; tells when a batch is given up.
+        topic_id: Asks the broker for the topic's id.
         clock: Gives the time that rows and lines carry.
+
+    Attributes:
+        tails: Where the books of each partition end. The loop enters a partition that it is given; from then
+            on the lines that are written move it.
     """
 
-    def __init__(self, warehouse: Warehouse, dead_letters: DeadLetters, worker: Worker, clock: Clock) -> None:
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        dead_letters: DeadLetters,
+        worker: Worker,
+        topic_id: Callable[[], UUID],
+        clock: Clock,
+    ) -> None:
         self._warehouse = warehouse
         self._dead_letters = dead_letters
         self._worker = worker
+        self._topic_id = topic_id
         self._clock = clock
+        self.tails: dict[int, Tail] = {}
 
     def settle(self, batch: Batch, topic_id: UUID) -> list[LedgerLine]:
         """Bring a batch into the books and return its lines, one a partition.
@@ -82,16 +96,26 @@ class Settlement:
         return result
 
     def _store(self, batch: Batch, topic_id: UUID) -> Judgement:
-        self._stage(batch)
+        try:
+            return self._try_to_store(batch, topic_id)
+        except AuditstreamError:
+            self._warehouse.leave_stage()
+            raise
+
+    def _try_to_store(self, batch: Batch, topic_id: UUID) -> Judgement:
+        staged = self._stage(batch)
         now = self._clock.now()
         judgement = self._warehouse.judge(now=now, topic_id=topic_id)
         self._warehouse.insert(now=now, topic_id=topic_id)
         missing = self._warehouse.missing(topic_id=topic_id)
         if missing:
             raise UnknownOutcomeError(f"read back: {missing} inserted records are not there")
+        if self._warehouse.staged() != staged:
+            # An empty stage gives no verdicts, misses nothing, and proves nothing.
+            raise UnknownOutcomeError("ClickHouse lost the stage")
         return judgement
 
-    def _stage(self, batch: Batch) -> None:
+    def _stage(self, batch: Batch) -> int:
         self._warehouse.clear_stage()
         for lot in batch.lots.values():
             self._stage_lot(batch, lot)
@@ -99,6 +123,7 @@ class Settlement:
         staged = self._warehouse.staged()
         if staged != expected:
             raise UnknownOutcomeError(f"staged {staged} of {expected} records")
+        return staged
 
     def _stage_lot(self, batch: Batch, lot: Lot) -> None:
         """Stage a lot; broken records leave it for the refused ones of the batch."""
@@ -121,19 +146,34 @@ class Settlement:
 
     def _account(self, lines: list[LedgerLine], topic_id: UUID) -> None:
         self._worker.check()
-        ends = self._warehouse.ledger_ends(topic_id=topic_id)
+        if self._topic_id() != topic_id:
+            raise TakenOverError("the topic was deleted and created anew")
         for line in lines:
-            end = ends.get(line.partition)
-            if end is None or end == line.first_offset - 1:
-                self._warehouse.write_line(line, now=self._clock.now(), topic_id=topic_id)
-            elif end < line.first_offset - 1:
-                raise SinkError(
-                    f"the books of partition {line.partition} end at offset {end}, but this batch begins at "
-                    f"{line.first_offset}: lines of the ledger were removed; run the sink again to read on from {end}"
-                )
-            elif end != line.last_offset:
-                # An end at our own last offset is our own line, whose acknowledgement was lost.
-                raise TakenOverError(f"partition {line.partition}: the books go to offset {end} already")
+            self._write(line, topic_id)
+
+    def _write(self, line: LedgerLine, topic_id: UUID) -> None:
+        tail = self.tails[line.partition]
+        if tail.end == line.last_offset:
+            return
+        if tail.end != line.first_offset - 1:
+            raise SinkError(
+                f"partition {line.partition}: the books end at offset {tail.end}, but this batch begins at "
+                f"{line.first_offset}: the batch between was not settled"
+            )
+        since = 0 if tail.line_first is None else tail.line_first
+        found = self._warehouse.end_of_books(line.partition, since=since, topic_id=topic_id)
+        if found is None and tail.line_first is not None:
+            raise SinkError(
+                f"partition {line.partition}: the books ended at offset {tail.end}, and now they are gone: was "
+                "ClickHouse restored, or emptied? Start the sink again to read on from where they end now"
+            )
+        end, is_ours = found or (tail.end, False)
+        if end != tail.end and not (is_ours and end == line.last_offset):
+            # An end at our own last offset is our own line, whose acknowledgement was lost.
+            raise TakenOverError(f"partition {line.partition}: the books go to offset {end} already")
+        if end == tail.end:
+            self._warehouse.write_line(line, now=self._clock.now(), topic_id=topic_id)
+        self.tails[line.partition] = Tail(end=line.last_offset, line_first=line.first_offset)
 
 
 def _say_once(state: RetryCallState) -> None:
@@ -214,6 +254,7 @@ def _line(partition: int, span: Span, batch: Batch, judgement: Judgement) -> Led
     unstored = counts["duplicate"] + counts["conflict"] + counts["expired"] + invalid
     return LedgerLine(
         partition=partition,
+        epoch=span.epoch,
         first_offset=span.first,
         last_offset=span.last,
         read=span.read,

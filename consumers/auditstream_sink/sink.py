@@ -14,8 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 from uuid import UUID, uuid4
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from auditstream_schemas.codec import split
 from auditstream_schemas.errors import AuditstreamError, RegistryError, SinkError, WireFormatError
@@ -74,13 +73,17 @@ class Sink:
         self._warehouse = Warehouse(settings, instance=instance)
         self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url, retries=0))
         self._worker = Worker()
-        self._settlement = Settlement(self._warehouse, DeadLetters(settings), self._worker, self._clock)
         self._consumer = Consumer(_consumer_settings(settings))
         # A connection of the loop's own: the worker's may be in the middle of a statement.
         self._books = Warehouse(settings, instance=instance)
         self._positions = Positions(settings, self._consumer, self._books)
+        self._settlement = Settlement(
+            self._warehouse, DeadLetters(settings), self._worker, self._positions.topic_id, self._clock
+        )
         self._topic_id = UUID(int=0)
+        self._epoch = 0
         self._next: dict[int, int] = {}
+        self._unplaced: set[int] = set()
         self._placements = self._read_placements = 0
         self._batch = self._empty_batch()
         self._totals = Totals()
@@ -111,6 +114,10 @@ class Sink:
             self._loop(until_idle)
             if not self._drain(self._stop_by):
                 _logger.warning("stopped with a batch in hand: the next sink reads it again")
+        except BaseException:
+            # What follows a batch that failed may not be settled in its stead.
+            self._batch = self._empty_batch()
+            raise
         finally:
             self._close()
         return self._totals
@@ -123,7 +130,7 @@ class Sink:
             now = self._clock.monotonic()
             if self._is_full(now):
                 self._hand_over()
-            if records or self._worker.is_busy or not self._next:
+            if records or self._worker.is_busy or self._unplaced or not self._next:
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = now
@@ -132,6 +139,8 @@ class Sink:
 
     def _gather(self) -> int:
         """Take what has arrived into the batch; how much that was."""
+        if self._unplaced:
+            self._place()
         if self._placements != self._read_placements:
             self._rewind()
         records = self._consumer.consume(self._room(), _POLL_SECONDS)
@@ -141,7 +150,8 @@ class Sink:
             if self._placements != self._read_placements:
                 # Placed anew under records that were fetched before: taking those might leave a gap.
                 break
-            self._take(record)
+            if not self._take(record):
+                break
         return len(records)
 
     def _room(self) -> int:
@@ -154,18 +164,19 @@ class Sink:
             or now - self._batch.opened >= self._settings.flush_seconds
         )
 
-    def _take(self, record: Message) -> None:
+    def _take(self, record: Message) -> bool:
+        """Take a record into the batch; False if neither it nor those behind it can be taken now."""
         error = record.error()
         if error is not None:
             self._broker_said(error)
-            return
+            return True
         partition, offset = record.partition(), record.offset()
         if partition is None or offset is None:
-            return
+            return True
         expected = self._next.get(partition)
         if expected is None or offset < expected:
             # Revoked meanwhile; or delivered twice, as librdkafka has done after an incremental assignment.
-            return
+            return True
         value = record.value()
         data = value if isinstance(value, bytes) else b""
         if self._batch.rows == 0:
@@ -178,13 +189,14 @@ class Sink:
             placements = self._placements
             schema = self._writers.get_known(schema_id) or self._schema(schema_id)
             if schema is None or self._placements != placements:
-                return
+                return False
             if isinstance(schema, UnusableSchema):
                 self._batch.refuse(record, schema.reason, schema.error)
             else:
                 self._batch.add(record, schema, partition, offset, body)
-        self._batch.count(partition, offset, len(data), expected)
+        self._batch.count(partition, offset, len(data), expected=expected, epoch=self._epoch)
         self._next[partition] = offset + 1
+        return True
 
     def _schema(self, schema_id: int) -> WriterSchema | UnusableSchema | None:
         """Ask the registry until it answers, and stay in the group meanwhile; None when told to stop."""
@@ -209,7 +221,7 @@ class Sink:
         if self._batch.rows:
             self._worker.begin(self._settlement.settle, self._batch, self._topic_id)
             self._batch = self._empty_batch()
-            self._writers.forget_unusable()
+            self._writers.forget_unusable(self._clock.monotonic())
 
     def _finish(self, timeout: float) -> bool:
         """Commit what the worker has settled; False if it is still at it."""
@@ -254,8 +266,38 @@ class Sink:
         """Forget what is in hand; partitions that are ours are read again from where the books end."""
         self._worker.give_up()
         self._batch = self._empty_batch()
-        if self._next:
-            self._places(list(self._next))
+        self._unplaced |= set(self._next)
+        self._next.clear()
+        self._placements += 1
+
+    def _place(self) -> None:
+        """Find where to read newly given partitions on, however long broker or ClickHouse are away."""
+        attempt = 0
+        while self._unplaced and self._stop_by is None:
+            wanted = sorted(self._unplaced)
+            try:
+                topic_id = self._positions.topic_id()
+                tails = self._positions.of(topic_id, wanted)
+                epoch = self._positions.epoch()
+            except UnknownOutcomeError as error:
+                if attempt == 0:
+                    _logger.warning("waiting to learn where to read on, nothing is lost: %s", error)
+                attempt += 1
+                if not self._poll_paused(min(30.0, 0.2 * 2 ** min(attempt, 10))):
+                    return
+                continue
+            if not self._unplaced.issuperset(wanted):
+                continue
+            if topic_id != self._topic_id and self._next:
+                # Created anew: what was read under the old id ends here.
+                self._start_over()
+                continue
+            self._topic_id, self._epoch = topic_id, epoch
+            self._unplaced -= set(wanted)
+            self._settlement.tails |= tails
+            self._next |= {partition: tail.end + 1 for partition, tail in tails.items()}
+            self._placements += 1
+            _logger.info("reading on from %s", {partition: self._next[partition] for partition in wanted})
 
     def _rewind(self) -> None:
         """Read every partition from where the batch in hand ends, whatever was fetched ahead."""
@@ -264,6 +306,7 @@ class Sink:
         # A seek fails on a partition whose fetcher has not started yet; assigning it anew does not.
         self._consumer.incremental_unassign(places)
         self._consumer.incremental_assign(places)
+        self._consumer.resume(places)
 
     def _poll_paused(self, seconds: float) -> bool:
         """Wait without leaving the group: partitions are paused and polling goes on. False when told to stop."""
@@ -292,37 +335,13 @@ class Sink:
     def _empty_batch(self) -> Batch:
         return Batch(opened=self._clock.monotonic())
 
-    def _places(self, partitions: Sequence[int]) -> list[TopicPartition]:
-        """Where to read these partitions on, asked for as long as a rebalance may take.
-
-        Raises:
-            UnknownOutcomeError: ClickHouse or the broker did not answer in that time.
-            SinkError: Records are gone from the topic, or the topic itself.
-        """
-        tries = Retrying(
-            retry=retry_if_exception_type(UnknownOutcomeError),
-            wait=wait_exponential_jitter(multiplier=0.2, max=5),
-            stop=stop_after_delay(self._settings.drain_seconds),
-            sleep=self._clock.sleep,
-            reraise=True,
-        )
-        self._topic_id = tries(self._positions.topic_id)
-        places: list[TopicPartition] = tries(lambda: self._positions.of(self._topic_id, partitions))
-        self._next |= {place.partition: place.offset for place in places}
-        self._placements += 1
-        return places
-
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        # An exception may not pass through a librdkafka callback: the loop raises it.
-        try:
-            places = self._places([place.partition for place in assigned])
-        except UnknownOutcomeError as error:
-            self._failure = SinkError(f"partitions were assigned, but not to be placed: {error}")
-        except SinkError as error:
-            self._failure = error
-        else:
-            _logger.info("assigned %s", {place.partition: place.offset for place in places})
-            consumer.incremental_assign(places)
+        # The loop finds their places: that may take as long as ClickHouse is away. Until then they stand still.
+        topic = self._settings.topic
+        places = [TopicPartition(topic, place.partition, OFFSET_BEGINNING) for place in assigned]
+        consumer.incremental_assign(places)
+        consumer.pause(places)
+        self._unplaced |= {place.partition for place in assigned}
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         _logger.info("revoked %s", sorted(place.partition for place in revoked))
@@ -332,24 +351,19 @@ class Sink:
             self._failure, finished = error, False
         self._forget(consumer, revoked)
         if not finished:
-            self._restart_rest()
+            self._start_over()
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         _logger.warning("lost %s: another sink owns them", sorted(place.partition for place in lost))
         self._worker.give_up()
         self._batch = self._empty_batch()
         self._forget(consumer, lost)
-        self._restart_rest()
-
-    def _restart_rest(self) -> None:
-        try:
-            self._start_over()
-        except AuditstreamError as error:
-            self._failure = error
+        self._start_over()
 
     def _forget(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
         for place in gone:
             self._next.pop(place.partition, None)
+            self._unplaced.discard(place.partition)
         self._placements += 1
         consumer.incremental_unassign(gone)
 
@@ -373,12 +387,18 @@ class Sink:
 
 
 def _consumer_settings(settings: SinkSettings) -> dict[str, object]:
+    group: dict[str, object] = {"group.protocol": settings.group_protocol}
+    if settings.group_protocol == "classic":
+        # With the newer protocol (KIP-848) these are the broker's to say.
+        group |= {
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": settings.session_timeout_ms,
+            "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
+        }
     return {
         **settings.librdkafka_client("sink"),
+        **group,
         "group.id": settings.group,
-        "partition.assignment.strategy": "cooperative-sticky",
-        "session.timeout.ms": settings.session_timeout_ms,
-        "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         # Offsets that are gone must be seen, not skipped or read again in silence.

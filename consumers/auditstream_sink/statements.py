@@ -18,6 +18,7 @@ FUTURE_DAYS = 1
 
 FAULTS = {
     "trailing": "bytes follow the record",
+    "text": "a text holds NUL or is not UTF-8",
     "id": "id is not a UUID of 36 lowercase characters",
     "action": "action is not two or more lowercase words separated by dots",
     "actor": "actor.id or actor.type is empty",
@@ -58,6 +59,23 @@ _CONTENT_HASH = f"""reinterpretAsUInt128(sipHash128(
     isNull(scope), {_entity_hash("assumeNotNull(scope)")}, success,
     isNull(request), assumeNotNull(request).id, mapSort(assumeNotNull(request).attributes)))"""
 
+
+def _entity_texts(name: str) -> str:
+    return f"{name}.id, {name}.type, ifNull({name}.name, ''), {_map_texts(f'{name}.attributes')}"
+
+
+def _map_texts(name: str) -> str:
+    return f"arrayStringConcat(mapKeys({name}), ' '), arrayStringConcat(mapValues({name}), ' ')"
+
+
+# Blanks between the parts keep two broken ones from making a sound character together.
+_TEXTS = f"""concatWithSeparator(' ',
+        {_entity_texts("actor")}, {_entity_texts("target")}, {_entity_texts("assumeNotNull(scope)")},
+        assumeNotNull(request).id, {_map_texts("assumeNotNull(request).attributes")}, {_map_texts("metadata")})"""
+
+# A backslash may itself be escaped, so an even number of them in front of u0000 is harmless.
+_ESCAPED_NUL = r"(?:^|[^\\])(?:\\\\)*\\u0000".replace("\\", "\\\\")
+
 _FAULT = f"""multiIf(
     _end != unhex('{END.hex()}'), 'trailing',
     NOT match(id, '{_UUID}'), 'id',
@@ -68,6 +86,8 @@ _FAULT = f"""multiIf(
     isNotNull(request) AND assumeNotNull(request).id = '', 'request',
     version NOT BETWEEN 1 AND 65535, 'version',
     NOT startsWith(payload, '{{') OR NOT isValidJSON(payload), 'payload',
+    NOT isValidUTF8({_TEXTS}) OR position({_TEXTS}, '\\0') > 0
+        OR (position(payload, 'u0000') > 0 AND match(payload, '{_ESCAPED_NUL}')), 'text',
     '')"""
 
 _COLUMNS = (
@@ -145,9 +165,9 @@ class Statements:
                     FROM {self.stage_table}
                 ),
                 repeated AS (
-                    SELECT uid, argMin(content_hash, (_partition, _offset)) AS first_hash,
+                    SELECT uid, count() AS copies, argMin(content_hash, (_partition, _offset)) AS first_hash,
                         min((_partition, _offset)) AS first_place
-                    FROM sound WHERE reason = '' GROUP BY uid HAVING count() > 1
+                    FROM sound WHERE reason = '' GROUP BY uid HAVING copies > 1
                 ),
                 stored AS (
                     SELECT id AS uid, any(content_hash) AS stored_hash,
@@ -160,9 +180,8 @@ class Statements:
                 SELECT s._partition AS partition, s._offset AS offset, s.reason AS reason,
                     has(t.places, ({{topic_id:UUID}}, s._partition, s._offset)) AS is_kept,
                     notEmpty(t.places) AS is_stored,
-                    r.uid = s.uid AND r.first_place != (s._partition, s._offset) AS is_repeated,
-                    multiIf(s.reason = 'expired', 'expired', s.reason != '', 'invalid',
-                        is_kept, 'kept',
+                    r.copies > 1 AND r.first_place != (s._partition, s._offset) AS is_repeated,
+                    multiIf(is_kept, 'kept', s.reason = 'expired', 'expired', s.reason != '', 'invalid',
                         is_stored, if(t.stored_hash = s.content_hash, 'duplicate', 'conflict'),
                         is_repeated, if(r.first_hash = s.content_hash, 'duplicate', 'conflict'),
                         '') AS verdict,
@@ -208,21 +227,36 @@ class Statements:
         """How many records lie on the stage."""
         return f"SELECT count() FROM {self.stage_table}"
 
-    def ledger_ends(self) -> str:
-        """The last accounted offset of each partition. Parameters: topic, topic_id."""
+    def tails(self) -> str:
+        """The last line of each partition: partition, first and last offset. Parameters: topic, topic_id."""
         return (
-            f"SELECT partition, max(last_offset) FROM {self.database}.ledger "
+            f"SELECT partition, max(first_offset), max(last_offset) FROM {self.database}.ledger FINAL "
             "WHERE topic = {topic:String} AND topic_id = {topic_id:UUID} GROUP BY partition"
         )
+
+    def lines_since(self) -> str:
+        """Where the books of a partition end: last offset, and who wrote it; no row if they were emptied.
+
+        Reads only the newest end of the key. Parameters: topic, topic_id, partition, since.
+        """
+        return (
+            f"SELECT max(last_offset), argMax(instance, last_offset) FROM {self.database}.ledger FINAL "
+            "WHERE topic = {topic:String} AND topic_id = {topic_id:UUID} AND partition = {partition:Int32} "
+            "AND first_offset >= {since:Int64} HAVING count() > 0"
+        )
+
+    def epoch(self) -> str:
+        """ClickHouse's clock: the sinks' own may differ."""
+        return "SELECT toUnixTimestamp64Nano(now64(9))"
 
     def ledger_line(self) -> str:
         """Write one line of the books, all its columns as parameters."""
         return (
             f"INSERT INTO {self.database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, "
-            "stored, duplicates, conflicts, invalid, expired, instance, at) SELECT {topic:String}, "
+            "stored, duplicates, conflicts, invalid, expired, instance, epoch, at) SELECT {topic:String}, "
             "{topic_id:UUID}, {partition:Int32}, {first_offset:Int64}, {last_offset:Int64}, {read:UInt64}, "
             "{stored:UInt64}, {duplicates:UInt64}, {conflicts:UInt64}, {invalid:UInt64}, {expired:UInt64}, "
-            "{instance:String}, {now:DateTime64(3, 'UTC')}"
+            "{instance:String}, {epoch:UInt64}, {now:DateTime64(3, 'UTC')}"
         )
 
     def stale_stages(self) -> str:

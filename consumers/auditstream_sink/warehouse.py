@@ -16,7 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from auditstream_schemas.errors import AuditstreamError
-from auditstream_sink.ledger import LedgerLine
+from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.statements import STAGE_SETTINGS, Statements
 
@@ -26,6 +26,8 @@ _DATA_ERRORS = frozenset(
         27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
         32,  # ATTEMPT_TO_READ_AFTER_EOF
         33,  # CANNOT_READ_ALL_DATA
+        36,  # BAD_ARGUMENTS
+        44,  # ILLEGAL_COLUMN: the writer's type fits no column
         53,  # TYPE_MISMATCH
         70,  # CANNOT_CONVERT_TYPE
         117,  # INCORRECT_DATA
@@ -33,10 +35,13 @@ _DATA_ERRORS = frozenset(
         321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
         349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
         469,  # VIOLATED_CONSTRAINT
-        1001,  # STD_EXCEPTION: how avro::Exception comes out
     }
 )
 """ClickHouse error codes that a record can cause (src/Common/ErrorCodes.cpp)."""
+
+
+_AVRO_CODE = 1001
+"""STD_EXCEPTION: how ``avro::Exception`` comes out, and much else that no record can cause."""
 
 
 class DataRefusedError(AuditstreamError):
@@ -88,7 +93,8 @@ class Warehouse:
     def __init__(self, settings: SinkSettings, *, instance: str) -> None:
         self._settings = settings
         self._instance = instance
-        self._sql = Statements(database=settings.clickhouse_database, stage=uuid4().hex[:12])
+        self._sql = self._new_stage()
+        self._left: list[Statements] = []
         self._client: Client | None = None
         self._has_stage = False
 
@@ -97,9 +103,19 @@ class Warehouse:
         if self._client is None:
             return
         if self._has_stage:
-            self._run(self._sql.drop())
+            for sql in (*self._left, self._sql):
+                self._run(sql.drop())
         self._client.close()
         self._client = None
+
+    def leave_stage(self) -> None:
+        """Use tables of other names from here on; blocks on nothing.
+
+        A statement whose outcome is unknown may still be on its way. It must find what it was sent for, or
+        nothing at all: never a stage that was emptied and filled again under it.
+        """
+        self._left.append(self._sql)
+        self._sql = self._new_stage()
 
     def clear_stage(self) -> None:
         """Empty the stage; make it if it is not there, or was lost.
@@ -111,6 +127,9 @@ class Warehouse:
             for (name,) in self._rows(self._sql.stale_stages(), database=database):
                 self._command(f"DROP TABLE IF EXISTS {database}.{name}")
             self._has_stage = True
+        while self._left:
+            self._run(self._left[-1].drop())
+            self._left.pop()
         self._run(self._sql.create())
         self._run(self._sql.empty())
 
@@ -125,7 +144,8 @@ class Warehouse:
                 self._sql.stage_table, insert_block=container, fmt="Avro", settings=STAGE_SETTINGS
             )
         except (ClickHouseError, HTTPError, OSError) as error:
-            if getattr(error, "code", None) in _DATA_ERRORS:
+            code = getattr(error, "code", None)
+            if code in _DATA_ERRORS or (code == _AVRO_CODE and "avro::Exception" in str(error)):
                 raise DataRefusedError(_first_line(error)) from error
             raise _unknown(error) from error
 
@@ -158,10 +178,31 @@ class Warehouse:
         """Read back: new records that are not stored."""
         return int(self._rows(self._sql.missing(), topic_id=str(topic_id))[0][0])
 
-    def ledger_ends(self, *, topic_id: UUID) -> dict[int, int]:
-        """The last accounted offset of every partition that has books."""
-        rows = self._rows(self._sql.ledger_ends(), topic=self._settings.topic, topic_id=str(topic_id))
-        return {int(partition): int(last) for partition, last in rows}
+    def tails(self, *, topic_id: UUID) -> dict[int, Tail]:
+        """Where the books end, for every partition that has any."""
+        rows = self._rows(self._sql.tails(), topic=self._settings.topic, topic_id=str(topic_id))
+        return {int(p): Tail(end=int(last), line_first=int(first)) for p, first, last in rows}
+
+    def epoch(self) -> int:
+        """ClickHouse's clock, nanoseconds since 1970."""
+        return int(self._rows(self._sql.epoch())[0][0])
+
+    def end_of_books(self, partition: int, *, since: int, topic_id: UUID) -> tuple[int, bool] | None:
+        """The last accounted offset, and whether this sink accounted for it; None if there are no lines.
+
+        Args:
+            partition: Kafka partition.
+            since: First offset of a line that is known to be there; older lines are not looked at.
+            topic_id: Whose books.
+        """
+        rows = self._rows(
+            self._sql.lines_since(),
+            topic=self._settings.topic,
+            topic_id=str(topic_id),
+            partition=partition,
+            since=since,
+        )
+        return (int(rows[0][0]), rows[0][1] == self._instance) if rows else None
 
     def write_line(self, line: LedgerLine, *, now: datetime, topic_id: UUID) -> None:
         """Enter a line into the books. Entering it again changes nothing."""
@@ -174,6 +215,9 @@ class Warehouse:
             instance=self._instance,
             now=_timestamp(now),
         )
+
+    def _new_stage(self) -> Statements:
+        return Statements(database=self._settings.clickhouse_database, stage=uuid4().hex[:12])
 
     def _run(self, statements: Sequence[str]) -> None:
         for statement in statements:

@@ -48,6 +48,8 @@ class Worker:
         try:
             lines = self._running.result(timeout)
         except TimeoutError:
+            if self._running.done():
+                raise
             return None
         except AuditstreamError:
             self._running = None

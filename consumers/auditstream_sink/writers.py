@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.errors import UnknownSchemaError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_sink.framing import header
+from auditstream_sink.writer_types import incompatibility
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,11 @@ class UnusableSchema:
     error: str
 
 
-_REQUIRED = frozenset(field["name"] for field in json.loads(SCHEMA_JSON)["fields"] if "default" not in field)
+_MAX_SCHEMA_ID = 2**31 - 1
+"""The registry's ids are Java's ``int``: it answers a larger one as it would a wrong path."""
+
+_REMEMBER_UNUSABLE = 10_000
+_REMEMBER_SECONDS = 60.0
 
 
 class WriterSchemas:
@@ -48,6 +52,7 @@ class WriterSchemas:
         self._registry = registry
         self._known: dict[int, WriterSchema] = {}
         self._unusable: dict[int, UnusableSchema] = {}
+        self._forget_at = 0.0
 
     def get(self, schema_id: int) -> WriterSchema | UnusableSchema:
         """The schema of an id, or why it is of no use. Blocks on the registry for an id not met before.
@@ -69,11 +74,15 @@ class WriterSchemas:
         """The schema of an id met before; never blocks."""
         return self._known.get(schema_id)
 
-    def forget_unusable(self) -> None:
-        """Ask again for ids that were of no use: a registry may have been repaired meanwhile."""
-        self._unusable.clear()
+    def forget_unusable(self, now: float) -> None:
+        """Once a minute, ask again for ids that were of no use: a registry may have been repaired meanwhile."""
+        if now >= self._forget_at or len(self._unusable) > _REMEMBER_UNUSABLE:
+            self._unusable.clear()
+            self._forget_at = now + _REMEMBER_SECONDS
 
     def _fetch(self, schema_id: int) -> WriterSchema | UnusableSchema:
+        if schema_id > _MAX_SCHEMA_ID:
+            return UnusableSchema(reason="unknown_schema", error=f"schema id {schema_id} is larger than any id")
         try:
             text = self._registry.schema(schema_id)
         except UnknownSchemaError as error:
@@ -82,12 +91,7 @@ class WriterSchemas:
             schema: Any = json.loads(text)
         except ValueError:
             schema = None
-        if not isinstance(schema, dict) or schema.get("type") != "record":
-            return UnusableSchema(reason="incompatible_schema", error=f"schema id {schema_id} is not an Avro record")
-        missing = _REQUIRED - {field.get("name") for field in schema.get("fields", [])}
-        if missing:
-            return UnusableSchema(
-                reason="incompatible_schema",
-                error=f"schema id {schema_id} lacks {', '.join(sorted(missing))}",
-            )
+        wrong = incompatibility(schema)
+        if wrong:
+            return UnusableSchema(reason="incompatible_schema", error=f"schema id {schema_id}: {wrong}")
         return WriterSchema(schema_id=schema_id, text=text, head=header(schema))

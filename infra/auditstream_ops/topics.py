@@ -10,6 +10,7 @@ from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import KafkaSettings, RegistrySettings
+from auditstream_sink.dead_letters import MAX_LETTER_BYTES
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
 
@@ -44,7 +45,8 @@ def create_topics(kafka: KafkaSettings, plan: TopicPlan, *, dead_letter_topic: s
     """
     wanted = [
         _topic(kafka.topic, plan.partitions, plan, plan.retention_hours),
-        _topic(dead_letter_topic, 1, plan, plan.dead_letter_retention_hours),
+        # A letter is a record as it came, and headers on top.
+        _topic(dead_letter_topic, 1, plan, plan.dead_letter_retention_hours, max_message_bytes=MAX_LETTER_BYTES),
     ]
     admin = AdminClient(kafka.librdkafka_client("topics"))
     created = []
@@ -79,7 +81,9 @@ def register_schema(registry: RegistrySettings, topic: str) -> int:
     return schema_id
 
 
-def _topic(name: str, partitions: int, plan: TopicPlan, retention_hours: int) -> NewTopic:
+def _topic(
+    name: str, partitions: int, plan: TopicPlan, retention_hours: int, *, max_message_bytes: int = 1_048_588
+) -> NewTopic:
     return NewTopic(
         name,
         num_partitions=partitions,
@@ -87,6 +91,7 @@ def _topic(name: str, partitions: int, plan: TopicPlan, retention_hours: int) ->
         config={
             "retention.ms": str(retention_hours * 3_600_000),
             "cleanup.policy": "delete",
+            "max.message.bytes": str(max_message_bytes),
             "min.insync.replicas": str(max(1, plan.replication - 1)),
         },
     )

@@ -212,7 +212,7 @@ def test_records_of_a_writer_without_what_an_event_needs_are_kept_as_dead_letter
     assert run_sink(tenant).invalid == 1
     [letter] = letters(tenant)
     assert letter.reason == "incompatible_schema"
-    assert "action" in letter.error
+    assert "lacks id" in letter.error
 
 
 def test_a_missing_topic_says_what_to_do(tenant: Tenant) -> None:
@@ -266,6 +266,17 @@ def test_two_sinks_of_a_group_share_the_partitions(tenant: Tenant) -> None:
         assert status == 0, err
     assert_balanced(tenant)
     assert count(tenant) == count(tenant, "event_log") == 4_000
+
+
+def test_the_group_protocol_of_kip_848_does_as_well(tenant: Tenant, backend: str) -> None:
+    if backend == "local":
+        pytest.skip("Tansu has no group.protocol=consumer; see test-kafka")
+    put_events(tenant, [make_event(number) for number in range(200)])
+    assert run_sink(tenant, group_protocol="consumer").stored == 200
+    put_events(tenant, [make_event(number) for number in range(150, 300)])
+    totals = run_sink(tenant, group_protocol="consumer")
+    assert (totals.stored, totals.duplicates) == (100, 50)
+    assert_balanced(tenant)
 
 
 def _wait_for_rows(tenant: Tenant, rows: int) -> None:

@@ -1,4 +1,5 @@
--- One row an event. Readers take the view `events`; only the sink writes here.
+-- One row an event. The content's hash closes the key, so that FINAL collapses copies of one event alone:
+-- were two events of other content ever stored under one id at once, both would be there to be found. Readers take the view `events`; only the sink writes here.
 CREATE TABLE IF NOT EXISTS {database}.event_log
 (
     action LowCardinality(String),
@@ -29,7 +30,7 @@ CREATE TABLE IF NOT EXISTS {database}.event_log
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(occurred_at)
-ORDER BY (scope.id, occurred_at, id)
+ORDER BY (scope.id, occurred_at, id, content_hash)
 TTL toDateTime(occurred_at) + INTERVAL 12 MONTH DELETE
 SETTINGS ttl_only_drop_parts = 1, deduplicate_merge_projection_mode = 'rebuild';
 

@@ -1,5 +1,6 @@
 -- The books: which offsets a batch took, and what became of each record. A line written twice (its first
--- acknowledgement was lost) has the same key and collapses.
+-- acknowledgement was lost) has the same key and collapses. So does the line of a sink that slept through the
+-- loss of its partition: it begins where its successor's first line begins, and the later epoch stays.
 CREATE TABLE IF NOT EXISTS {database}.ledger
 (
     topic LowCardinality(String),
@@ -14,9 +15,10 @@ CREATE TABLE IF NOT EXISTS {database}.ledger
     invalid UInt64,
     expired UInt64 COMMENT 'Older than the retention on arrival',
     instance String COMMENT 'The sink that wrote the line',
+    epoch UInt64 COMMENT 'When that sink was given the partition, by ClickHouse''s clock: nanoseconds since 1970',
     at DateTime64(3, 'UTC')
 )
-ENGINE = ReplacingMergeTree
+ENGINE = ReplacingMergeTree(epoch)
 ORDER BY (topic, topic_id, partition, first_offset);
 
 CREATE OR REPLACE VIEW {database}.books AS
