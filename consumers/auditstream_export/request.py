@@ -1,31 +1,12 @@
 """What is to be exported: a range of time and a filter, and the SQL condition that they make."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from auditstream_schemas.errors import ExportError
-from auditstream_schemas.faults import Fault
-from auditstream_schemas.timestamp import format_timestamp, parse_timestamp
+from auditstream_schemas.timestamp import format_timestamp
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
-
-
-def parse_moment(text: str) -> int:
-    """Read a limit of an export's range as nanoseconds since the epoch.
-
-    A plain date is the midnight in UTC that begins it; anything else must be ISO-8601 with a zone.
-
-    Raises:
-        ValueError: The text is neither, or lies outside 1900 to 2262; the message says what is right.
-    """
-    try:
-        return parse_timestamp(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
-    except Fault as fault:
-        raise ValueError(
-            f"{text!r}: expected a date such as 2026-01-31 (its midnight in UTC), or {fault.expected}"
-        ) from None
 
 
 def glob_to_like(pattern: str) -> str:

@@ -6,25 +6,9 @@ from functools import cached_property
 
 from auditstream_ops.dead_letter_content import RecordDecoder
 from auditstream_ops.dead_letters import Letter
-from auditstream_schemas.faults import Fault
-from auditstream_schemas.timestamp import from_datetime, parse_timestamp
+from auditstream_schemas.timestamp import from_datetime
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._-]+\[\d+\]@\d+", re.ASCII)
-
-
-def parse_moment(text: str) -> int:
-    """Read a limit of time as nanoseconds since the epoch: a date (its midnight in UTC), or ISO-8601 with a zone.
-
-    Raises:
-        ValueError: The text is neither.
-    """
-    try:
-        return parse_timestamp(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
-    except Fault as fault:
-        raise ValueError(
-            f"{text!r}: expected a date such as 2026-01-31 (its midnight in UTC), or {fault.expected}"
-        ) from None
 
 
 def parse_name(text: str) -> str:

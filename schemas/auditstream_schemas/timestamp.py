@@ -31,6 +31,8 @@ _ISO = re.compile(
     re.ASCII,
 )
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
 
 def parse_timestamp(text: str) -> int:
     """Read ISO-8601 text as nanoseconds since the epoch.
@@ -116,3 +118,19 @@ def _offset(sign: str, hours: int, minutes: int) -> int:
         raise ValueError("an offset from -23:59 to +23:59")
     seconds = hours * 3600 + minutes * 60
     return -seconds if sign == "-" else seconds
+
+
+def parse_moment(text: str) -> int:
+    """Read a limit of a range as nanoseconds since the epoch.
+
+    A plain date is the midnight in UTC that begins it; anything else must be ISO-8601 with a zone.
+
+    Raises:
+        ValueError: The text is neither, or lies outside 1900 to 2262; the message says what is right.
+    """
+    try:
+        return parse_timestamp(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
+    except Fault as fault:
+        raise ValueError(
+            f"{text!r}: expected a date such as 2026-01-31 (its midnight in UTC), or {fault.expected}"
+        ) from None

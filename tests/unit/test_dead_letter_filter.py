@@ -4,10 +4,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner
 
-import auditstream_export
 from auditstream_ops.commands.dlq import dlq
 from auditstream_ops.dead_letter_content import RecordDecoder
-from auditstream_ops.dead_letter_filter import LetterFilter, parse_moment, parse_name
+from auditstream_ops.dead_letter_filter import LetterFilter, parse_name
 from auditstream_ops.dead_letters import Letter
 from auditstream_schemas.registry import RegistryClient
 
@@ -57,20 +56,6 @@ def test_all_conditions_must_hold(choice: LetterFilter, expected: bool) -> None:
 def test_offset_and_partition_zero_are_conditions() -> None:
     first = replace(LETTER, partition=0, offset=0, written_at=AT - timedelta(days=1))
     assert LetterFilter(partition=0, offset=0).matches(first, DECODER)
-
-
-@pytest.mark.parametrize("text", ["2026-01-31", "2026-01-31T09:00:00Z", "2026-01-31T10:00+01:00"])
-def test_moments_are_those_of_an_export(text: str) -> None:
-    assert parse_moment(text) == auditstream_export.parse_moment(text)
-
-
-@pytest.mark.parametrize("text", ["2026-01-31T09:00:00", "yesterday", "", "2026-02-30"])
-def test_a_moment_that_is_none_is_refused_as_by_an_export(text: str) -> None:
-    with pytest.raises(ValueError, match="expected a date") as ours:
-        parse_moment(text)
-    with pytest.raises(ValueError, match="expected a date") as theirs:
-        auditstream_export.parse_moment(text)
-    assert str(ours.value) == str(theirs.value)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 import pytest
 
-from auditstream_export import ExportFilter, ExportRequest, parse_moment
+from auditstream_export import ExportFilter, ExportRequest
 from auditstream_export.request import glob_to_like
 from auditstream_schemas.errors import ExportError
-from auditstream_schemas.timestamp import parse_timestamp
+from auditstream_schemas.timestamp import parse_moment, parse_timestamp
 
 
 def test_no_condition_lets_every_event_through() -> None:

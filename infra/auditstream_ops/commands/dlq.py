@@ -15,12 +15,13 @@ from typed_settings import click_options
 
 from auditstream_ops.dead_letter_closing import LetterCloser, Outcome, edited_event, operator
 from auditstream_ops.dead_letter_content import RecordDecoder, event_json
-from auditstream_ops.dead_letter_filter import LetterFilter, parse_moment, parse_name
+from auditstream_ops.dead_letter_filter import LetterFilter, parse_name
 from auditstream_ops.dead_letter_view import json_line, json_whole, line, page
 from auditstream_ops.dead_letters import DeadLetterReader, Letter
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import loaders
+from auditstream_schemas.timestamp import parse_moment
 from auditstream_sink import SinkSettings
 
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]

@@ -18,11 +18,11 @@ from auditstream_export import (
     ExportResult,
     Progress,
     export_events,
-    parse_moment,
     write_csv,
 )
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import ClickHouseSettings, loaders
+from auditstream_schemas.timestamp import parse_moment
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _EXAMPLES = """\b
