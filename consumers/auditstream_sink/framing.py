@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from auditstream_schemas.avro_body import varint
+
 SYNC = b"auditstream-sync"
 """The marker between blocks; 16 bytes. It need not be random: every block states its size."""
 
@@ -22,17 +24,6 @@ END_FIELD = "_end"
 
 END = os.urandom(8)
 """What stands behind each body; of this process alone, so that no record can end in it on purpose."""
-
-
-def varint(number: int) -> bytes:
-    """Avro's ``int`` and ``long``: zigzag, then 7 bits a byte, the lowest first."""
-    rest = (number << 1) ^ (number >> 63)
-    out = bytearray()
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
 
 
 _SMALL = tuple(varint(number) for number in range(4096))

@@ -3,23 +3,14 @@ import json
 
 import fastavro
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from auditstream_schemas.codec import SCHEMA_JSON, encode_body
-from auditstream_sink.framing import END, SYNC, block, container, header, varint
+from auditstream_sink.framing import END, SYNC, block, container, header
 from tests.support.events import make_event
 
 
 def read_container(data: bytes) -> list[dict[str, object]]:
     return list(fastavro.reader(io.BytesIO(data)))  # type: ignore[arg-type]
-
-
-@given(st.integers(min_value=-(2**63), max_value=2**63 - 1))
-def test_varint_is_avros_long(number: int) -> None:
-    written = io.BytesIO()
-    fastavro.schemaless_writer(written, "long", number)
-    assert varint(number) == written.getvalue()
 
 
 def test_a_container_reads_as_the_records_with_their_coordinates_around_them() -> None:

@@ -1,0 +1,181 @@
+from dataclasses import replace
+
+import pytest
+
+from auditstream_ops.balance import PartitionAccount, against_table, against_topic
+from auditstream_ops.books import Extra, Finding, Rows, Totals
+from auditstream_ops.second_look import Look
+from auditstream_ops.topic_reader import Extent
+
+TOTALS = Totals(
+    partition=3,
+    first_offset=100,
+    last_offset=199,
+    batches=2,
+    read=100,
+    stored=90,
+    duplicates=4,
+    conflicts=3,
+    invalid=2,
+    expired=1,
+)
+ROWS = Rows(within=90, ahead=0, doubled=0)
+NONE = Extra(findings=0, hollow=0, expired_since=0)
+LINE = Finding(
+    partition=3,
+    first_offset=100,
+    last_offset=149,
+    read=50,
+    stored=40,
+    others=10,
+    rows=40,
+    stray=0,
+    reached=None,
+    is_fault=True,
+    is_past=False,
+)
+LOOK = Look(is_whole=True, records=50, lost=(), aged=0)
+SOUND = against_table(TOTALS, ROWS, [], NONE)
+
+
+def test_sound_books_have_no_faults_and_no_notes() -> None:
+    assert (SOUND.faults, SOUND.notes, SOUND.problems) == ((), (), ())
+    assert (SOUND.next_offset, SOUND.lag) == (200, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, []),
+        ({"reached": 99}, []),
+        ({"reached": 79}, [("gap", 80, 99)]),
+        ({"reached": 109}, [("overlap", 100, 109)]),
+        ({"reached": 400}, [("overlap", 100, 149)]),
+        ({"stray": 2}, [("stray", 0, 99)]),
+        ({"others": 9}, [("counts", 100, 149)]),
+        ({"others": 11}, [("counts", 100, 149)]),
+        ({"read": 51, "others": 11}, [("span", 100, 149)]),
+        ({"last_offset": 99, "read": 0, "others": 0, "stored": 0, "rows": 0}, [("span", 100, 99)]),
+        ({"rows": 41}, [("extra", 100, 149)]),
+        ({"rows": 39}, [("missing", 100, 149)]),
+        ({"rows": 39, "is_past": True}, []),
+        ({"rows": 41, "is_past": True}, [("extra", 100, 149)]),
+    ],
+)
+def test_what_is_wrong_with_a_line(changes: dict[str, int], found: list[tuple[str, int, int]]) -> None:
+    account = against_table(TOTALS, ROWS, [(replace(LINE, **changes), None)], NONE)  # type: ignore[arg-type]
+    assert [(fault.kind, fault.first_offset, fault.last_offset) for fault in account.faults] == found
+
+
+@pytest.mark.parametrize(
+    ("look", "is_fault"),
+    [
+        (None, True),
+        (LOOK, False),
+        (replace(LOOK, aged=1), False),
+        (replace(LOOK, is_whole=False), True),
+        (replace(LOOK, lost=("an-id",)), True),
+    ],
+)
+def test_missing_rows_are_forgiven_when_the_topic_vouches_for_all_of_them(look: Look | None, is_fault: bool) -> None:
+    account = against_table(TOTALS, ROWS, [(replace(LINE, rows=39), look)], NONE)
+    assert bool(account.faults) == is_fault
+    assert bool(account.notes) != is_fault
+
+
+@pytest.mark.parametrize(
+    ("look", "is_fault"),
+    [
+        (None, False),
+        (replace(LOOK, records=49), False),
+        (replace(LOOK, records=50), True),
+        (replace(LOOK, records=50, is_whole=False), False),
+    ],
+)
+def test_offsets_without_a_record(look: Look | None, is_fault: bool) -> None:
+    line = replace(LINE, read=49, stored=39, rows=39, is_fault=False)
+    account = against_table(TOTALS, ROWS, [(line, look)], NONE)
+    assert [fault.kind for fault in account.faults] == (["span"] if is_fault else [])
+    assert bool(account.notes) != is_fault
+
+
+def test_many_lost_events_are_counted_and_some_are_named() -> None:
+    look = replace(LOOK, lost=tuple(f"id-{number}" for number in range(9)))
+    [problem] = against_table(TOTALS, ROWS, [(replace(LINE, rows=31), look)], NONE).problems
+    assert problem == (
+        "offsets 100 to 149: stored 40, but 31 rows are there; nowhere to be found: 9 events: id-0, id-1, id-2, ..."
+    )
+
+
+def test_what_is_not_listed_is_counted() -> None:
+    extra = Extra(findings=7, hollow=5, expired_since=2)
+    hollow = replace(LINE, read=49, stored=39, rows=39, is_fault=False)
+    account = against_table(TOTALS, ROWS, [(replace(LINE, others=9), None), (hollow, LOOK)], extra)
+    assert account.more_faults == 6
+    assert account.problems[-1] == "6 more batches do not balance"
+    assert any(note.startswith("4 more batches") for note in account.notes)
+    assert account.expired_since == 2
+
+
+def test_rows_ahead_are_no_fault_and_doubled_ones_are() -> None:
+    assert not against_table(TOTALS, replace(ROWS, ahead=5), [], NONE).faults
+    assert [fault.kind for fault in against_table(TOTALS, replace(ROWS, doubled=1), [], NONE).faults] == ["doubled"]
+
+
+@pytest.mark.parametrize(
+    ("extent", "committed", "complete", "found"),
+    [
+        ((100, 200), None, True, []),
+        ((100, 200), 200, True, []),
+        ((100, 200), 150, True, []),
+        ((100, 200), 201, False, [("commit", 200, 200)]),
+        ((100, 250), None, False, []),
+        ((100, 250), None, True, [("unread", 200, 249)]),
+        ((210, 250), None, False, [("gone", 200, 209)]),
+        ((100, 190), None, False, [("beyond", 190, 199)]),
+    ],
+)
+def test_what_is_wrong_between_books_and_topic(
+    extent: tuple[int, int], committed: int | None, complete: bool, found: list[tuple[str, int, int]]
+) -> None:
+    account = _with_topic(SOUND, extent, committed, complete=complete)
+    assert [(fault.kind, fault.first_offset, fault.last_offset) for fault in account.faults] == found
+    assert account.lag == max(0, extent[1] - 200)
+
+
+def test_records_before_the_books_are_a_gap_only_if_there_are_any() -> None:
+    extent = Extent(low=40, end=200)
+    account = against_topic(SOUND, extent, None, head_records=1, earlier_end=0, complete=False)
+    assert [(fault.kind, fault.first_offset, fault.last_offset) for fault in account.faults] == [("gap", 40, 99)]
+    account = against_topic(SOUND, extent, None, head_records=0, earlier_end=0, complete=False)
+    assert not account.faults
+    assert account.notes == ("the books begin at offset 100: whether records lay before it cannot be known any more",)
+
+
+@pytest.mark.parametrize(("earlier_end", "is_fault"), [(0, True), (249, True), (250, False), (900, False)])
+def test_a_commit_that_an_earlier_topic_left_is_no_fault(earlier_end: int, is_fault: bool) -> None:
+    account = _with_topic(SOUND, (100, 300), 250, earlier_end=earlier_end)
+    assert bool(account.faults) == is_fault
+    assert bool([note for note in account.notes if "earlier topic" in note]) != is_fault
+
+
+def test_a_partition_without_books_begins_where_the_topic_does() -> None:
+    empty = replace(SOUND, batches=0, first_offset=0, last_offset=-1)
+    account = _with_topic(empty, (30, 42), 30, complete=False)
+    assert (account.first_offset, account.last_offset, account.lag, account.faults) == (30, 29, 12, ())
+    [fault] = _with_topic(empty, (30, 42), 42, complete=False).faults
+    assert (fault.kind, fault.first_offset, fault.last_offset) == ("commit", 30, 41)
+
+
+def _with_topic(
+    account: PartitionAccount,
+    extent: tuple[int, int],
+    committed: int | None,
+    *,
+    complete: bool = False,
+    earlier_end: int = 0,
+) -> PartitionAccount:
+    low, end = extent
+    return against_topic(
+        account, Extent(low=low, end=end), committed, head_records=0, earlier_end=earlier_end, complete=complete
+    )
