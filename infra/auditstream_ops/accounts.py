@@ -1,177 +1,239 @@
-"""The accounts: is every offset of the topic in exactly one ledger line, and does each line add up?"""
+"""The accounts: is every offset of the topic in exactly one batch, does each batch add up, and are its rows there?
 
-import time
+What the checks rest on, and where they end:
+
+- Nobody can know whether records lay before the first batch once the broker has deleted them.
+- A batch written longer ago than the retention, and the day that an event may be ahead of the sink's clock,
+  may lack any of its rows: none of them is younger. A younger batch may lack rows that were almost as old as
+  the retention when they came, but the books do not know their times. The topic does: while it holds the
+  batch, its records are read again. After that, missing rows are a fault.
+"""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from uuid import UUID
 
 from clickhouse_connect.driver.client import Client
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from auditstream_ops.balance import PartitionAccount, against_table, against_topic
+from auditstream_ops.books import LISTED_AT_MOST, Books, Extra, Finding, Rows, Totals, topic_ids
+from auditstream_ops.dead_letters import read_letters
+from auditstream_ops.second_look import READ_AT_MOST, Look, look_again
+from auditstream_ops.topic_reader import Extent, TopicReader
 from auditstream_schemas.errors import OperationError
-from auditstream_schemas.settings import KafkaSettings
+from auditstream_sink import SinkSettings
 
-_BROKER_SECONDS = 10
-_POLL_SECONDS = 0.1
-_CONSUME_AT_MOST = 1_000
+__all__ = ["PartitionAccount", "TopicBooks", "accounts", "verify"]
+
+_NO_ROWS = Rows(within=0, ahead=0, doubled=0)
+_NO_EXTRA = Extra(findings=0, hollow=0, expired_since=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionAccount:
-    """One partition's books, added up.
+class TopicBooks:
+    """The books of one topic id.
 
     Attributes:
-        partition: Kafka partition.
-        first_offset: Where the books begin.
-        last_offset: Where they end, inclusive; one less than ``first_offset`` when there are none yet.
-        batches: Ledger lines.
-        read: Records read.
-        stored: New rows.
-        duplicates: Second deliveries of an id.
-        conflicts: Other content under a known id.
-        invalid: Broken records.
-        expired: Older than the retention on arrival.
-        rows: Rows that the event log holds from this partition, seen through the view.
-        problems: What does not balance; empty when all is well.
+        topic_id: The id that the broker gave the topic when it was created.
+        is_current: Whether it is the topic's id now; books of an earlier one are held against the table alone.
+        partitions: Its partitions.
     """
 
-    partition: int
-    first_offset: int
-    last_offset: int
-    batches: int
-    read: int
-    stored: int
-    duplicates: int
-    conflicts: int
-    invalid: int
-    expired: int
-    rows: int
-    problems: tuple[str, ...]
+    topic_id: UUID
+    is_current: bool
+    partitions: tuple[PartitionAccount, ...]
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether there is no fault."""
+        return not any(account.problems for account in self.partitions)
 
 
-def accounts(client: Client, database: str, kafka: KafkaSettings) -> list[PartitionAccount]:
-    """Add up the books of a topic, those of its newest id, and hold them against topic and table.
+def accounts(client: Client, database: str, settings: SinkSettings) -> list[PartitionAccount]:
+    """The accounts of the topic as it is now; a record that is not in the books yet is a fault.
 
     Blocks on ClickHouse and on the broker.
 
     Args:
         client: ClickHouse.
         database: A checked identifier.
-        kafka: The topic and its broker.
+        settings: The topic, its broker and its dead letters.
 
     Raises:
-        OperationError: The broker or the topic is not there.
+        OperationError: The broker, the topic or ClickHouse is not there.
     """
-    lines: dict[int, list[Mapping[str, Any]]] = {}
-    newest = f"topic_id = (SELECT argMax(topic_id, at) FROM {database}.ledger WHERE topic = {{topic:String}})"
-    for line in client.query(
-        f"SELECT * FROM {database}.ledger FINAL WHERE topic = {{topic:String}} AND {newest} "
-        "ORDER BY partition, first_offset",
-        parameters={"topic": kafka.topic},
-    ).named_results():
-        lines.setdefault(int(line["partition"]), []).append(line)
-    rows: dict[int, int] = {
-        int(partition): int(count)
-        for partition, count in client.query(
-            f"SELECT kafka_partition, count() FROM {database}.events WHERE kafka_topic = {{topic:String}} "
-            f"AND kafka_{newest} GROUP BY kafka_partition",
-            parameters={"topic": kafka.topic},
-        ).result_rows
-    }
-    ends = _topic_ends(kafka, {partition: int(found[-1]["last_offset"]) + 1 for partition, found in lines.items()})
-    return [
-        _account(partition, lines.get(partition, []), rows.get(partition, 0), ends.get(partition))
-        for partition in sorted({*lines, *ends})
-    ]
+    with TopicReader(settings) as reader:
+        topic_id = reader.topic_id()
+        if topic_id is None:
+            raise OperationError(f"there is no topic {settings.topic}; run `auditstream topics`")
+        audit = _Audit(client, database, settings, reader)
+        return audit.of_topic(topic_id, {}, complete=True, earlier=())
 
 
-def _topic_ends(kafka: KafkaSettings, accounted: Mapping[int, int]) -> dict[int, int]:
-    """One past the last record of each partition, found by reading on from where the books end.
+def verify(
+    client: Client, database: str, settings: SinkSettings, *, topic_id: UUID | None = None, complete: bool = False
+) -> list[TopicBooks]:
+    """The accounts of every id that the topic has had, the oldest first, or of one of them.
 
-    A watermark would be quicker to ask for, but the local stack's broker gives one that lags behind.
+    Blocks on ClickHouse and on the broker. A sink may run meanwhile.
+
+    Args:
+        client: ClickHouse.
+        database: A checked identifier.
+        settings: The topic, its broker and dead letters, and the group whose commits are held against the books.
+        topic_id: The only id to look at.
+        complete: Whether records that are not in the books yet are a fault.
+
+    Raises:
+        OperationError: The broker or ClickHouse is not there; or neither the topic is nor books of it are.
     """
-    consumer = Consumer(
-        {
-            **kafka.librdkafka_client("accounts"),
-            "group.id": "auditstream-accounts",  # required by the client; nothing is committed
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-        }
-    )
-    try:
-        found = consumer.list_topics(kafka.topic, timeout=_BROKER_SECONDS).topics[kafka.topic]
-        if found.error is not None:
-            raise OperationError(f"topic {kafka.topic}: {found.error.str()}; run `auditstream topics`")
-        ends = {partition: accounted.get(partition, 0) for partition in found.partitions}
-        consumer.assign(
-            [
-                TopicPartition(kafka.topic, partition, accounted.get(partition, OFFSET_BEGINNING))
-                for partition in found.partitions
-            ]
+    known = topic_ids(client, database, settings.topic)
+    with TopicReader(settings, group=settings.group) as reader:
+        now = reader.topic_id()
+        wanted = known if now is None or now in known else [*known, now]
+        if topic_id is not None:
+            wanted = [each for each in wanted if each == topic_id]
+        if not wanted:
+            which = f" of id {topic_id}" if topic_id else ""
+            raise OperationError(f"there is no topic {settings.topic}{which}, and there are no books of one")
+        audit = _Audit(client, database, settings, reader)
+        found = []
+        for each in wanted:
+            if each == now:
+                # Asked for before the books are: a sink that runs moves the books first, then its commits.
+                committed = reader.committed()
+                partitions = audit.of_topic(each, committed, complete=complete, earlier=[i for i in known if i != now])
+            else:
+                partitions = audit.of_past(each)
+            found.append(TopicBooks(topic_id=each, is_current=each == now, partitions=tuple(partitions)))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """What ClickHouse says of the books of one topic id, each by partition."""
+
+    totals: Mapping[int, Totals]
+    rows: Mapping[int, Rows]
+    findings: Mapping[int, Sequence[Finding]]
+    extra: Mapping[int, Extra]
+
+    @property
+    def partitions(self) -> set[int]:
+        return {*self.totals, *self.rows}
+
+    def account(self, partition: int, looks: Mapping[int, Look]) -> PartitionAccount:
+        lines = self.findings.get(partition, ())
+        return against_table(
+            self.totals.get(partition) or _none_yet(partition),
+            self.rows.get(partition, _NO_ROWS),
+            [(line, looks.get(line.first_offset)) for line in lines],
+            self.extra.get(partition, _NO_EXTRA),
         )
-        unread = set(found.partitions)
-        silent_until = time.monotonic() + _BROKER_SECONDS
-        while unread:
-            if time.monotonic() > silent_until:
-                raise OperationError(f"topic {kafka.topic}: no answer from {kafka.kafka_bootstrap_servers}")
-            for message in consumer.consume(_CONSUME_AT_MOST, _POLL_SECONDS):
-                silent_until = time.monotonic() + _BROKER_SECONDS
-                error, partition, offset = message.error(), message.partition(), message.offset()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    raise OperationError(f"topic {kafka.topic}, partition {partition}: {error.str()}")
-                if partition is None or offset is None:
-                    continue
-                if error is None:
-                    ends[partition] = offset + 1
-                else:
-                    unread.discard(partition)
-    except KafkaException as error:
-        raise OperationError(f"no broker at {kafka.kafka_bootstrap_servers}: {error.args[0].str()}") from error
-    finally:
-        consumer.close()
-    return ends
 
 
-def _account(partition: int, lines: Sequence[Mapping[str, Any]], rows: int, end: int | None) -> PartitionAccount:
-    totals = {
-        name: sum(int(line[name]) for line in lines)
-        for name in ("read", "stored", "duplicates", "conflicts", "invalid", "expired")
-    }
-    first = int(lines[0]["first_offset"]) if lines else 0
-    last = int(lines[-1]["last_offset"]) if lines else first - 1
-    problems = [*_line_problems(lines)]
-    if rows != totals["stored"]:
-        problems.append(f"the books say {totals['stored']} stored, the event log has {rows} rows")
-    if end is not None and end > last + 1:
-        problems.append(f"offsets {last + 1} to {end - 1} are not in the books yet")
-    return PartitionAccount(
-        partition=partition,
-        first_offset=first,
-        last_offset=last,
-        batches=len(lines),
-        rows=rows,
-        problems=tuple(problems),
-        **totals,
-    )
+class _Audit:
+    """Asks ClickHouse and the topic, and holds one against the other."""
 
+    def __init__(self, client: Client, database: str, settings: SinkSettings, reader: TopicReader) -> None:
+        self._client = client
+        self._database = database
+        self._settings = settings
+        self._reader = reader
+        self._may_read = READ_AT_MOST
 
-def _line_problems(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    problems = []
-    expected = None
-    for line in lines:
-        first, last = int(line["first_offset"]), int(line["last_offset"])
-        if expected is not None and first != expected:
-            what = "are in no batch" if first > expected else "are in two batches"
-            problems.append(f"offsets {min(first, expected)} to {max(first, expected) - 1} {what}")
-        expected = last + 1
-        parts = sum(int(line[name]) for name in ("stored", "duplicates", "conflicts", "invalid", "expired"))
-        empty = last - first + 1 - int(line["read"])
-        if empty:
-            problems.append(
-                f"offsets {first} to {last}: {empty} of them held no record; "
-                "a producer that uses transactions leaves such, else records were skipped"
+    def of_past(self, topic_id: UUID) -> list[PartitionAccount]:
+        """The accounts of an id that the topic had once."""
+        table = self._table(topic_id)
+        return [table.account(partition, {}) for partition in sorted(table.partitions)]
+
+    def of_topic(
+        self, topic_id: UUID, committed: Mapping[int, int], *, complete: bool, earlier: Sequence[UUID]
+    ) -> list[PartitionAccount]:
+        """The accounts of the id that the topic has."""
+        earlier_ends = self._ends(earlier)
+        table = self._table(topic_id)
+        extents = self._reader.extents({each.partition: each.last_offset + 1 for each in table.totals.values()})
+        refused: set[tuple[int, int]] | None = None
+        found = []
+        for partition in sorted({*table.partitions, *extents}):
+            doubtful = [line for line in table.findings.get(partition, ()) if line.is_hollow or line.lacks_rows]
+            if doubtful and refused is None:
+                refused = self._refused(topic_id)
+            extent = extents.get(partition)
+            looks = self._looks(doubtful, extent, refused or set())
+            account = table.account(partition, looks)
+            if extent is not None:
+                account = against_topic(
+                    account,
+                    extent,
+                    committed.get(partition),
+                    head_records=self._head(account, extent),
+                    earlier_end=earlier_ends.get(partition, 0),
+                    complete=complete,
+                )
+            found.append(account)
+        return found
+
+    def _ends(self, topic_ids: Sequence[UUID]) -> dict[int, int]:
+        """Where books end, the farthest of these ids, by partition."""
+        ends: dict[int, int] = {}
+        for topic_id in topic_ids:
+            for partition, totals in self._books(topic_id).totals().items():
+                ends[partition] = max(ends.get(partition, 0), totals.last_offset + 1)
+        return ends
+
+    def _books(self, topic_id: UUID) -> Books:
+        return Books(self._client, self._database, self._settings.topic, topic_id)
+
+    def _table(self, topic_id: UUID) -> _Table:
+        books = self._books(topic_id)
+        totals = books.totals()
+        rows = books.rows()
+        findings = books.findings() if totals else {}
+        is_all_told = all(
+            each.stored == rows.get(each.partition, _NO_ROWS).within
+            and len(findings.get(each.partition, ())) < LISTED_AT_MOST
+            for each in totals.values()
+        )
+        return _Table(totals=totals, rows=rows, findings=findings, extra={} if is_all_told else books.extra())
+
+    def _refused(self, topic_id: UUID) -> set[tuple[int, int]]:
+        """Places of the topic's records that are among the dead letters."""
+        return {
+            (letter.partition, letter.offset)
+            for letter in read_letters(self._settings)
+            if letter.topic_id == str(topic_id)
+        }
+
+    def _looks(self, lines: Sequence[Finding], extent: Extent | None, refused: set[tuple[int, int]]) -> dict[int, Look]:
+        looks = {}
+        for line in lines:
+            if extent is None or line.last_offset < extent.low or line.offsets > self._may_read:
+                continue
+            self._may_read -= line.offsets
+            looks[line.first_offset] = look_again(
+                self._client, self._database, self._reader, line, low=extent.low, refused=refused
             )
-        if int(line["read"]) != parts:
-            problems.append(f"offsets {first} to {last}: read {line['read']}, accounted for {parts}")
-    return problems
+        return looks
+
+    def _head(self, account: PartitionAccount, extent: Extent) -> int:
+        """Whether the topic still holds a record from before the books begin: one is enough to tell."""
+        if not account.batches or extent.low >= account.first_offset:
+            return 0
+        return int(any(True for _ in self._reader.records(account.partition, extent.low, account.first_offset - 1)))
+
+
+def _none_yet(partition: int) -> Totals:
+    return Totals(
+        partition=partition,
+        first_offset=0,
+        last_offset=-1,
+        batches=0,
+        read=0,
+        stored=0,
+        duplicates=0,
+        conflicts=0,
+        invalid=0,
+        expired=0,
+    )

@@ -1,0 +1,220 @@
+"""The books of one topic id, added up and held against the event log.
+
+Everything is added up by ClickHouse; only what is wrong comes back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from auditstream_ops.sweep import Sweep
+from auditstream_schemas.errors import OperationError
+
+LISTED_AT_MOST = 100
+"""Findings of a partition that are listed; the rest are counted."""
+
+_SETTINGS = {
+    "max_bytes_before_external_sort": 500_000_000,
+    "max_bytes_before_external_group_by": 500_000_000,
+    "max_query_size": 10_000_000,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """One partition's books, added up.
+
+    Attributes:
+        partition: Kafka partition.
+        first_offset: Where the books begin.
+        last_offset: Where they end, inclusive.
+        batches: Ledger lines.
+        read: Records read.
+        stored: New rows.
+        duplicates: Second deliveries of an id.
+        conflicts: Other content under a known id.
+        invalid: Broken records.
+        expired: Older than the retention on arrival.
+    """
+
+    partition: int
+    first_offset: int
+    last_offset: int
+    batches: int
+    read: int
+    stored: int
+    duplicates: int
+    conflicts: int
+    invalid: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A ledger line that is wrong, or hollow, or does not follow the one before it.
+
+    Attributes:
+        partition: Kafka partition.
+        first_offset: First offset of the line.
+        last_offset: Last offset of the line, inclusive.
+        read: Records read.
+        stored: New rows.
+        others: Duplicates, conflicts, invalid and expired together.
+        rows: Offsets of the line that have a visible row in the event log.
+        stray: Offsets before the line and after those before it that have one.
+        reached: Where the lines before this one end, the farthest of them, inclusive; nothing for the first.
+        is_fault: Whether something is wrong with it; else it is merely hollow.
+        is_past: Whether all its rows are older than the retention by now, and may have gone.
+    """
+
+    partition: int
+    first_offset: int
+    last_offset: int
+    read: int
+    stored: int
+    others: int
+    rows: int
+    stray: int
+    reached: int | None
+    is_fault: bool
+    is_past: bool
+
+    @property
+    def offsets(self) -> int:
+        """How many offsets the line spans."""
+        return self.last_offset - self.first_offset + 1
+
+    @property
+    def is_hollow(self) -> bool:
+        """Whether some of its offsets held no record."""
+        return self.read < self.offsets
+
+    @property
+    def lacks_rows(self) -> bool:
+        """Whether rows are missing that are not surely past the retention."""
+        return self.rows < self.stored and not self.is_past
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows of the event log from one partition.
+
+    Attributes:
+        within: Rows up to the end of the books.
+        ahead: Rows beyond it: of a batch that is being written, or will be taken again.
+        doubled: Visible rows of an offset that has another one.
+    """
+
+    within: int
+    ahead: int
+    doubled: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """What the list of findings does not tell.
+
+    Attributes:
+        findings: All findings of the partition that are faults.
+        hollow: All lines that only held offsets without a record.
+        expired_since: Rows of lines that are past the retention, and are gone.
+    """
+
+    findings: int
+    hollow: int
+    expired_since: int
+
+
+class Books:
+    """Questions to the books of one topic id. Every method blocks on ClickHouse, minutes if they are large.
+
+    What a running sink adds after ``totals`` was asked is left out of all the other answers.
+
+    Args:
+        client: ClickHouse.
+        database: A checked identifier.
+        topic: The topic's name.
+        topic_id: The id of the topic whose books are meant.
+
+    Every method raises OperationError when ClickHouse fails.
+    """
+
+    def __init__(self, client: Client, database: str, topic: str, topic_id: UUID) -> None:
+        self._client = client
+        self._sql = Sweep(database=database, ends={})
+        self._parameters = {"topic": topic, "topic_id": str(topic_id)}
+
+    def totals(self) -> dict[int, Totals]:
+        """The books of each partition, added up."""
+        rows = self._rows(
+            "SELECT partition, min(first_offset), max(last_offset), count(), sum(read), sum(stored), "
+            f"sum(duplicates), sum(conflicts), sum(invalid), sum(expired) FROM ({self._sql.lines()}) GROUP BY partition"
+        )
+        names = tuple(Totals.__dataclass_fields__)
+        found = [Totals(**dict(zip(names, map(int, row), strict=True))) for row in rows]
+        self._sql = replace(self._sql, ends={each.partition: each.last_offset for each in found})
+        return {each.partition: each for each in found}
+
+    def rows(self) -> dict[int, Rows]:
+        """The visible rows of the event log, by partition."""
+        rows = self._rows(
+            "SELECT partition, sumIf(count, is_within), sumIf(count, NOT is_within), sum(count - bitCount(mask)) "
+            f"FROM ({self._sql.masks()}) GROUP BY partition"
+        )
+        return {int(row[0]): Rows(within=int(row[1]), ahead=int(row[2]), doubled=int(row[3])) for row in rows}
+
+    def findings(self) -> dict[int, list[Finding]]:
+        """What may be wrong, by partition and offset: at most LISTED_AT_MOST each, lines merely hollow last."""
+        rows = self._rows(
+            "SELECT partition, first, last, read, stored, others, rows, stray, reached, is_opening, is_fault, is_past "
+            f"FROM ({self._sql.judged()}) WHERE is_fault OR is_hollow ORDER BY partition, is_fault DESC, first, last "
+            f"LIMIT {LISTED_AT_MOST} BY partition"
+        )
+        found: dict[int, list[Finding]] = {}
+        for partition, first, last, read, stored, others, count, stray, reached, is_opening, is_fault, is_past in rows:
+            found.setdefault(int(partition), []).append(
+                Finding(
+                    partition=int(partition),
+                    first_offset=int(first),
+                    last_offset=int(last),
+                    read=int(read),
+                    stored=int(stored),
+                    others=int(others),
+                    rows=int(count),
+                    stray=int(stray),
+                    reached=None if is_opening else int(reached),
+                    is_fault=bool(is_fault),
+                    is_past=bool(is_past),
+                )
+            )
+        return found
+
+    def extra(self) -> dict[int, Extra]:
+        """How much there is beyond the list, and how many rows have gone lawfully."""
+        rows = self._rows(
+            "SELECT partition, countIf(is_fault), countIf(is_hollow AND NOT is_fault), "
+            f"sumIf(toInt64(stored) - rows, is_past AND rows < stored) FROM ({self._sql.judged()}) GROUP BY partition"
+        )
+        return {int(row[0]): Extra(findings=int(row[1]), hollow=int(row[2]), expired_since=int(row[3])) for row in rows}
+
+    def _rows(self, query: str) -> Sequence[Sequence[Any]]:
+        try:
+            rows: Sequence[Sequence[Any]] = self._client.query(
+                query, parameters=self._parameters, settings=_SETTINGS
+            ).result_rows
+        except ClickHouseError as error:
+            raise OperationError(f"ClickHouse: {str(error).partition(chr(10))[0][:300]}") from error
+        return rows
+
+
+def topic_ids(client: Client, database: str, topic: str) -> list[UUID]:
+    """The ids of a topic that have books, the oldest first. Blocks on ClickHouse."""
+    rows = client.query(
+        f"SELECT topic_id FROM {database}.ledger WHERE topic = {{topic:String}} GROUP BY topic_id ORDER BY min(at)",
+        parameters={"topic": topic},
+    ).result_rows
+    return [row[0] for row in rows]
