@@ -1,7 +1,7 @@
 """An event as the body of an Avro record, field by field as audit_event.avsc lists them.
 
-Written out by hand because this is the SDK's hot path: three times as fast as fastavro, which has to find
-out at run time what this module knows. The tests hold it to fastavro's and Apache's own bytes.
+Written out by hand because this is the SDK's hot path, and fastavro has to find out at run time what this
+module knows. The tests hold it to fastavro's and Apache's own bytes.
 """
 
 from collections.abc import Mapping
