@@ -208,7 +208,7 @@ class Sink:
                 if attempt == 0:
                     _logger.warning("waiting for the schema registry, nothing is lost: %s", error)
             attempt += 1
-            if not self._poll_paused(min(30.0, 0.2 * 2**attempt)):
+            if not self._poll_paused(min(30.0, 0.2 * 2 ** min(attempt, 10))):
                 return None
 
     def _hand_over(self) -> None:
