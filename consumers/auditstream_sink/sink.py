@@ -73,7 +73,8 @@ class Sink:
         self._warehouse = Warehouse(settings, instance=instance)
         self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url, retries=0))
         self._worker = Worker()
-        self._consumer = Consumer(_consumer_settings(settings))
+        self._broker_away = False
+        self._consumer = Consumer({**_consumer_settings(settings), "error_cb": self._on_error})
         # A connection of the loop's own: the worker's may be in the middle of a statement.
         self._books = Warehouse(settings, instance=instance)
         self._positions = Positions(settings, self._consumer, self._books)
@@ -146,6 +147,8 @@ class Sink:
         records = self._consumer.consume(self._room(), _POLL_SECONDS)
         if self._failure is not None:
             raise self._failure
+        if records:
+            self._broker_away = False
         for record in records:
             if self._placements != self._read_placements:
                 # Placed anew under records that were fetched before: taking those might leave a gap.
@@ -366,6 +369,16 @@ class Sink:
             self._unplaced.discard(place.partition)
         self._placements += 1
         consumer.incremental_unassign(gone)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Say once that no broker answers; librdkafka says it again and again."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._broker_away:
+            self._broker_away = True
+            _logger.warning(
+                "waiting for the broker at %s, nothing is lost: %s",
+                self._settings.kafka_bootstrap_servers,
+                error.str(),
+            )
 
     def _broker_said(self, error: KafkaError) -> None:
         if error.code() in _FATAL:

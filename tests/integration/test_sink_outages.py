@@ -51,6 +51,15 @@ def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: Loc
     assert letters(victim) == []
 
 
+def test_a_broker_that_is_away_is_waited_for_and_named_once(victim: Tenant) -> None:
+    process = start_sink(victim, AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+    time.sleep(6)
+    assert process.poll() is None
+    status, _, err = end(process)
+    assert status == 0, err
+    assert err.count("waiting for the broker at 127.0.0.1:9, nothing is lost") == 1
+
+
 def test_a_registry_that_is_away_makes_records_wait(local_stack: LocalStack, victim: Tenant) -> None:
     put_events(victim, [make_event(number) for number in range(100)])
     local_stack.server(REGISTRY).kill()
