@@ -69,21 +69,30 @@ def test_a_slow_reader_holds_up_nobody(front: Front, table: str) -> None:
             assert front.ask(f"SELECT count() FROM {table}") == "1"
 
 
-def test_large_results_and_inserts_take_no_memory(front: Front) -> None:
+def test_large_results_take_no_memory(front: Front) -> None:
     query = "SELECT number, toString(sipHash64(number)) AS s FROM numbers({}) FORMAT CSVWithNames"
     front.pool.request("POST", f"{front.url}/", body=query.format(2_000_000))
     before = front.resident()
-    response = front.pool.request("POST", f"{front.url}/", body=query.format(6_000_000), preload_content=False)
+    response = front.pool.request("POST", f"{front.url}/", body=query.format(8_000_000), preload_content=False)
     size, most = 0, 0
     for chunk in response.stream(1 << 20):
         size += len(chunk)
         most = max(most, front.resident())
-    assert size > 150_000_000
-    assert most - before < 100_000_000
-    body = b"1,some text of no great interest\n" * 6_000_000
-    sent = front.send(body, query="INSERT INTO FUNCTION null('a Int32, b String') FORMAT CSV")
-    assert sent.status == 200, sent.data
-    assert front.resident() - before < 150_000_000
+    assert most - before < size / 2
+
+
+def test_large_inserts_take_no_memory(front: Front) -> None:
+    def insert(rows: int) -> int:
+        body = b"1,some text of no great interest\n" * rows
+        sent = front.send(body, query="INSERT INTO FUNCTION null('a Int32, b String') FORMAT CSV")
+        assert sent.status == 200, sent.data
+        return len(body)
+
+    # The first one fills the buffers and the allocator's arenas of as many parsers as there are cores.
+    insert(4_000_000)
+    before = front.resident()
+    size = insert(16_000_000)
+    assert front.resident() - before < size / 2
 
 
 def test_an_insert_whose_client_left_has_inserted_nothing(front: Front, table: str) -> None:
@@ -106,7 +115,7 @@ def test_acknowledged_inserts_survive_a_kill(tmp_path: Path) -> None:
     with running_front(tmp_path) as second:
         found = second.ask("SELECT count(), uniqExact(a) FROM t WHERE a >= 0")
         assert found == "50000\t50"
-        assert second.spooled() == []
+        eventually(lambda: second.spooled() == [], "nothing is left of the query")
 
 
 def test_a_directory_in_use_is_refused_by_name(front: Front) -> None:
