@@ -14,6 +14,7 @@ class Record(Protocol):
     def offset(self) -> int | None: ...  # noqa: D102
     def key(self) -> bytes | str | None: ...  # noqa: D102
     def value(self) -> bytes | str | None: ...  # noqa: D102
+    def timestamp(self) -> tuple[int, int]: ...  # noqa: D102
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,12 +25,14 @@ class Span:
         first: Where the books go on: one past the last accounted offset.
         last: Offset of the last record taken.
         epoch: When the partition was given to this sink.
+        first_time: Kafka's timestamp of the first record, seconds since 1970; None if it has none.
         read: Records taken; fewer than ``last - first + 1`` where a transaction left marker offsets.
     """
 
     first: int
     last: int
     epoch: int
+    first_time: float | None
     read: int = 0
 
 
@@ -82,11 +85,13 @@ class Batch:
         """Take a record that is not even framed right."""
         self.refused.append(Refused(record=record, verdict="invalid", reason=reason, error=error))
 
-    def count(self, partition: int, offset: int, size: int, *, expected: int, epoch: int) -> None:
+    def count(self, record: Record, partition: int, offset: int, size: int, *, expected: int, epoch: int) -> None:
         """Enter a record into its partition's span; ``expected`` is where the books of the partition go on."""
         span = self.spans.get(partition)
         if span is None:
-            span = self.spans[partition] = Span(first=expected, last=offset, epoch=epoch)
+            _kind, milliseconds = record.timestamp()
+            first_time = milliseconds / 1000 if milliseconds >= 0 else None
+            span = self.spans[partition] = Span(first=expected, last=offset, epoch=epoch, first_time=first_time)
         span.last = offset
         span.read += 1
         self.rows += 1

@@ -14,6 +14,10 @@ from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse
 _BROKER_SECONDS = 10
 
 
+class BrokerAwayError(UnknownOutcomeError):
+    """The broker gave no answer that helps; the same call may succeed later."""
+
+
 class Positions:
     """Finds positions of the topic's partitions; asks the broker and ClickHouse each time."""
 
@@ -27,7 +31,7 @@ class Positions:
         """The id that the broker gave the topic when it was created (KIP-516).
 
         Raises:
-            UnknownOutcomeError: The broker is away; the same call may succeed later.
+            BrokerAwayError: The broker is away; the same call may succeed later.
             SinkError: There is no such topic.
         """
         try:
@@ -35,7 +39,7 @@ class Positions:
                 self._topic
             ].result(_BROKER_SECONDS)
         except (KafkaException, TimeoutError) as error:
-            raise UnknownOutcomeError(f"broker: cannot describe topic {self._topic}: {error}") from error
+            raise BrokerAwayError(f"broker: cannot describe topic {self._topic}: {error}") from error
         found = described.topic_id
         if found is None:
             raise SinkError(f"the broker gives topic {self._topic} no id: auditstream needs Kafka 2.8 or newer")
@@ -46,7 +50,7 @@ class Positions:
         """Where the books of these partitions end, so where reading goes on.
 
         Raises:
-            UnknownOutcomeError: Broker or ClickHouse is away; the same call may succeed later.
+            UnknownOutcomeError: Broker (BrokerAwayError) or ClickHouse is away; the same call may succeed later.
             SinkError: Records that were never read are gone from the topic.
         """
         tails = self._warehouse.tails(topic_id=topic_id)
@@ -76,5 +80,5 @@ class Positions:
                 TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
             )
         except KafkaException as error:
-            raise UnknownOutcomeError(f"broker: no watermarks of partition {partition}: {error}") from error
+            raise BrokerAwayError(f"broker: no watermarks of partition {partition}: {error}") from error
         return low

@@ -22,6 +22,13 @@ class SinkSettings(KafkaSettings, RegistrySettings, ClickHouseSettings):
         45_000, "After so long without a heartbeat the group gives this sink's partitions to another (classic)."
     )
     drain_seconds: float = setting(20.0, "On a revoke or a stop: time to finish the batch in hand.")
+    flood_share: float = setting(
+        0.5, "Stop, rather than dead-letter more than this share of the last flood_window records; 1 sets no limit."
+    )
+    flood_window: int = setting(10_000, "Records, or those of one batch if more, that flood_share is a share of.")
+    health_address: str = setting(
+        "", "Serve /healthz, /readyz and /metrics on host:port; :port is on 127.0.0.1, :0 on a free port there."
+    )
     clickhouse_timeout_seconds: int = setting(120, "An answer that takes longer is an unknown outcome.")
 
     @property

@@ -5,7 +5,6 @@ filled, a row that this very offset stored is known by its coordinates, a dead l
 offset, and a ledger line written twice collapses.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
@@ -18,8 +17,11 @@ from auditstream_schemas.errors import AuditstreamError, InvalidEventError, Sink
 from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
+from auditstream_sink.flood import FloodLimit
 from auditstream_sink.framing import container
+from auditstream_sink.health import Health, part_at_fault
 from auditstream_sink.ledger import LedgerLine, Tail
+from auditstream_sink.metrics import Metrics
 from auditstream_sink.statements import FAULTS
 from auditstream_sink.warehouse import DataRefusedError, Judgement, UnknownOutcomeError, Warehouse
 from auditstream_sink.worker import Worker
@@ -27,7 +29,7 @@ from auditstream_sink.worker import Worker
 _DECODE_AT_MOST = 2048
 """A refused container is halved down to this many records; these are decoded here to find the broken ones."""
 
-_logger = logging.getLogger("auditstream.sink")
+_WAITER = "settlement"
 
 _T = TypeVar("_T")
 
@@ -45,6 +47,9 @@ class Settlement:
         worker: The thread this runs in; tells when a batch is given up.
         topic_id: Asks the broker for the topic's id.
         clock: Gives the time that rows and lines carry.
+        flood: Stops the sink when too much is refused.
+        metrics: Where batches and steps are counted.
+        health: Told when a batch waits.
 
     Attributes:
         tails: Where the books of each partition end. The loop enters a partition that it is given; from then
@@ -58,12 +63,19 @@ class Settlement:
         worker: Worker,
         topic_id: Callable[[], UUID],
         clock: Clock,
+        *,
+        flood: FloodLimit,
+        metrics: Metrics,
+        health: Health,
     ) -> None:
         self._warehouse = warehouse
         self._dead_letters = dead_letters
         self._worker = worker
         self._topic_id = topic_id
         self._clock = clock
+        self._flood = flood
+        self._metrics = metrics
+        self._health = health
         self.tails: dict[int, Tail] = {}
 
     def settle(self, batch: Batch, topic_id: UUID) -> list[LedgerLine]:
@@ -72,13 +84,17 @@ class Settlement:
         Raises:
             TakenOverError: Another sink accounted for these offsets meanwhile; drop the batch.
             AbandonedError: The worker was told to give up; what was stored is known by its coordinates.
+            SinkError: Too many records are refused, or the books are not as they were left.
         """
         judgement = self._persistently(lambda: self._store(batch, topic_id))
         letters = [*batch.refused, *_letters(batch, judgement)]
+        self._flood.check(batch.rows, letters)
         if letters:
-            self._persistently(lambda: self._dead_letters.send(letters, topic_id=topic_id))
+            self._persistently(lambda: self._send(letters, topic_id))
         lines = [_line(partition, span, batch, judgement) for partition, span in sorted(batch.spans.items())]
         self._persistently(lambda: self._account(lines, topic_id))
+        self._flood.passed(batch.rows, letters)
+        self._metrics.settled(lines, (letter.reason for letter in letters), opened=batch.opened)
         return lines
 
     def _persistently(self, action: Callable[[], _T]) -> _T:
@@ -87,13 +103,18 @@ class Settlement:
             retry=retry_if_exception_type((UnknownOutcomeError, DeadLettersUndeliveredError)),
             wait=wait_exponential_jitter(multiplier=0.2, max=30),
             sleep=self._worker.pause,
-            before_sleep=_say_once,
+            before_sleep=self._wait,
             reraise=True,
         )
-        result = tries(action)
-        if tries.statistics["attempt_number"] > 1:
-            _logger.warning("going on after %d attempts", tries.statistics["attempt_number"])
-        return result
+        try:
+            return tries(action)
+        finally:
+            self._health.go_on(_WAITER)
+
+    def _wait(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if error is not None:
+            self._health.wait(_WAITER, part_at_fault(error), error)
 
     def _store(self, batch: Batch, topic_id: UUID) -> Judgement:
         try:
@@ -103,16 +124,20 @@ class Settlement:
             raise
 
     def _try_to_store(self, batch: Batch, topic_id: UUID) -> Judgement:
-        staged = self._stage(batch)
+        with self._metrics.step("stage"):
+            staged = self._stage(batch)
         now = self._clock.now()
-        judgement = self._warehouse.judge(now=now, topic_id=topic_id)
-        self._warehouse.insert(now=now, topic_id=topic_id)
-        missing = self._warehouse.missing(topic_id=topic_id)
-        if missing:
-            raise UnknownOutcomeError(f"read back: {missing} inserted records are not there")
-        if self._warehouse.staged() != staged:
-            # An empty stage gives no verdicts, misses nothing, and proves nothing.
-            raise UnknownOutcomeError("ClickHouse lost the stage")
+        with self._metrics.step("judge"):
+            judgement = self._warehouse.judge(now=now, topic_id=topic_id)
+        with self._metrics.step("insert"):
+            self._warehouse.insert(now=now, topic_id=topic_id)
+        with self._metrics.step("read_back"):
+            missing = self._warehouse.missing(topic_id=topic_id)
+            if missing:
+                raise UnknownOutcomeError(f"read back: {missing} inserted records are not there")
+            if self._warehouse.staged() != staged:
+                # An empty stage gives no verdicts, misses nothing, and proves nothing.
+                raise UnknownOutcomeError("ClickHouse lost the stage")
         return judgement
 
     def _stage(self, batch: Batch) -> int:
@@ -144,12 +169,17 @@ class Settlement:
         lot.records, lot.blocks = sound.records, sound.blocks
         batch.refused += refused
 
+    def _send(self, letters: list[Refused], topic_id: UUID) -> None:
+        with self._metrics.step("dead_letters"):
+            self._dead_letters.send(letters, topic_id=topic_id)
+
     def _account(self, lines: list[LedgerLine], topic_id: UUID) -> None:
         self._worker.check()
-        if self._topic_id() != topic_id:
-            raise TakenOverError("the topic was deleted and created anew")
-        for line in lines:
-            self._write(line, topic_id)
+        with self._metrics.step("account"):
+            if self._topic_id() != topic_id:
+                raise TakenOverError("the topic was deleted and created anew")
+            for line in lines:
+                self._write(line, topic_id)
 
     def _write(self, line: LedgerLine, topic_id: UUID) -> None:
         tail = self.tails[line.partition]
@@ -174,11 +204,6 @@ class Settlement:
         if end == tail.end:
             self._warehouse.write_line(line, now=self._clock.now(), topic_id=topic_id)
         self.tails[line.partition] = Tail(end=line.last_offset, line_first=line.first_offset)
-
-
-def _say_once(state: RetryCallState) -> None:
-    if state.attempt_number == 1 and state.outcome is not None:
-        _logger.warning("waiting, nothing is lost: %s", state.outcome.exception())
 
 
 def _without_broken(

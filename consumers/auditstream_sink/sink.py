@@ -8,10 +8,11 @@ The consumer belongs to the loop's thread, ClickHouse and the dead letters to th
 settled the next one is read, and while ClickHouse is away the loop goes on polling and stays in the group.
 """
 
+import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID, uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -19,10 +20,15 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from auditstream_schemas.codec import split
 from auditstream_schemas.errors import AuditstreamError, RegistryError, SinkError, WireFormatError
 from auditstream_schemas.registry import RegistryClient
-from auditstream_sink.batch import Batch
+from auditstream_sink.batch import Batch, Span
 from auditstream_sink.clock import Clock, SystemClock
 from auditstream_sink.dead_letters import DeadLetters
+from auditstream_sink.flood import FloodLimit
+from auditstream_sink.health import Health, part_at_fault
+from auditstream_sink.health_server import HealthServer
+from auditstream_sink.lag import Lag
 from auditstream_sink.ledger import LedgerLine, Totals
+from auditstream_sink.metrics import Metrics
 from auditstream_sink.positions import Positions
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.settlement import Settlement, TakenOverError
@@ -32,6 +38,8 @@ from auditstream_sink.writers import UnusableSchema, WriterSchema, WriterSchemas
 
 _POLL_SECONDS = 0.1
 _CONSUME_AT_MOST = 10_000
+_STATISTICS_MS = 1000
+"""How often librdkafka tells whether a broker is there again; it tells by itself when none is."""
 _PATIENCE_SECONDS = 5.0
 """Waiting longer than this for the batch before, the loop pauses its partitions and polls: a pause drops what
 librdkafka has fetched ahead, so it should be rare; not polling delays rebalances, so it should be short."""
@@ -71,15 +79,26 @@ class Sink:
         self._on_lines = on_lines
         instance = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._warehouse = Warehouse(settings, instance=instance)
-        self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url, retries=0))
+        self._metrics = Metrics(self._clock)
+        self._health = Health(settings, self._metrics, self._clock)
+        self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url, retries=0), self._metrics)
         self._worker = Worker()
-        self._broker_away = False
-        self._consumer = Consumer({**_consumer_settings(settings), "error_cb": self._on_error})
+        self._consumer = Consumer(
+            {**_consumer_settings(settings), "error_cb": self._on_error, "stats_cb": self._on_statistics}
+        )
+        self._lag = Lag(settings.topic, self._consumer, self._metrics, self._clock)
         # A connection of the loop's own: the worker's may be in the middle of a statement.
         self._books = Warehouse(settings, instance=instance)
         self._positions = Positions(settings, self._consumer, self._books)
         self._settlement = Settlement(
-            self._warehouse, DeadLetters(settings), self._worker, self._positions.topic_id, self._clock
+            self._warehouse,
+            DeadLetters(settings),
+            self._worker,
+            self._positions.topic_id,
+            self._clock,
+            flood=FloodLimit(settings, self._metrics),
+            metrics=self._metrics,
+            health=self._health,
         )
         self._topic_id = UUID(int=0)
         self._epoch = 0
@@ -87,9 +106,18 @@ class Sink:
         self._unplaced: set[int] = set()
         self._placements = self._read_placements = 0
         self._batch = self._empty_batch()
+        self._settling: Mapping[int, Span] = {}
         self._totals = Totals()
         self._stop_by: float | None = None
         self._failure: AuditstreamError | None = None
+        self._server: HealthServer | None = None
+        if settings.health_address:
+            self._server = HealthServer(settings.health_address, self._health, self._metrics.registry)
+
+    @property
+    def health_url(self) -> str | None:
+        """Where /healthz, /readyz and /metrics are answered while it runs; None if no address was given."""
+        return self._server.url if self._server else None
 
     def stop(self) -> None:
         """Ask the loop to finish the batches in hand and return. Safe to call from a signal handler."""
@@ -106,6 +134,9 @@ class Sink:
             SinkError: It cannot go on without a person; what was read so far is in the books.
         """
         try:
+            if self._server is not None:
+                self._server.start()
+                _logger.info("health and metrics at %s", self._server.url)
             self._consumer.subscribe(
                 [self._settings.topic],
                 on_assign=self._on_assign,
@@ -144,18 +175,28 @@ class Sink:
             self._place()
         if self._placements != self._read_placements:
             self._rewind()
-        records = self._consumer.consume(self._room(), _POLL_SECONDS)
-        if self._failure is not None:
-            raise self._failure
-        if records:
-            self._broker_away = False
+        records = self._consume(self._room(), _POLL_SECONDS)
+        rows, size = self._batch.rows, self._batch.bytes
         for record in records:
             if self._placements != self._read_placements:
                 # Placed anew under records that were fetched before: taking those might leave a gap.
                 break
             if not self._take(record):
                 break
+        if self._batch.rows > rows:
+            self._metrics.consumed(self._batch.rows - rows, self._batch.bytes - size)
         return len(records)
+
+    def _consume(self, number: int, seconds: float) -> list[Message]:
+        """Poll: take what has arrived, up to ``number`` records, and let the callbacks run."""
+        records = self._consumer.consume(number, seconds)
+        if self._failure is not None:
+            raise self._failure
+        if records:
+            self._health.go_on("client")
+        self._health.polled(partitions=len(self._next) + len(self._unplaced), unplaced=len(self._unplaced))
+        self._lag.show(self._next, self._settlement.tails, (self._settling, self._batch.spans))
+        return records
 
     def _room(self) -> int:
         return max(1, min(_CONSUME_AT_MOST, self._settings.flush_rows - self._batch.rows))
@@ -197,7 +238,7 @@ class Sink:
                 self._batch.refuse(record, schema.reason, schema.error)
             else:
                 self._batch.add(record, schema, partition, offset, body)
-        self._batch.count(partition, offset, len(data), expected=expected, epoch=self._epoch)
+        self._batch.count(record, partition, offset, len(data), expected=expected, epoch=self._epoch)
         self._next[partition] = offset + 1
         return True
 
@@ -206,10 +247,12 @@ class Sink:
         attempt = 0
         while True:
             try:
-                return self._writers.get(schema_id)
+                schema = self._writers.get(schema_id)
             except RegistryError as error:
-                if attempt == 0:
-                    _logger.warning("waiting for the schema registry, nothing is lost: %s", error)
+                self._health.wait("schemas", "registry", error)
+            else:
+                self._health.go_on("schemas")
+                return schema
             attempt += 1
             if not self._poll_paused(min(30.0, 0.2 * 2 ** min(attempt, 10))):
                 return None
@@ -222,9 +265,14 @@ class Sink:
                 return
             is_free = self._finish(0)
         if self._batch.rows:
-            self._worker.begin(self._settlement.settle, self._batch, self._topic_id)
-            self._batch = self._empty_batch()
+            self._begin()
             self._writers.forget_unusable(self._clock.monotonic())
+
+    def _begin(self) -> None:
+        """The worker is free: let it settle the batch."""
+        self._worker.begin(self._settlement.settle, self._batch, self._topic_id)
+        self._settling = self._batch.spans
+        self._batch = self._empty_batch()
 
     def _finish(self, timeout: float) -> bool:
         """Commit what the worker has settled; False if it is still at it."""
@@ -236,6 +284,7 @@ class Sink:
             return True
         if lines is None:
             return False
+        self._settling = {}
         if lines:
             self._commit(lines)
         return True
@@ -245,7 +294,8 @@ class Sink:
             self._totals.add(line)
         offsets = [TopicPartition(self._settings.topic, line.partition, line.next_offset) for line in lines]
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+            with self._metrics.step("commit"):
+                self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             # The books hold already: whoever reads on goes by them.
             _logger.warning("offsets not committed: %s", error.args[0].str())
@@ -257,8 +307,7 @@ class Sink:
         by = deadline if deadline is not None else self._clock.monotonic() + self._settings.drain_seconds
         if self._finish(max(0.0, by - self._clock.monotonic())):
             if self._batch.rows:
-                self._worker.begin(self._settlement.settle, self._batch, self._topic_id)
-                self._batch = self._empty_batch()
+                self._begin()
             if self._finish(max(0.0, by - self._clock.monotonic())):
                 return True
         self._worker.give_up()
@@ -268,6 +317,7 @@ class Sink:
     def _start_over(self) -> None:
         """Forget what is in hand; partitions that are ours are read again from where the books end."""
         self._worker.give_up()
+        self._settling = {}
         self._batch = self._empty_batch()
         self._unplaced |= set(self._next)
         self._next.clear()
@@ -279,12 +329,12 @@ class Sink:
         while self._unplaced and self._stop_by is None:
             wanted = sorted(self._unplaced)
             try:
-                topic_id = self._positions.topic_id()
-                tails = self._positions.of(topic_id, wanted)
-                epoch = self._positions.epoch()
+                with self._metrics.step("place"):
+                    topic_id = self._positions.topic_id()
+                    tails = self._positions.of(topic_id, wanted)
+                    epoch = self._positions.epoch()
             except UnknownOutcomeError as error:
-                if attempt == 0:
-                    _logger.warning("waiting to learn where to read on, nothing is lost: %s", error)
+                self._health.wait("places", part_at_fault(error), error)
                 attempt += 1
                 if not self._poll_paused(min(30.0, 0.2 * 2 ** min(attempt, 10))):
                     return
@@ -301,6 +351,7 @@ class Sink:
             self._next |= {partition: tail.end + 1 for partition, tail in tails.items()}
             self._placements += 1
             _logger.info("reading on from %s", {partition: self._next[partition] for partition in wanted})
+        self._health.go_on("places")
 
     def _rewind(self) -> None:
         """Read every partition from where the batch in hand ends, whatever was fetched ahead."""
@@ -315,16 +366,16 @@ class Sink:
         """Wait without leaving the group: partitions are paused and polling goes on. False when told to stop."""
         until = self._clock.monotonic() + seconds
         self._consumer.pause(self._consumer.assignment())
+        self._metrics.paused(yes=True)
         try:
             while self._clock.monotonic() < until:
-                for record in self._consumer.consume(1, min(_POLL_SECONDS, seconds)):
+                for record in self._consume(1, min(_POLL_SECONDS, seconds)):
                     self._put_back(record)
-                if self._failure is not None:
-                    raise self._failure
                 if self._stop_by is not None:
                     return False
         finally:
             self._consumer.resume(self._consumer.assignment())
+            self._metrics.paused(yes=False)
         return True
 
     def _put_back(self, record: Message) -> None:
@@ -345,6 +396,7 @@ class Sink:
         consumer.incremental_assign(places)
         consumer.pause(places)
         self._unplaced |= {place.partition for place in assigned}
+        self._health.rebalanced("assigned", unplaced=len(self._unplaced))
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         _logger.info("revoked %s", sorted(place.partition for place in revoked))
@@ -355,6 +407,7 @@ class Sink:
         self._forget(consumer, revoked)
         if not finished:
             self._start_over()
+        self._health.rebalanced("revoked", unplaced=len(self._unplaced))
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         _logger.warning("lost %s: another sink owns them", sorted(place.partition for place in lost))
@@ -362,6 +415,7 @@ class Sink:
         self._batch = self._empty_batch()
         self._forget(consumer, lost)
         self._start_over()
+        self._health.rebalanced("lost", unplaced=len(self._unplaced))
 
     def _forget(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
         for place in gone:
@@ -372,13 +426,15 @@ class Sink:
 
     def _on_error(self, error: KafkaError) -> None:
         """Say once that no broker answers; librdkafka says it again and again."""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._broker_away:
-            self._broker_away = True
-            _logger.warning(
-                "waiting for the broker at %s, nothing is lost: %s",
-                self._settings.kafka_bootstrap_servers,
-                error.str(),
-            )
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._health.wait("client", "broker", error.str())
+
+    def _on_statistics(self, statistics: str) -> None:
+        """See whether a broker is there again; nothing else tells on a quiet topic."""
+        if self._health.is_waiting("client"):
+            brokers = json.loads(statistics)["brokers"].values()
+            if any(broker["state"] == "UP" for broker in brokers):
+                self._health.go_on("client")
 
     def _broker_said(self, error: KafkaError) -> None:
         if error.code() in _FATAL:
@@ -392,6 +448,8 @@ class Sink:
             self._consumer.close()
         finally:
             self._worker.close()
+            if self._server is not None:
+                self._server.close()
             try:
                 self._warehouse.close()
                 self._books.close()
@@ -417,5 +475,6 @@ def _consumer_settings(settings: SinkSettings) -> dict[str, object]:
         # Offsets that are gone must be seen, not skipped or read again in silence.
         "auto.offset.reset": "error",
         "fetch.wait.max.ms": 100,
+        "statistics.interval.ms": _STATISTICS_MS,
         "isolation.level": "read_committed",
     }

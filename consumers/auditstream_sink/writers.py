@@ -7,6 +7,7 @@ from typing import Any
 from auditstream_schemas.errors import UnknownSchemaError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_sink.framing import header
+from auditstream_sink.metrics import Metrics
 from auditstream_sink.writer_types import incompatibility
 
 
@@ -48,8 +49,9 @@ _REMEMBER_SECONDS = 60.0
 class WriterSchemas:
     """Look-up by schema id, each asked of the registry once."""
 
-    def __init__(self, registry: RegistryClient) -> None:
+    def __init__(self, registry: RegistryClient, metrics: Metrics) -> None:
         self._registry = registry
+        self._metrics = metrics
         self._known: dict[int, WriterSchema] = {}
         self._unusable: dict[int, UnusableSchema] = {}
         self._forget_at = 0.0
@@ -83,10 +85,11 @@ class WriterSchemas:
     def _fetch(self, schema_id: int) -> WriterSchema | UnusableSchema:
         if schema_id > _MAX_SCHEMA_ID:
             return UnusableSchema(reason="unknown_schema", error=f"schema id {schema_id} is larger than any id")
-        try:
-            text = self._registry.schema(schema_id)
-        except UnknownSchemaError as error:
-            return UnusableSchema(reason="unknown_schema", error=f"schema id {schema_id}: {error}")
+        with self._metrics.step("schema"):
+            try:
+                text = self._registry.schema(schema_id)
+            except UnknownSchemaError as error:
+                return UnusableSchema(reason="unknown_schema", error=f"schema id {schema_id}: {error}")
         try:
             schema: Any = json.loads(text)
         except ValueError:

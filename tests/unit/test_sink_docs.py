@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 from auditstream_sink import SinkSettings
+from auditstream_sink.metrics import METRICS, PREFIX
 from auditstream_sink.statements import FAULTS
 
 README = (Path(__file__).parents[2] / "consumers" / "README.md").read_text("utf-8")
@@ -22,6 +23,14 @@ def test_the_readme_lists_every_setting_of_the_sink_with_its_default_and_help() 
     assert rows == expected
 
 
+def test_the_readme_lists_every_metric() -> None:
+    rows = re.findall(r"^\| `(auditstream_sink_\w+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", README, re.MULTILINE)
+    assert rows == [
+        (PREFIX + metric.name, metric.kind, metric.unit, f"`{metric.label}`" if metric.label else "", metric.help)
+        for metric in METRICS
+    ]
+
+
 def test_the_readme_explains_every_fault() -> None:
-    explained = set(re.findall(r"`(\w+)`", README.partition("### Dead letters")[2].partition("### Settings")[0]))
+    explained = set(re.findall(r"`(\w+)`", README.partition("### Dead letters")[2].partition("### The flood limit")[0]))
     assert set(FAULTS) <= explained

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+import prometheus_client
 from tqdm import tqdm
 from typed_settings import click_options
 
@@ -37,7 +38,11 @@ def sink(settings: SinkSettings, *, until_idle: float | None, as_json: bool, qui
         def show(lines: Sequence[LedgerLine]) -> None:
             bar.update(sum(line.read for line in lines))
 
+        # A second series beside each counter, which says when the process began.
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         mover = Sink(settings, on_lines=show)
+        if mover.health_url:
+            click.echo(f"health and metrics at {mover.health_url}", err=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: mover.stop())
         totals = mover.run(until_idle=until_idle)

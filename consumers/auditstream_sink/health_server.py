@@ -1,0 +1,135 @@
+"""The sink's health over HTTP: /healthz, /readyz and /metrics, for whoever watches it. Changes nothing."""
+
+import json
+import socket
+import socketserver
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from auditstream_schemas.errors import SettingsError, SinkError
+from auditstream_sink.health import Condition, Health
+
+_LOOPBACK = "127.0.0.1"
+_CLIENT_SECONDS = 10.0
+"""A client that takes longer over its request or our answer is cut off."""
+
+
+class HealthServer:
+    """Answers on a port of its own, in threads of its own.
+
+    Attributes:
+        url: Where it answers, without a path.
+    """
+
+    def __init__(self, address: str, health: Health, registry: CollectorRegistry) -> None:
+        """Take the port; nothing is answered before ``start``.
+
+        Args:
+            address: ``host:port``, or ``:port`` on loopback; port 0 takes a free one.
+            health: How the sink is.
+            registry: Its metrics.
+
+        Raises:
+            SettingsError: The address is malformed.
+            SinkError: The port cannot be had.
+        """
+        host, port = _parsed(address)
+        try:
+            self._server = _Server(host, port, health, registry)
+        except (OSError, OverflowError) as error:
+            raise SinkError(
+                f"AUDITSTREAM_HEALTH_ADDRESS {address}: {error}; name another port, or :0 for a free one"
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._server.server_address[1]}"
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Give the port back. Blocks for a tenth of a second."""
+        if self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
+        self.health = health
+        self.registry = registry
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        # The inherited one looks its own name up in the DNS, which may take seconds and serves nothing here.
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no event: the inherited one prints a traceback."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _CLIENT_SECONDS
+    server_version = "auditstream"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/healthz":
+            self._tell("alive", self.server.health.alive())
+        elif path == "/readyz":
+            self._tell("ready", self.server.health.ready())
+        elif path == "/metrics":
+            encoder, kind = choose_encoder(self.headers.get("accept", ""))
+            self._answer(HTTPStatus.OK, kind, encoder(self.server.registry))
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND, "there are /healthz, /readyz and /metrics")
+
+    do_HEAD = do_GET  # noqa: N815 - as http.server calls it
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """As JSON; what is neither GET nor HEAD is not allowed, rather than not implemented."""
+        del explain
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            code, message = HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD only"
+        self._answer_json(code, {"error": message or HTTPStatus(code).phrase})
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as inherited
+        """Probes come every few seconds: not worth a line."""
+
+    def _tell(self, what: str, condition: Condition) -> None:
+        found = {what: condition.well, "reasons": condition.reasons, "waits_for": condition.waits_for}
+        self._answer_json(HTTPStatus.OK if condition.well else HTTPStatus.SERVICE_UNAVAILABLE, found)
+
+    def _answer_json(self, code: int, found: dict[str, object]) -> None:
+        self._answer(code, "application/json", json.dumps(found).encode() + b"\n")
+
+    def _answer(self, code: int, kind: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("cache-control", "no-store")
+        if code == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("allow", "GET, HEAD")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _parsed(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit():
+        raise SettingsError(
+            f"AUDITSTREAM_HEALTH_ADDRESS: was {address!r}; write host:port, or :port for {_LOOPBACK}; "
+            "port 0 takes a free one"
+        )
+    return host.strip("[]") or _LOOPBACK, int(port)
