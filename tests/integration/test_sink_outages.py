@@ -8,8 +8,10 @@ import pytest
 
 from auditstream_ops.local.endpoints import CLICKHOUSE, REGISTRY
 from auditstream_ops.local.stack import LocalStack
+from tests.support.door import Door
 from tests.support.events import make_event
-from tests.support.pipeline import assert_balanced, count, end, letters, put_events, run_sink, start_sink
+from tests.support.health import HealthPort
+from tests.support.pipeline import assert_balanced, books, count, end, letters, put_events, run_sink, start_sink
 from tests.support.stack import Tenant, prepared_tenant
 
 
@@ -33,7 +35,8 @@ def restart(stack: LocalStack, name: str) -> None:
 
 
 def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: LocalStack, victim: Tenant) -> None:
-    process = start_sink(victim, AUDITSTREAM_FLUSH_ROWS="500", AUDITSTREAM_CLICKHOUSE_TIMEOUT_SECONDS="5")
+    health = HealthPort()
+    process = start_sink(victim, AUDITSTREAM_FLUSH_ROWS="500", AUDITSTREAM_CLICKHOUSE_TIMEOUT_SECONDS="5", **health.env)
     put_events(victim, [make_event(number) for number in range(2_000)])
     _wait_for_rows(victim, 500)
     for turn, pause in enumerate((0.5, 0.05, 2.0), start=1):
@@ -41,10 +44,16 @@ def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: Loc
         time.sleep(pause)
         local_stack.server(CLICKHOUSE).kill()
         time.sleep(pause)
+        if turn == 3:
+            health.wait_until_it_waits_for("clickhouse")
         restart(local_stack, CLICKHOUSE)
     _wait_for_rows(victim, 8_000)
+    health.wait_until_ready()
+    _compare_with_the_books(health, victim)
     status, _, err = end(process)
     assert status == 0, err
+    assert "waiting for ClickHouse, nothing is lost" in err
+    assert "s for ClickHouse" in err.partition("going on: waited ")[2]
     run_sink(victim)
     assert_balanced(victim)
     assert count(victim) == 8_000
@@ -52,27 +61,38 @@ def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: Loc
 
 
 def test_a_broker_that_is_away_is_waited_for_and_named_once(victim: Tenant) -> None:
-    process = start_sink(victim, AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
-    time.sleep(6)
-    assert process.poll() is None
-    status, _, err = end(process)
+    health = HealthPort()
+    with Door(victim.endpoints.bootstrap_servers) as broker:
+        process = start_sink(victim, AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS=broker.address, **health.env)
+        health.wait_until_it_waits_for("broker")
+        time.sleep(5)
+        assert process.poll() is None
+        # No record will tell that it is there again.
+        broker.open()
+        health.wait_until_ready()
+        status, _, err = end(process)
     assert status == 0, err
-    assert err.count("waiting for the broker at 127.0.0.1:9, nothing is lost") == 1
+    assert err.count(f"waiting for the broker at {broker.address}, nothing is lost") == 1
+    assert err.count(f"s for the broker at {broker.address}") == 1
 
 
 def test_a_registry_that_is_away_makes_records_wait(local_stack: LocalStack, victim: Tenant) -> None:
     put_events(victim, [make_event(number) for number in range(100)])
     local_stack.server(REGISTRY).kill()
-    process = start_sink(victim)
-    time.sleep(5)
+    health = HealthPort()
+    process = start_sink(victim, **health.env)
+    health.wait_until_it_waits_for("registry")
+    time.sleep(3)
     assert process.poll() is None
     assert count(victim) == 0
     restart(local_stack, REGISTRY)
     _wait_for_rows(victim, 100)
+    health.wait_until_ready()
     status, _, err = end(process)
     assert status == 0, err
     # The first look-up tried for a while before the sink said so, once.
     assert err.count("waiting for the schema registry") == 1
+    assert err.count("s for the schema registry") == 1
     assert_balanced(victim)
     assert letters(victim) == []
 
@@ -93,6 +113,23 @@ def test_a_sink_told_to_stop_while_clickhouse_is_away_stops_and_loses_nothing(
     run_sink(victim)
     assert count(victim) == 300
     assert_balanced(victim)
+
+
+def _compare_with_the_books(health: HealthPort, tenant: Tenant) -> None:
+    """The figures of a sink that moved everything are the sums of the books, and nothing lags behind."""
+    deadline = time.monotonic() + 60
+    while set(health.figure("lag_records").values()) != {0.0} or set(health.figure("lag_seconds").values()) != {0.0}:
+        assert time.monotonic() < deadline, health.figure("lag_records")
+        time.sleep(0.2)
+    accounts = books(tenant)
+    outcomes = health.figure("records_total")
+    assert outcomes == {name: sum(getattr(account, name) for account in accounts) for name in outcomes}
+    assert outcomes["stored"] == 8_000
+    read = sum(account.read for account in accounts)
+    assert health.figure("batch_records_sum")[""] == read <= health.figure("consumed_records_total")[""]
+    assert health.figure("step_seconds_count")["insert"] > 0 < sum(health.figure("step_failures_total").values())
+    assert health.figure("partitions") == {"": len(accounts)}
+    assert sum(health.figure("dead_letters_total").values()) == 0
 
 
 def _wait_for_rows(tenant: Tenant, rows: int) -> None:
