@@ -5,6 +5,7 @@ filled, a row that this very offset stored is known by its coordinates, a dead l
 offset, and a ledger line written twice collapses.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,6 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 
 from auditstream_schemas.codec import decode, decode_record, split
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
+from auditstream_sink.background import GiveUp
 from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
@@ -23,15 +25,25 @@ from auditstream_sink.health import Health, part_at_fault
 from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.metrics import Metrics
 from auditstream_sink.statements import FAULTS
-from auditstream_sink.warehouse import DataRefusedError, Judgement, UnknownOutcomeError, Warehouse
-from auditstream_sink.worker import Worker
+from auditstream_sink.warehouse import Judgement, UnknownOutcomeError, Warehouse
 
 _DECODE_AT_MOST = 2048
 """A refused container is halved down to this many records; these are decoded here to find the broken ones."""
 
 _WAITER = "settlement"
 
+_logger = logging.getLogger("auditstream.sink")
+
 _T = TypeVar("_T")
+
+_Piece = tuple[list[Record], list[bytes]]
+"""Records, and their container blocks at the same indices."""
+
+_PARSERS = 2
+"""Containers that ClickHouse parses at once, one thread each: parsing is the longest step."""
+
+_SPLIT_FROM = 10_000
+"""Records above which a lot is parsed as two containers; below, a second request costs more than it saves."""
 
 
 class TakenOverError(AuditstreamError):
@@ -41,10 +53,12 @@ class TakenOverError(AuditstreamError):
 class Settlement:
     """Settles batches. Blocks until a batch is accounted for, however long ClickHouse is away.
 
+    Has a stage, connections and a producer of its own: one that was given up in the middle of a statement
+    shares none of these with the one that takes its place.
+
     Args:
         warehouse: ClickHouse.
         dead_letters: Where refused records go.
-        worker: The thread this runs in; tells when a batch is given up.
         topic_id: Asks the broker for the topic's id.
         clock: Gives the time that rows and lines carry.
         flood: Stops the sink when too much is refused.
@@ -52,6 +66,8 @@ class Settlement:
         health: Told when a batch waits.
 
     Attributes:
+        given_up: Tells that the batch in hand is not wanted any more. What it stored stays, and is known by its
+            coordinates to whoever reads these offsets next.
         tails: Where the books of each partition end. The loop enters a partition that it is given; from then
             on the lines that are written move it.
     """
@@ -60,7 +76,6 @@ class Settlement:
         self,
         warehouse: Warehouse,
         dead_letters: DeadLetters,
-        worker: Worker,
         topic_id: Callable[[], UUID],
         clock: Clock,
         *,
@@ -70,20 +85,27 @@ class Settlement:
     ) -> None:
         self._warehouse = warehouse
         self._dead_letters = dead_letters
-        self._worker = worker
         self._topic_id = topic_id
         self._clock = clock
         self._flood = flood
         self._metrics = metrics
         self._health = health
+        self.given_up = GiveUp()
         self.tails: dict[int, Tail] = {}
+
+    def close(self) -> None:
+        """Drop the stage. Blocks on ClickHouse; no batch may be in hand."""
+        try:
+            self._warehouse.close()
+        except UnknownOutcomeError as error:
+            _logger.warning("the stage was left behind, a later sink removes it: %s", error)
 
     def settle(self, batch: Batch, topic_id: UUID) -> list[LedgerLine]:
         """Bring a batch into the books and return its lines, one a partition.
 
         Raises:
             TakenOverError: Another sink accounted for these offsets meanwhile; drop the batch.
-            AbandonedError: The worker was told to give up; what was stored is known by its coordinates.
+            AbandonedError: It was given up.
             SinkError: Too many records are refused, or the books are not as they were left.
         """
         judgement = self._persistently(lambda: self._store(batch, topic_id))
@@ -102,7 +124,7 @@ class Settlement:
         tries = Retrying(
             retry=retry_if_exception_type((UnknownOutcomeError, DeadLettersUndeliveredError)),
             wait=wait_exponential_jitter(multiplier=0.2, max=30),
-            sleep=self._worker.pause,
+            sleep=self.given_up.pause,
             before_sleep=self._wait,
             reraise=True,
         )
@@ -153,19 +175,18 @@ class Settlement:
     def _stage_lot(self, batch: Batch, lot: Lot) -> None:
         """Stage a lot; broken records leave it for the refused ones of the batch."""
         sound = Lot(lot.schema)
-        pieces = [(lot.records, lot.blocks)]
+        pieces = _halves(lot.records, lot.blocks) if len(lot.records) > _SPLIT_FROM else [(lot.records, lot.blocks)]
         refused: list[Refused] = []
         while pieces:
-            records, blocks = pieces.pop()
-            if not records:
-                continue
-            try:
-                self._warehouse.stage(container(lot.schema.head, blocks))
-            except DataRefusedError as error:
-                pieces += _without_broken(lot, records, blocks, str(error), refused)
-            else:
-                sound.records += records
-                sound.blocks += blocks
+            self.given_up.check()
+            taken, pieces = pieces[-_PARSERS:], pieces[:-_PARSERS]
+            outcomes = self._warehouse.stage([container(lot.schema.head, blocks) for _, blocks in taken])
+            for (records, blocks), error in zip(taken, outcomes, strict=True):
+                if error is None:
+                    sound.records += records
+                    sound.blocks += blocks
+                else:
+                    pieces += _without_broken(lot, records, blocks, str(error), refused)
         lot.records, lot.blocks = sound.records, sound.blocks
         batch.refused += refused
 
@@ -174,7 +195,7 @@ class Settlement:
             self._dead_letters.send(letters, topic_id=topic_id)
 
     def _account(self, lines: list[LedgerLine], topic_id: UUID) -> None:
-        self._worker.check()
+        self.given_up.check()
         with self._metrics.step("account"):
             if self._topic_id() != topic_id:
                 raise TakenOverError("the topic was deleted and created anew")
@@ -208,7 +229,7 @@ class Settlement:
 
 def _without_broken(
     lot: Lot, records: list[Record], blocks: list[bytes], why: str, refused: list[Refused]
-) -> list[tuple[list[Record], list[bytes]]]:
+) -> list[_Piece]:
     """Split what ClickHouse refused into pieces to try again; note broken records in ``refused``."""
     if len(records) <= _DECODE_AT_MOST:
         errors = [_decode_error(record, lot.schema.text) for record in records]
@@ -219,10 +240,14 @@ def _without_broken(
                 if error
             ]
             kept = [index for index, error in enumerate(errors) if not error]
-            return [([records[index] for index in kept], [blocks[index] for index in kept])]
+            return [([records[index] for index in kept], [blocks[index] for index in kept])] if kept else []
     if len(records) == 1:
         refused.append(Refused(record=records[0], verdict="invalid", reason="refused", error=why))
         return []
+    return _halves(records, blocks)
+
+
+def _halves(records: list[Record], blocks: list[bytes]) -> list[_Piece]:
     middle = len(records) // 2
     return [(records[middle:], blocks[middle:]), (records[:middle], blocks[:middle])]
 

@@ -77,29 +77,19 @@ class Sink:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._on_lines = on_lines
-        instance = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
-        self._warehouse = Warehouse(settings, instance=instance)
+        self._instance = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._metrics = Metrics(self._clock)
         self._health = Health(settings, self._metrics, self._clock)
         self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url, retries=0), self._metrics)
-        self._worker = Worker()
         self._consumer = Consumer(
             {**_consumer_settings(settings), "error_cb": self._on_error, "stats_cb": self._on_statistics}
         )
         self._lag = Lag(settings.topic, self._consumer, self._metrics, self._clock)
-        # A connection of the loop's own: the worker's may be in the middle of a statement.
-        self._books = Warehouse(settings, instance=instance)
+        # A connection of the loop's own: the settlement's may be in the middle of a statement.
+        self._books = Warehouse(settings, instance=self._instance)
         self._positions = Positions(settings, self._consumer, self._books)
-        self._settlement = Settlement(
-            self._warehouse,
-            DeadLetters(settings),
-            self._worker,
-            self._positions.topic_id,
-            self._clock,
-            flood=FloodLimit(settings, self._metrics),
-            metrics=self._metrics,
-            health=self._health,
-        )
+        self._flood = FloodLimit(settings, self._metrics)
+        self._worker = Worker(self._new_settlement)
         self._topic_id = UUID(int=0)
         self._epoch = 0
         self._next: dict[int, int] = {}
@@ -195,7 +185,7 @@ class Sink:
         if records:
             self._health.go_on("client")
         self._health.polled(partitions=len(self._next) + len(self._unplaced), unplaced=len(self._unplaced))
-        self._lag.show(self._next, self._settlement.tails, (self._settling, self._batch.spans))
+        self._lag.show(self._next, self._worker.tails, (self._settling, self._batch.spans))
         return records
 
     def _room(self) -> int:
@@ -270,7 +260,7 @@ class Sink:
 
     def _begin(self) -> None:
         """The worker is free: let it settle the batch."""
-        self._worker.begin(self._settlement.settle, self._batch, self._topic_id)
+        self._worker.begin(self._batch, self._topic_id)
         self._settling = self._batch.spans
         self._batch = self._empty_batch()
 
@@ -301,6 +291,17 @@ class Sink:
             _logger.warning("offsets not committed: %s", error.args[0].str())
         if self._on_lines is not None:
             self._on_lines(lines)
+
+    def _new_settlement(self) -> Settlement:
+        return Settlement(
+            Warehouse(self._settings, instance=self._instance),
+            DeadLetters(self._settings),
+            self._positions.topic_id,
+            self._clock,
+            flood=self._flood,
+            metrics=self._metrics,
+            health=self._health,
+        )
 
     def _drain(self, deadline: float | None) -> bool:
         """Settle and commit everything in hand; False if the deadline passed, and then all of it is given up."""
@@ -347,7 +348,7 @@ class Sink:
                 continue
             self._topic_id, self._epoch = topic_id, epoch
             self._unplaced -= set(wanted)
-            self._settlement.tails |= tails
+            self._worker.tails.update(tails)
             self._next |= {partition: tail.end + 1 for partition, tail in tails.items()}
             self._placements += 1
             _logger.info("reading on from %s", {partition: self._next[partition] for partition in wanted})
@@ -450,11 +451,7 @@ class Sink:
             self._worker.close()
             if self._server is not None:
                 self._server.close()
-            try:
-                self._warehouse.close()
-                self._books.close()
-            except UnknownOutcomeError as error:
-                _logger.warning("the stage was left behind: %s", error)
+            self._books.close()
 
 
 def _consumer_settings(settings: SinkSettings) -> dict[str, object]:

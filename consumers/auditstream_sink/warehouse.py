@@ -7,6 +7,7 @@ is unknown. Whatever is not surely the first is the second, and leads back to ju
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +17,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from auditstream_schemas.errors import AuditstreamError
+from auditstream_sink.background import in_background
 from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.statements import STAGE_SETTINGS, Statements
@@ -133,12 +135,16 @@ class Warehouse:
         self._run(self._sql.create())
         self._run(self._sql.empty())
 
-    def stage(self, container: bytes) -> None:
-        """Parse a container into the stage; all its records or none.
+    def stage(self, containers: Sequence[bytes]) -> list[DataRefusedError | None]:
+        """Parse containers into the stage, all at once; of each all records or none.
 
-        Raises:
-            DataRefusedError: A record in it is broken.
+        Returns:
+            For each container None, or why ClickHouse cannot read a record in it.
         """
+        others = [in_background(partial(self._stage_one, container)) for container in containers[1:]]
+        return [self._stage_one(container) for container in containers[:1]] + [other.result() for other in others]
+
+    def _stage_one(self, container: bytes) -> DataRefusedError | None:
         try:
             self._connected().raw_insert(
                 self._sql.stage_table, insert_block=container, fmt="Avro", settings=STAGE_SETTINGS
@@ -146,8 +152,9 @@ class Warehouse:
         except (ClickHouseError, HTTPError, OSError) as error:
             code = getattr(error, "code", None)
             if code in _DATA_ERRORS or (code == _AVRO_CODE and "avro::Exception" in str(error)):
-                raise DataRefusedError(_first_line(error)) from error
+                return DataRefusedError(_first_line(error))
             raise _unknown(error) from error
+        return None
 
     def staged(self) -> int:
         """Records on the stage."""
