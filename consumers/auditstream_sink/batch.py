@@ -1,20 +1,57 @@
 """The records in hand between two commits, and what became of them."""
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import methodcaller
+from typing import Any, Protocol
 
-from auditstream_sink.framing import block
+from auditstream_schemas.codec import join
+from auditstream_sink.framing import block, body_of
 from auditstream_sink.writers import WriterSchema
 
+_ID = slice(1, 37)
+"""Where a body holds the event's id, behind the text's length."""
 
-class Record(Protocol):
-    """The part of confluent_kafka.Message that the sink uses."""
 
-    def partition(self) -> int | None: ...  # noqa: D102
-    def offset(self) -> int | None: ...  # noqa: D102
+class Message(Protocol):
+    """The part of confluent_kafka.Message that a batch uses."""
+
     def key(self) -> bytes | str | None: ...  # noqa: D102
     def value(self) -> bytes | str | None: ...  # noqa: D102
+    def headers(self) -> Any: ...  # noqa: D102
     def timestamp(self) -> tuple[int, int]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A record as it came from the topic.
+
+    Attributes:
+        partition: Kafka partition.
+        offset: Kafka offset.
+        key: Message key.
+        value: All its bytes; None for a tombstone.
+        headers: Its own headers; None where the client cannot read them, since a name is not UTF-8.
+    """
+
+    partition: int
+    offset: int
+    key: bytes | str | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] | None
+
+    @staticmethod
+    def of(message: Message, partition: int, offset: int) -> "Record":
+        """Take all of a message that the sink needs."""
+        value = message.value()
+        return Record(
+            partition=partition,
+            offset=offset,
+            key=message.key(),
+            value=value if isinstance(value, bytes) else None,
+            headers=_headers_of(message),
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,13 +90,49 @@ class Refused:
     error: str
 
 
-@dataclass(slots=True)
 class Lot:
-    """Records of one writer schema, each with its container block at the same index."""
+    """Records of one writer schema.
 
-    schema: WriterSchema
-    records: list[Record] = field(default_factory=list)
-    blocks: list[bytes] = field(default_factory=list)
+    Of a record its container block is kept, which holds its body, and its coordinates: the client's message takes
+    twice as much. A record that is more than its block, with headers or a key that is not its id, is kept beside it.
+
+    Attributes:
+        schema: The writer schema.
+        blocks: Container blocks.
+        partitions: Kafka partitions at the same indices.
+        offsets: Kafka offsets at the same indices.
+    """
+
+    def __init__(self, schema: WriterSchema) -> None:
+        self.schema = schema
+        self.blocks: list[bytes] = []
+        self.partitions = array("i")
+        self.offsets = array("q")
+        self._beside: dict[tuple[int, int], Record] = {}
+
+    def add(self, message: Message, partition: int, offset: int, body: bytes) -> None:
+        """Take a record."""
+        self.blocks.append(block(partition, offset, body))
+        self.partitions.append(partition)
+        self.offsets.append(offset)
+        if message.key() != body[_ID] or _headers_of(message) != ():
+            self._beside[partition, offset] = Record.of(message, partition, offset)
+
+    def record(self, index: int) -> Record:
+        """The record at an index, whole."""
+        partition, offset = self.partitions[index], self.offsets[index]
+        beside = self._beside.get((partition, offset))
+        if beside is not None:
+            return beside
+        body = body_of(self.blocks[index])
+        value = join(self.schema.schema_id, body)
+        return Record(partition=partition, offset=offset, key=body[_ID], value=value, headers=())
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Drop all others."""
+        self.blocks = [self.blocks[index] for index in indices]
+        self.partitions = array("i", [self.partitions[index] for index in indices])
+        self.offsets = array("q", [self.offsets[index] for index in indices])
 
 
 class Batch:
@@ -73,26 +146,38 @@ class Batch:
         self.lots: dict[int, Lot] = {}
         self.refused: list[Refused] = []
 
-    def add(self, record: Record, schema: WriterSchema, partition: int, offset: int, body: bytes) -> None:
+    def add(self, message: Message, schema: WriterSchema, partition: int, offset: int, body: bytes) -> None:
         """Take a record whose writer schema is known."""
         lot = self.lots.get(schema.schema_id)
         if lot is None:
             lot = self.lots[schema.schema_id] = Lot(schema)
-        lot.records.append(record)
-        lot.blocks.append(block(partition, offset, body))
+        lot.add(message, partition, offset, body)
 
-    def refuse(self, record: Record, reason: str, error: str) -> None:
+    def refuse(self, message: Message, partition: int, offset: int, *, reason: str, error: str) -> None:
         """Take a record that is not even framed right."""
+        record = Record.of(message, partition, offset)
         self.refused.append(Refused(record=record, verdict="invalid", reason=reason, error=error))
 
-    def count(self, record: Record, partition: int, offset: int, size: int, *, expected: int, epoch: int) -> None:
+    def count(self, message: Message, partition: int, offset: int, size: int, *, expected: int, epoch: int) -> None:
         """Enter a record into its partition's span; ``expected`` is where the books of the partition go on."""
         span = self.spans.get(partition)
         if span is None:
-            _kind, milliseconds = record.timestamp()
+            _kind, milliseconds = message.timestamp()
             first_time = milliseconds / 1000 if milliseconds >= 0 else None
             span = self.spans[partition] = Span(first=expected, last=offset, epoch=epoch, first_time=first_time)
         span.last = offset
         span.read += 1
         self.rows += 1
         self.bytes += size
+
+
+# confluent_kafka returns a list with holes and an exception at once where a header's name is not UTF-8. Where
+# Python calls it directly it may not notice, and run into the holes; from here it does, and raises SystemError.
+_headers = methodcaller("headers")
+
+
+def _headers_of(message: Message) -> Sequence[tuple[str, bytes | None]] | None:
+    try:
+        return _headers(message) or ()
+    except (SystemError, UnicodeDecodeError):
+        return None

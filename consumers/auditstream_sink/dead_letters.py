@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -78,19 +77,19 @@ class DeadLetters:
         *,
         without_value: bool = False,
     ) -> None:
-        record: Any = letter.record
-        value = record.value()
-        headers = [
-            *(record.headers() or ()),
+        record = letter.record
+        headers: list[tuple[str, str | bytes | None]] = [
+            *(record.headers or ()),
             (REASON, letter.reason.encode()),
             (ERROR, letter.error[:_ERROR_LIMIT].encode("utf-8", "replace")),
             (SOURCE_TOPIC, self._source.encode()),
             (SOURCE_TOPIC_ID, str(topic_id).encode()),
-            (SOURCE_PARTITION, str(record.partition()).encode()),
-            (SOURCE_OFFSET, str(record.offset()).encode()),
+            (SOURCE_PARTITION, str(record.partition).encode()),
+            (SOURCE_OFFSET, str(record.offset).encode()),
         ]
-        if without_value:
-            headers.append((OMITTED, f"{len(value)} bytes, SHA-256 {hashlib.sha256(value).hexdigest()}".encode()))
+        if without_value and record.value is not None:
+            digest = hashlib.sha256(record.value).hexdigest()
+            headers.append((OMITTED, f"{len(record.value)} bytes, SHA-256 {digest}".encode()))
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
@@ -100,8 +99,8 @@ class DeadLetters:
             try:
                 self._producer.produce(
                     self._topic,
-                    key=record.key(),
-                    value=None if without_value else value,
+                    key=record.key,
+                    value=None if without_value else record.value,
                     headers=headers,
                     on_delivery=delivered,
                 )

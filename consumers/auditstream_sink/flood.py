@@ -75,12 +75,12 @@ class FloodLimit:
     def _sentence(self, last: int, refused: Counter[str], letters: Sequence[Refused]) -> str:
         [(reason, number)] = refused.most_common(1)
         of_reason = [letter for letter in letters if letter.reason == reason] or letters
-        first = min(of_reason, key=lambda letter: (letter.record.partition() or 0, letter.record.offset() or 0))
+        first = min(of_reason, key=lambda letter: (letter.record.partition, letter.record.offset))
         said = f" ({first.error})" if first.reason in _TOLD else ""
         return (
             f"stopped by the flood limit: {refused.total():,} of the last {last:,} records were refused, more than "
             f"{self._share:.0%} of {max(last, self._window):,}; most often for {reason}, {number:,} times, in this "
-            f"batch first at partition {first.record.partition()} offset {first.record.offset()}{said}. This batch "
+            f"batch first at partition {first.record.partition} offset {first.record.offset}{said}. This batch "
             "was neither dead-lettered nor accounted for: the next start reads it again. Repair the cause (registry, "
             "producer, clock) and start again; or, if these records are to be dead letters, raise "
             "AUDITSTREAM_FLOOD_SHARE (1 sets no limit)"

@@ -10,7 +10,7 @@ bytes more than one large block, but keeps a broken record from shifting into it
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from auditstream_schemas.avro_body import varint
@@ -26,6 +26,8 @@ END = os.urandom(8)
 """What stands behind each body; of this process alone, so that no record can end in it on purpose."""
 
 
+_BLOCKS_A_PIECE = 2000
+
 _SMALL = tuple(varint(number) for number in range(4096))
 
 
@@ -34,6 +36,16 @@ def block(partition: int, offset: int, body: bytes) -> bytes:
     front = varint(partition) + varint(offset)
     size = len(front) + len(body) + len(END)
     return b"".join((b"\x02", _SMALL[size] if size < 4096 else varint(size), front, body, END, SYNC))
+
+
+def body_of(framed: bytes) -> bytes:
+    """The body that a block was made from."""
+    at = 1
+    for _varint in ("size", PARTITION_FIELD, OFFSET_FIELD):
+        while framed[at] & 0x80:
+            at += 1
+        at += 1
+    return framed[at : -len(END) - len(SYNC)]
 
 
 def header(writer_schema: dict[str, Any]) -> bytes:
@@ -60,9 +72,11 @@ def header(writer_schema: dict[str, Any]) -> bytes:
     )
 
 
-def container(head: bytes, blocks: Iterable[bytes]) -> bytes:
-    """A whole container file."""
-    return head + b"".join(blocks)
+def container(head: bytes, blocks: Sequence[bytes]) -> Generator[bytes, None, None]:
+    """A container file in pieces, so that it need not lie in memory a second time."""
+    yield head
+    for first in range(0, len(blocks), _BLOCKS_A_PIECE):
+        yield b"".join(blocks[first : first + _BLOCKS_A_PIECE])
 
 
 def _text(text: bytes) -> bytes:

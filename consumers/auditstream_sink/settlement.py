@@ -7,20 +7,20 @@ offset, and a ledger line written twice collapses.
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
 
-from auditstream_schemas.codec import decode, decode_record, split
+from auditstream_schemas.codec import decode, decode_record
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
 from auditstream_sink.background import GiveUp
 from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
 from auditstream_sink.flood import FloodLimit
-from auditstream_sink.framing import container
+from auditstream_sink.framing import body_of
 from auditstream_sink.health import Health, part_at_fault
 from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.metrics import Metrics
@@ -35,9 +35,6 @@ _WAITER = "settlement"
 _logger = logging.getLogger("auditstream.sink")
 
 _T = TypeVar("_T")
-
-_Piece = tuple[list[Record], list[bytes]]
-"""Records, and their container blocks at the same indices."""
 
 _PARSERS = 2
 """Containers that ClickHouse parses at once, one thread each: parsing is the longest step."""
@@ -154,10 +151,10 @@ class Settlement:
         with self._metrics.step("insert"):
             self._warehouse.insert(now=now, topic_id=topic_id)
         with self._metrics.step("read_back"):
-            missing = self._warehouse.missing(topic_id=topic_id)
+            missing, still_staged = self._warehouse.read_back(topic_id=topic_id)
             if missing:
                 raise UnknownOutcomeError(f"read back: {missing} inserted records are not there")
-            if self._warehouse.staged() != staged:
+            if still_staged != staged:
                 # An empty stage gives no verdicts, misses nothing, and proves nothing.
                 raise UnknownOutcomeError("ClickHouse lost the stage")
         return judgement
@@ -174,20 +171,21 @@ class Settlement:
 
     def _stage_lot(self, batch: Batch, lot: Lot) -> None:
         """Stage a lot; broken records leave it for the refused ones of the batch."""
-        sound = Lot(lot.schema)
-        pieces = _halves(lot.records, lot.blocks) if len(lot.records) > _SPLIT_FROM else [(lot.records, lot.blocks)]
+        everything = range(len(lot.blocks))
+        pieces = _halves(everything) if len(everything) > _SPLIT_FROM else [everything]
+        sound: list[int] = []
         refused: list[Refused] = []
         while pieces:
             self.given_up.check()
             taken, pieces = pieces[-_PARSERS:], pieces[:-_PARSERS]
-            outcomes = self._warehouse.stage([container(lot.schema.head, blocks) for _, blocks in taken])
-            for (records, blocks), error in zip(taken, outcomes, strict=True):
+            errors = self._warehouse.stage(lot.schema.head, [[lot.blocks[index] for index in piece] for piece in taken])
+            for piece, error in zip(taken, errors, strict=True):
                 if error is None:
-                    sound.records += records
-                    sound.blocks += blocks
+                    sound += piece
                 else:
-                    pieces += _without_broken(lot, records, blocks, str(error), refused)
-        lot.records, lot.blocks = sound.records, sound.blocks
+                    pieces += _without_broken(lot, piece, str(error), refused)
+        if refused:
+            lot.keep(sorted(sound))
         batch.refused += refused
 
     def _send(self, letters: list[Refused], topic_id: UUID) -> None:
@@ -199,20 +197,31 @@ class Settlement:
         with self._metrics.step("account"):
             if self._topic_id() != topic_id:
                 raise TakenOverError("the topic was deleted and created anew")
-            for line in lines:
-                self._write(line, topic_id)
+            new = [line for line in lines if self._goes_on(line)]
+            if new:
+                self._write(new, topic_id)
 
-    def _write(self, line: LedgerLine, topic_id: UUID) -> None:
-        tail = self.tails[line.partition]
-        if tail.end == line.last_offset:
-            return
-        if tail.end != line.first_offset - 1:
+    def _goes_on(self, line: LedgerLine) -> bool:
+        """Whether the line is still to be written, as far as we know; if so, it must follow the one before."""
+        end = self.tails[line.partition].end
+        if end not in {line.last_offset, line.first_offset - 1}:
             raise SinkError(
-                f"partition {line.partition}: the books end at offset {tail.end}, but this batch begins at "
+                f"partition {line.partition}: the books end at offset {end}, but this batch begins at "
                 f"{line.first_offset}: the batch between was not settled"
             )
-        since = 0 if tail.line_first is None else tail.line_first
-        found = self._warehouse.end_of_books(line.partition, since=since, topic_id=topic_id)
+        return end != line.last_offset
+
+    def _write(self, lines: Sequence[LedgerLine], topic_id: UUID) -> None:
+        known = {line.partition: self.tails[line.partition] for line in lines}
+        found = self._warehouse.ends_of_books(known, topic_id=topic_id)
+        new = [line for line in lines if self._is_new(line, known[line.partition], found.get(line.partition))]
+        if new:
+            self._warehouse.write_lines(new, now=self._clock.now(), topic_id=topic_id)
+        self.tails.update({line.partition: Tail(end=line.last_offset, line_first=line.first_offset) for line in lines})
+
+    @staticmethod
+    def _is_new(line: LedgerLine, tail: Tail, found: tuple[int, bool] | None) -> bool:
+        """Whether the books end where we left them; if not, our own line is there, its acknowledgement was lost."""
         if found is None and tail.line_first is not None:
             raise SinkError(
                 f"partition {line.partition}: the books ended at offset {tail.end}, and now they are gone: was "
@@ -220,61 +229,54 @@ class Settlement:
             )
         end, is_ours = found or (tail.end, False)
         if end != tail.end and not (is_ours and end == line.last_offset):
-            # An end at our own last offset is our own line, whose acknowledgement was lost.
             raise TakenOverError(f"partition {line.partition}: the books go to offset {end} already")
-        if end == tail.end:
-            self._warehouse.write_line(line, now=self._clock.now(), topic_id=topic_id)
-        self.tails[line.partition] = Tail(end=line.last_offset, line_first=line.first_offset)
+        return end == tail.end
 
 
-def _without_broken(
-    lot: Lot, records: list[Record], blocks: list[bytes], why: str, refused: list[Refused]
-) -> list[_Piece]:
+def _without_broken(lot: Lot, piece: Sequence[int], why: str, refused: list[Refused]) -> list[Sequence[int]]:
     """Split what ClickHouse refused into pieces to try again; note broken records in ``refused``."""
-    if len(records) <= _DECODE_AT_MOST:
-        errors = [_decode_error(record, lot.schema.text) for record in records]
-        if any(errors):
+    if len(piece) <= _DECODE_AT_MOST:
+        errors = {index: _decode_error(body_of(lot.blocks[index]), lot.schema.text) for index in piece}
+        if any(errors.values()):
             refused += [
-                Refused(record=record, verdict="invalid", reason="undecodable", error=error)
-                for record, error in zip(records, errors, strict=True)
+                Refused(record=lot.record(index), verdict="invalid", reason="undecodable", error=error)
+                for index, error in errors.items()
                 if error
             ]
-            kept = [index for index, error in enumerate(errors) if not error]
-            return [([records[index] for index in kept], [blocks[index] for index in kept])] if kept else []
-    if len(records) == 1:
-        refused.append(Refused(record=records[0], verdict="invalid", reason="refused", error=why))
+            kept = [index for index, error in errors.items() if not error]
+            return [kept] if kept else []
+    if len(piece) == 1:
+        refused.append(Refused(record=lot.record(piece[0]), verdict="invalid", reason="refused", error=why))
         return []
-    return _halves(records, blocks)
+    return _halves(piece)
 
 
-def _halves(records: list[Record], blocks: list[bytes]) -> list[_Piece]:
-    middle = len(records) // 2
-    return [(records[middle:], blocks[middle:]), (records[:middle], blocks[:middle])]
+def _halves(piece: Sequence[int]) -> list[Sequence[int]]:
+    middle = len(piece) // 2
+    return [piece[middle:], piece[:middle]]
 
 
-def _decode_error(record: Record, schema: str) -> str:
+def _decode_error(body: bytes, schema: str) -> str:
     """Why a record cannot be decoded; empty if it can, be its event sound or not."""
     try:
-        decode_record(split(_bytes(record))[1], schema)
+        decode_record(body, schema)
     except WireFormatError as error:
         return str(error)
     return ""
-
-
-def _bytes(record: Record) -> bytes:
-    value = record.value()
-    return value if isinstance(value, bytes) else b""
 
 
 def _letters(batch: Batch, judgement: Judgement) -> list[Refused]:
     if not judgement.refused:
         return []
     places = {
-        (record.partition(), record.offset()): (record, lot) for lot in batch.lots.values() for record in lot.records
+        place: (lot, index)
+        for lot in batch.lots.values()
+        for index, place in enumerate(zip(lot.partitions, lot.offsets, strict=True))
     }
     letters = []
     for verdict in judgement.refused:
-        record, lot = places[verdict.partition, verdict.offset]
+        lot, index = places[verdict.partition, verdict.offset]
+        record = lot.record(index)
         if verdict.verdict == "conflict":
             reason = "conflict"
             error = f"the id is taken by an event of other content, from {verdict.other}"
@@ -288,14 +290,14 @@ def _letters(batch: Batch, judgement: Judgement) -> list[Refused]:
 def _fault_text(record: Record, schema: str, reason: str) -> str:
     """All that is wrong with an event where the contract's own validation finds it, else the SQL's finding."""
     try:
-        decode(_bytes(record), schema)
+        decode(record.value or b"", schema)
     except (InvalidEventError, WireFormatError) as error:
         return str(error)
     return FAULTS[reason]
 
 
 def _line(partition: int, span: Span, batch: Batch, judgement: Judgement) -> LedgerLine:
-    broken = Counter(refused.verdict for refused in batch.refused if refused.record.partition() == partition)
+    broken = Counter(refused.verdict for refused in batch.refused if refused.record.partition == partition)
     counts = {
         verdict: judgement.counts.get((partition, verdict), 0)
         for verdict in ("duplicate", "conflict", "invalid", "expired")

@@ -218,14 +218,14 @@ class Sink:
         try:
             schema_id, body = split(data)
         except WireFormatError as wrong:
-            self._batch.refuse(record, "wire_format", str(wrong))
+            self._batch.refuse(record, partition, offset, reason="wire_format", error=str(wrong))
         else:
             placements = self._placements
             schema = self._writers.get_known(schema_id) or self._schema(schema_id)
             if schema is None or self._placements != placements:
                 return False
             if isinstance(schema, UnusableSchema):
-                self._batch.refuse(record, schema.reason, schema.error)
+                self._batch.refuse(record, partition, offset, reason=schema.reason, error=schema.error)
             else:
                 self._batch.add(record, schema, partition, offset, body)
         self._batch.count(record, partition, offset, len(data), expected=expected, epoch=self._epoch)

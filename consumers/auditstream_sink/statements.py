@@ -5,10 +5,12 @@ The stage holds a batch as it was parsed. Its materialized columns are computed 
 ``fault`` (the first thing that is wrong with the event, or nothing).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 from auditstream_schemas.validation import ACTION_PATTERN
 from auditstream_sink.framing import END
+from auditstream_sink.ledger import LedgerLine
 
 RETENTION_MONTHS = 12
 """As in the table's TTL."""
@@ -31,6 +33,9 @@ FAULTS = {
     "expired": f"occurred_at is more than {RETENTION_MONTHS} months ago",
 }
 """What each fault means, for the dead letter."""
+
+REFUSED = ("invalid", "conflict", "expired")
+"""Verdicts of records that go to the dead letters."""
 
 STAGE_SETTINGS = {
     # An older writer schema may lack a field; its default is the column's.
@@ -140,9 +145,9 @@ class Statements:
             ) ENGINE = Memory""",
         )
 
-    def empty(self) -> tuple[str, ...]:
+    def empty(self) -> str:
         """Make room for the next batch."""
-        return (f"TRUNCATE TABLE {self.stage_table}", f"TRUNCATE TABLE {self.verdict_table}")
+        return f"TRUNCATE TABLE {self.stage_table}"
 
     def drop(self) -> tuple[str, ...]:
         """Leave nothing behind."""
@@ -204,7 +209,7 @@ class Statements:
         """Each staged record that goes to the dead letters: partition, offset, verdict, reason, other."""
         return (
             f"SELECT partition, offset, verdict, reason, other FROM {self.verdict_table} "
-            "WHERE verdict IN ('invalid', 'conflict', 'expired') ORDER BY partition, offset"
+            f"WHERE verdict IN {REFUSED} ORDER BY partition, offset"
         )
 
     def insert(self) -> str:
@@ -216,8 +221,11 @@ class Statements:
             FROM {self.stage_table} WHERE {self._is_new}"""
 
     def missing(self) -> str:
-        """How many staged records were judged new or kept and are not stored. Parameter: topic_id."""
-        return f"""SELECT count() FROM {self.stage_table}
+        """How many staged records were judged new or kept and are not stored; how many are staged at all.
+
+        Parameter: topic_id.
+        """
+        return f"""SELECT count(), (SELECT count() FROM {self.stage_table}) FROM {self.stage_table}
             WHERE (_partition, _offset) NOT IN
                 (SELECT partition, offset FROM {self.verdict_table} WHERE verdict != 'kept')
             AND (uid, _partition, _offset) NOT IN (
@@ -237,29 +245,35 @@ class Statements:
             "WHERE topic = {topic:String} AND topic_id = {topic_id:UUID} GROUP BY partition"
         )
 
-    def lines_since(self) -> str:
-        """Where the books of a partition end: last offset, and who wrote it; no row if they were emptied.
+    def lines_since(self, since: Mapping[int, int]) -> str:
+        """Where the books of partitions end: partition, last offset, who wrote it; no row where there are no lines.
 
-        Reads only the newest end of the key. Parameters: topic, topic_id, partition, since.
+        Reads only the newest end of each key. Parameters: topic, topic_id.
+
+        Args:
+            since: By partition, first offset of the oldest line to look at.
         """
+        lines = " OR ".join(
+            f"(partition = {partition} AND first_offset >= {first})" for partition, first in since.items()
+        )
         return (
-            f"SELECT max(last_offset), argMax(instance, last_offset) FROM {self.database}.ledger FINAL "
-            "WHERE topic = {topic:String} AND topic_id = {topic_id:UUID} AND partition = {partition:Int32} "
-            "AND first_offset >= {since:Int64} HAVING count() > 0"
+            f"SELECT partition, max(last_offset), argMax(instance, last_offset) FROM {self.database}.ledger FINAL "
+            f"WHERE topic = {{topic:String}} AND topic_id = {{topic_id:UUID}} AND ({lines}) GROUP BY partition"
         )
 
     def epoch(self) -> str:
         """ClickHouse's clock: the sinks' own may differ."""
         return "SELECT toUnixTimestamp64Nano(now64(9))"
 
-    def ledger_line(self) -> str:
-        """Write one line of the books, all its columns as parameters."""
+    def ledger_lines(self, lines: Sequence[LedgerLine]) -> str:
+        """Write lines of the books. Parameters: topic, topic_id, instance, now."""
+        names = [field.name for field in fields(LedgerLine)]
+        rows = ", ".join(str(tuple(int(getattr(line, name)) for name in names)) for line in lines)
+        numbers = ", ".join(f"line.{place}" for place in range(1, len(names) + 1))
         return (
-            f"INSERT INTO {self.database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, "
-            "stored, duplicates, conflicts, invalid, expired, instance, epoch, at) SELECT {topic:String}, "
-            "{topic_id:UUID}, {partition:Int32}, {first_offset:Int64}, {last_offset:Int64}, {read:UInt64}, "
-            "{stored:UInt64}, {duplicates:UInt64}, {conflicts:UInt64}, {invalid:UInt64}, {expired:UInt64}, "
-            "{instance:String}, {epoch:UInt64}, {now:DateTime64(3, 'UTC')}"
+            f"INSERT INTO {self.database}.ledger (topic, topic_id, instance, at, {', '.join(names)}) "
+            "SELECT {topic:String}, {topic_id:UUID}, {instance:String}, {now:DateTime64(3, 'UTC')}, "
+            f"{numbers} FROM (SELECT arrayJoin([{rows}]) AS line)"
         )
 
     def stale_stages(self) -> str:

@@ -5,7 +5,7 @@ is unknown. Whatever is not surely the first is the second, and leads back to ju
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,9 +18,10 @@ from urllib3.exceptions import HTTPError
 
 from auditstream_schemas.errors import AuditstreamError
 from auditstream_sink.background import in_background
+from auditstream_sink.framing import container
 from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.settings import SinkSettings
-from auditstream_sink.statements import STAGE_SETTINGS, Statements
+from auditstream_sink.statements import REFUSED, STAGE_SETTINGS, Statements
 
 _DATA_ERRORS = frozenset(
     {
@@ -98,15 +99,14 @@ class Warehouse:
         self._sql = self._new_stage()
         self._left: list[Statements] = []
         self._client: Client | None = None
-        self._has_stage = False
+        self._has_stage = self._has_cleared = False
 
     def close(self) -> None:
         """Drop the stage, if there is one."""
         if self._client is None:
             return
-        if self._has_stage:
-            for sql in (*self._left, self._sql):
-                self._run(sql.drop())
+        for sql in (*self._left, self._sql) if self._has_stage else self._left:
+            self._run(sql.drop())
         self._client.close()
         self._client = None
 
@@ -116,38 +116,43 @@ class Warehouse:
         A statement whose outcome is unknown may still be on its way. It must find what it was sent for, or
         nothing at all: never a stage that was emptied and filled again under it.
         """
-        self._left.append(self._sql)
-        self._sql = self._new_stage()
+        if self._has_stage:
+            self._left.append(self._sql)
+            self._sql = self._new_stage()
+            self._has_stage = False
 
     def clear_stage(self) -> None:
-        """Empty the stage; make it if it is not there, or was lost.
+        """Make the stage, or empty it where it was made before.
 
         The first time, stages of sinks that were killed more than a day ago are cleared away, too.
         """
-        if not self._has_stage:
+        if not self._has_cleared:
             database = self._settings.clickhouse_database
             for (name,) in self._rows(self._sql.stale_stages(), database=database):
                 self._command(f"DROP TABLE IF EXISTS {database}.{name}")
-            self._has_stage = True
+            self._has_cleared = True
         while self._left:
             self._run(self._left[-1].drop())
             self._left.pop()
-        self._run(self._sql.create())
-        self._run(self._sql.empty())
+        if self._has_stage:
+            self._command(self._sql.empty())
+        else:
+            self._has_stage = True
+            self._run(self._sql.create())
 
-    def stage(self, containers: Sequence[bytes]) -> list[DataRefusedError | None]:
-        """Parse containers into the stage, all at once; of each all records or none.
+    def stage(self, head: bytes, pieces: Sequence[Sequence[bytes]]) -> list[DataRefusedError | None]:
+        """Parse blocks under a container's head into the stage, all pieces at once; of each all records or none.
 
         Returns:
-            For each container None, or why ClickHouse cannot read a record in it.
+            For each piece None, or why ClickHouse cannot read a record in it.
         """
-        others = [in_background(partial(self._stage_one, container)) for container in containers[1:]]
-        return [self._stage_one(container) for container in containers[:1]] + [other.result() for other in others]
+        others = [in_background(partial(self._stage_one, head, piece)) for piece in pieces[1:]]
+        return [self._stage_one(head, piece) for piece in pieces[:1]] + [other.result() for other in others]
 
-    def _stage_one(self, container: bytes) -> DataRefusedError | None:
+    def _stage_one(self, head: bytes, blocks: Sequence[bytes]) -> DataRefusedError | None:
         try:
             self._connected().raw_insert(
-                self._sql.stage_table, insert_block=container, fmt="Avro", settings=STAGE_SETTINGS
+                self._sql.stage_table, insert_block=container(head, blocks), fmt="Avro", settings=STAGE_SETTINGS
             )
         except (ClickHouseError, HTTPError, OSError) as error:
             code = getattr(error, "code", None)
@@ -165,6 +170,8 @@ class Warehouse:
         self._command(f"TRUNCATE TABLE {self._sql.verdict_table}")
         self._command(self._sql.judge(), now=_timestamp(now), topic_id=str(topic_id))
         counts = {(int(p), str(v)): int(n) for p, v, n in self._rows(self._sql.verdicts())}
+        if not any(verdict in REFUSED for _partition, verdict in counts):
+            return Judgement(counts=counts, refused=())
         refused = [
             Verdict(partition=int(p), offset=int(o), verdict=str(v), reason=str(r), other=str(x))
             for p, o, v, r, x in self._rows(self._sql.refused())
@@ -181,9 +188,10 @@ class Warehouse:
             topic_id=str(topic_id),
         )
 
-    def missing(self, *, topic_id: UUID) -> int:
-        """Read back: new records that are not stored."""
-        return int(self._rows(self._sql.missing(), topic_id=str(topic_id))[0][0])
+    def read_back(self, *, topic_id: UUID) -> tuple[int, int]:
+        """How many new records are not stored, and how many records the stage still holds."""
+        missing, staged = self._rows(self._sql.missing(), topic_id=str(topic_id))[0]
+        return int(missing), int(staged)
 
     def tails(self, *, topic_id: UUID) -> dict[int, Tail]:
         """Where the books end, for every partition that has any."""
@@ -194,29 +202,25 @@ class Warehouse:
         """ClickHouse's clock, nanoseconds since 1970."""
         return int(self._rows(self._sql.epoch())[0][0])
 
-    def end_of_books(self, partition: int, *, since: int, topic_id: UUID) -> tuple[int, bool] | None:
-        """The last accounted offset, and whether this sink accounted for it; None if there are no lines.
+    def ends_of_books(self, known: Mapping[int, Tail], *, topic_id: UUID) -> dict[int, tuple[int, bool]]:
+        """The last accounted offset of partitions, and whether this sink accounted for it.
 
         Args:
-            partition: Kafka partition.
-            since: First offset of a line that is known to be there; older lines are not looked at.
+            known: A line of each partition that is known to be there; older ones are not looked at.
             topic_id: Whose books.
-        """
-        rows = self._rows(
-            self._sql.lines_since(),
-            topic=self._settings.topic,
-            topic_id=str(topic_id),
-            partition=partition,
-            since=since,
-        )
-        return (int(rows[0][0]), rows[0][1] == self._instance) if rows else None
 
-    def write_line(self, line: LedgerLine, *, now: datetime, topic_id: UUID) -> None:
-        """Enter a line into the books. Entering it again changes nothing."""
+        Returns:
+            By partition; without those that have no line.
+        """
+        since = {partition: tail.line_first or 0 for partition, tail in known.items()}
+        rows = self._rows(self._sql.lines_since(since), topic=self._settings.topic, topic_id=str(topic_id))
+        return {int(partition): (int(end), instance == self._instance) for partition, end, instance in rows}
+
+    def write_lines(self, lines: Sequence[LedgerLine], *, now: datetime, topic_id: UUID) -> None:
+        """Enter lines into the books, all or none. Entering them again changes nothing."""
         self._command(
-            self._sql.ledger_line(),
+            self._sql.ledger_lines(lines),
             settings={"async_insert": 0},
-            **asdict(line),
             topic=self._settings.topic,
             topic_id=str(topic_id),
             instance=self._instance,

@@ -52,7 +52,7 @@ def encode(event: AuditEvent, schema_id: int) -> bytes:
         event: The event.
         schema_id: Id of `SCHEMA_JSON` in the schema registry.
     """
-    return _HEADER.pack(_MAGIC, schema_id) + avro_body.encode_body(event)
+    return join(schema_id, avro_body.encode_body(event))
 
 
 def split(message: bytes) -> tuple[int, bytes]:
@@ -72,6 +72,11 @@ def split(message: bytes) -> tuple[int, bytes]:
             "its producer does not use a schema registry"
         )
     return schema_id, message[_HEADER.size :]
+
+
+def join(schema_id: int, body: bytes) -> bytes:
+    """Put a message together again from what `split` gives."""
+    return _HEADER.pack(_MAGIC, schema_id) + body
 
 
 def decode(message: bytes, writer_schema: str | dict[str, Any] | None = None) -> AuditEvent:

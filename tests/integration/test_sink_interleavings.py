@@ -104,7 +104,7 @@ def _second_time(original: Any, disturbance: Callable[..., None]) -> Any:
     return disturbed
 
 
-@pytest.mark.parametrize("name", ["stage", "judge", "insert", "missing", "write_line"])
+@pytest.mark.parametrize("name", ["stage", "judge", "insert", "read_back", "write_lines"])
 @pytest.mark.parametrize("took_effect", [True, False])
 def test_an_outcome_that_is_unknown_leads_back_to_the_stage(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch, name: str, *, took_effect: bool
@@ -130,7 +130,7 @@ def test_a_zombie_that_writes_its_line_last_changes_no_books(tenant: Tenant, mon
         run_sink(tenant, group=f"{tenant.group}-successor")
 
     put_events(tenant, [make_event(number) for number in range(60)], partition=0)
-    once(monkeypatch, "write_line", be_overtaken)
+    once(monkeypatch, "write_lines", be_overtaken)
     run_sink(tenant)
     assert_balanced(tenant)
     [account] = [account for account in books(tenant) if account.read]

@@ -1,40 +1,22 @@
 import re
-from dataclasses import dataclass
 
 import pytest
 
 from auditstream_schemas.errors import SettingsError, SinkError
 from auditstream_sink import SinkSettings
-from auditstream_sink.batch import Refused
+from auditstream_sink.batch import Record, Refused
 from auditstream_sink.clock import SystemClock
 from auditstream_sink.flood import FloodLimit
 from auditstream_sink.metrics import Metrics
 
 
-@dataclass
-class PlainRecord:
-    number: int
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return self.number
-
-    def key(self) -> bytes:
-        return b""
-
-    def value(self) -> bytes:
-        return b"secret"
-
-    def timestamp(self) -> tuple[int, int]:
-        return (1, self.number)
+def record(offset: int) -> Record:
+    return Record(partition=0, offset=offset, key=b"", value=b"secret", headers=())
 
 
 def refused(number: int, reason: str = "undecodable", error: str = "was 'secret'", *, first: int = 0) -> list[Refused]:
     return [
-        Refused(record=PlainRecord(first + index), verdict="invalid", reason=reason, error=error)
-        for index in range(number)
+        Refused(record=record(first + index), verdict="invalid", reason=reason, error=error) for index in range(number)
     ]
 
 

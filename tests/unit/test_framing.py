@@ -1,16 +1,17 @@
 import io
 import json
+from collections.abc import Iterable
 
 import fastavro
 import pytest
 
 from auditstream_schemas.codec import SCHEMA_JSON, encode_body
-from auditstream_sink.framing import END, SYNC, block, container, header
+from auditstream_sink.framing import END, SYNC, block, body_of, container, header
 from tests.support.events import make_event
 
 
-def read_container(data: bytes) -> list[dict[str, object]]:
-    return list(fastavro.reader(io.BytesIO(data)))  # type: ignore[arg-type]
+def read_container(pieces: Iterable[bytes]) -> list[dict[str, object]]:
+    return list(fastavro.reader(io.BytesIO(b"".join(pieces))))  # type: ignore[arg-type]
 
 
 def test_a_container_reads_as_the_records_with_their_coordinates_around_them() -> None:
@@ -40,10 +41,17 @@ def test_bytes_behind_a_record_are_not_its_end(trailing: bytes) -> None:
     assert record["_end"] != END
 
 
-def _first_record(data: bytes) -> list[dict[str, object]]:
+def _first_record(pieces: Iterable[bytes]) -> list[dict[str, object]]:
     """The first record alone: fastavro trips over the bytes that are left in its block."""
-    return [next(iter(fastavro.reader(io.BytesIO(data))))]  # type: ignore[arg-type]
+    return [next(iter(fastavro.reader(io.BytesIO(b"".join(pieces)))))]  # type: ignore[arg-type]
 
 
 def test_the_marker_is_as_long_as_avro_wants_it() -> None:
     assert len(SYNC) == 16
+
+
+@pytest.mark.parametrize("offset", [0, 63, 64, 8191, 8192, 2**40, 2**63 - 1])
+@pytest.mark.parametrize("size", [0, 1, 37, 4000, 5000, 900_000])
+def test_a_block_gives_its_body_back(offset: int, size: int) -> None:
+    body = b"\x80" * size
+    assert body_of(block(300, offset, body)) == body
