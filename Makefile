@@ -54,6 +54,10 @@ test-kafka: setup ## Run the integration tests on real Apache Kafka from Maven C
 test-docker: setup ## Run the integration tests on containers, where Docker answers
 	@$(PYTEST) tests/integration --backend docker $(ARGS)
 
+.PHONY: bench
+bench: setup ## Measure the sink beside the engine's limit; a short one: ONLY=sink EVENTS=200000
+	@$(RUN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
+
 .PHONY: lint
 lint: setup ## Check style, types and who imports whom
 	@$(RUN)/ruff check .

@@ -1,0 +1,121 @@
+"""The events that every candidate gets: the demo's kind, made once and kept as encoded bodies."""
+
+import array
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from confluent_kafka import Producer
+from tqdm import tqdm
+
+from auditstream_ops.demo_events import demo_events
+from auditstream_producer import ProducerSettings
+from auditstream_schemas.codec import encode_body
+from auditstream_schemas.errors import OperationError
+
+_ID = slice(1, 37)
+"""Where the id is in a body: the order of the fields is part of the contract."""
+
+_FLUSH_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Records for a topic, in the order in which they are sent.
+
+    Attributes:
+        bodies: Avro bodies, without the header of the wire format.
+        events: Distinct ids among them.
+    """
+
+    bodies: list[bytes]
+    events: int
+
+
+def load(directory: Path, *, events: int, resent: float) -> Load:
+    """A load of so many events, a share of which is sent once more at a random later place.
+
+    The events are made once a day and kept in ``directory``: making a million takes some 25 seconds. A load of
+    an earlier day would begin to reach beyond the retention.
+    """
+    once = list(_kept(directory, events))
+    if not resent:
+        return Load(bodies=once, events=events)
+    pick = random.Random(events)
+    behind: dict[int, list[bytes]] = {}
+    for number in pick.sample(range(events), int(events * resent)):
+        behind.setdefault(pick.randrange(number, events), []).append(once[number])
+    bodies: list[bytes] = []
+    for number, body in enumerate(once):
+        bodies.append(body)
+        bodies += behind.get(number, ())
+    return Load(bodies=bodies, events=events)
+
+
+def fill(bodies: list[bytes], settings: ProducerSettings, schema_id: int) -> None:
+    """Put bodies on a topic as the SDK does, keyed by their id. Blocks until the broker has them.
+
+    Raises:
+        OperationError: The broker did not take all of them.
+    """
+    failed = 0
+
+    def delivered(error: object, _message: object) -> None:
+        nonlocal failed
+        failed += error is not None
+
+    head = b"\x00" + schema_id.to_bytes(4)
+    producer = Producer(
+        {**settings.librdkafka_producer(), "queue.buffering.max.messages": 500_000, "on_delivery": delivered}
+    )
+    for number, body in enumerate(tqdm(bodies, desc=f"filling {settings.topic}", unit="", disable=_quiet())):
+        while True:
+            try:
+                producer.produce(settings.topic, value=head + body, key=body[_ID])
+            except BufferError:
+                producer.poll(0.05)
+            else:
+                break
+        if number % 1000 == 0:
+            producer.poll(0)
+    left = producer.flush(_FLUSH_SECONDS)
+    if left or failed:
+        raise OperationError(f"{left + failed} of {len(bodies)} records did not reach topic {settings.topic}")
+
+
+def _kept(directory: Path, events: int) -> Iterator[bytes]:
+    stem = directory / f"{datetime.now(UTC):%Y%m%d}-{events}"
+    sizes, bodies = stem.with_suffix(".sizes"), stem.with_suffix(".bodies")
+    if not sizes.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in directory.iterdir():
+            if not old.name.startswith(f"{datetime.now(UTC):%Y%m%d}-"):
+                old.unlink()
+        _make(events, sizes, bodies)
+    lengths = array.array("I", sizes.read_bytes())
+    data, start = bodies.read_bytes(), 0
+    for length in lengths:
+        yield data[start : start + length]
+        start += length
+
+
+def _make(events: int, sizes: Path, bodies: Path) -> None:
+    lengths = array.array("I")
+    made = demo_events(events, now=time.time_ns(), seed=1)
+    with bodies.open("wb") as file:
+        for event in tqdm(made, total=events, desc="making events", unit="", disable=_quiet()):
+            body = encode_body(event)
+            lengths.append(len(body))
+            file.write(body)
+    # The last of the two: whoever finds it finds both.
+    part = sizes.with_suffix(".part")
+    part.write_bytes(lengths.tobytes())
+    part.replace(sizes)
+
+
+def _quiet() -> bool:
+    return not sys.stderr.isatty()

@@ -1,0 +1,53 @@
+"""The sink as it runs in production, in a child that says when it begins to fetch and when it commits.
+
+``python -m tests.benchmarks.sink_process PARTITIONS``; settings come from the environment. It stops when it has read
+the end of so many partitions (0: never), so that the last batch does not wait for its time to pass; or on SIGTERM.
+"""
+
+import dataclasses
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from auditstream_schemas.settings import load
+from auditstream_sink import LedgerLine, Sink, SinkSettings
+from tests.benchmarks.child import peak_bytes, say
+
+
+class _Listener(logging.Handler):
+    """Learns from the sink's own log when it begins to read, and when it has come to the end of a partition."""
+
+    def __init__(self, sink: Sink, partitions: int) -> None:
+        super().__init__()
+        self._sink = sink
+        self._left = partitions
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text.startswith("reading on from"):
+            say("reading")
+        elif "end of partition" in text:
+            self._left -= 1
+            if self._left == 0:
+                self._sink.stop()
+        elif record.levelno >= logging.WARNING:
+            sys.stderr.write(f"sink: {text}\n")
+
+
+def main() -> None:
+    def committed(lines: Sequence[LedgerLine]) -> None:
+        say("commit", read=sum(line.read for line in lines))
+
+    sink = Sink(load(SinkSettings), on_lines=committed)
+    logger = logging.getLogger("auditstream.sink")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(_Listener(sink, int(sys.argv[1])))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sink.stop())
+    totals = sink.run()
+    say("end", peak=peak_bytes(), **dataclasses.asdict(totals))
+
+
+if __name__ == "__main__":
+    main()
