@@ -98,7 +98,8 @@ def run_naive(site: Site, topic: Topic, database: str, records: int, *, style: s
     """The naive consumer on a topic that was filled beforehand."""
     arguments = [style, str(records), str(batch_rows)]
     with Child("tests.benchmarks.naive_process", arguments, site.env(topic, database)) as child:
-        run, _ends = _until_read(site, [child], records)
+        # It knows how many records there are, and ends by itself.
+        run, _ends = _until_read(site, [child], records, stop=False)
     return run
 
 
@@ -109,7 +110,7 @@ def _told_of_ends(site: Site) -> dict[str, str]:
 
 
 def _until_read(
-    site: Site, children: Sequence[Child], records: int, *, stopped: bool = False
+    site: Site, children: Sequence[Child], records: int, *, stopped: bool = False, stop: bool = True
 ) -> tuple[Run, list[Said]]:
     if stopped:
         started, cpu = time.monotonic(), 0.0
@@ -133,8 +134,9 @@ def _until_read(
     clickhouse_cpu, broker_cpu = servers.since()
     if left < 0:
         raise OperationError(f"{-left} records were read twice")
-    for child in children:
-        child.signal(signal.SIGTERM)
+    if stop:
+        for child in children:
+            child.signal(signal.SIGTERM)
     ends = [child.wait_for("end", _JOIN_SECONDS) for child in children]
     commits.sort(key=lambda said: said.at)
     run = Run(

@@ -85,11 +85,11 @@ def _rates(plan: Plan, figures: Figures, where: Site, records: Load, suffix: str
         natives = native(where, files) if others else []
         limits, defaults, ours, parsed = [], [], [], []
         for _round in range(plan.rounds):
-            limits.append(_straight(where, files, count, AS_OURS))
+            limits.append(_straight(where, files, records, AS_OURS))
             ours.append(_ours(plan, where, topic, records))
-            defaults.append(_straight(where, files, count, {}))
+            defaults.append(_straight(where, files, records, {}))
             if natives:
-                parsed.append(_straight(where, natives, count, AS_OURS))
+                parsed.append(_straight(where, natives, records, AS_OURS))
         figures.add(f"sink.limit{suffix}", count / _seconds(limits), "records/s", "optimize_on_insert = 0, as ours")
         figures.add(f"sink.limit.default{suffix}", count / _seconds(defaults), "records/s", "the engine's defaults")
         figures.add(f"sink.limit.clickhouse_cpu{suffix}", _cpu(limits, count), "s/million")
@@ -110,9 +110,9 @@ def _rates(plan: Plan, figures: Figures, where: Site, records: Load, suffix: str
         figures.ratio(f"sink.ours.of_naive.columns{suffix}", f"sink.ours{suffix}", f"sink.naive.columns{suffix}")
 
 
-def _straight(where: Site, files: Sequence[Path], count: int, settings: Mapping[str, object]) -> Straight:
+def _straight(where: Site, files: Sequence[Path], records: Load, settings: Mapping[str, object]) -> Straight:
     with where.database() as database:
-        return straight(where, database, files, count, settings)
+        return straight(where, database, files, records.events, settings)
 
 
 def _ours(plan: Plan, where: Site, topic: Topic, records: Load) -> Run:
