@@ -13,12 +13,12 @@ import click
 
 from auditstream_schemas.errors import AuditstreamError
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.sink_rates import Plan, flush_rows, kafka, ratio, sink
+from tests.benchmarks.sink_rates import Plan, flush_rows, kafka, ratio, sink, steps
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _BUILD = _REPOSITORY / "build"
 
-GROUPS: dict[str, Callable[[Plan, Figures], None]] = {"ratio": ratio, "sink": sink, "kafka": kafka}
+GROUPS: dict[str, Callable[[Plan, Figures], None]] = {"ratio": ratio, "sink": sink, "kafka": kafka, "steps": steps}
 """What can be measured, in this order."""
 
 _ON_REQUEST = frozenset({"ratio"})

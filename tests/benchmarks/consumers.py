@@ -46,6 +46,25 @@ class Run:
         return self.records / self.seconds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one method of the sink took in a whole run.
+
+    Attributes:
+        name: Class and method.
+        calls: How often it was called.
+        wall: Seconds that passed.
+        own: Processor seconds of the calling thread.
+        clickhouse_cpu: Processor seconds of the engine meanwhile, merges included.
+    """
+
+    name: str
+    calls: int
+    wall: float
+    own: float
+    clickhouse_cpu: float
+
+
 class _Servers:
     """Processor time of engine and broker between two moments."""
 
@@ -70,6 +89,15 @@ def run_sink(site: Site, topic: Topic, database: str, records: int, *, events: i
     if ends[0].more["stored"] != events:
         raise OperationError(f"the sink stored {ends[0].more['stored']} of {events} events")
     return run
+
+
+def time_steps(site: Site, topic: Topic, database: str, records: int, **settings: object) -> tuple[Run, list[Step]]:
+    """One sink with clocks in it."""
+    env = {**site.env(topic, database, **settings), **_told_of_ends(site)}
+    with Child("tests.benchmarks.steps_process", [str(PARTITIONS), str(site.clickhouse_pid)], env) as child:
+        steps: list[Step] = []
+        run, _ends = _until_read(site, [child], records, steps=steps)
+    return run, steps
 
 
 def run_sinks(
@@ -110,7 +138,13 @@ def _told_of_ends(site: Site) -> dict[str, str]:
 
 
 def _until_read(
-    site: Site, children: Sequence[Child], records: int, *, stopped: bool = False, stop: bool = True
+    site: Site,
+    children: Sequence[Child],
+    records: int,
+    *,
+    stopped: bool = False,
+    stop: bool = True,
+    steps: list[Step] | None = None,
 ) -> tuple[Run, list[Said]]:
     if stopped:
         started, cpu = time.monotonic(), 0.0
@@ -137,7 +171,7 @@ def _until_read(
     if stop:
         for child in children:
             child.signal(signal.SIGTERM)
-    ends = [child.wait_for("end", _JOIN_SECONDS) for child in children]
+    ends = [_end(child, [] if steps is None else steps) for child in children]
     commits.sort(key=lambda said: said.at)
     run = Run(
         records=records,
@@ -149,6 +183,13 @@ def _until_read(
         peak=max(end.more["peak"] for end in ends),
     )
     return run, ends
+
+
+def _end(child: Child, steps: list[Step]) -> Said:
+    while (said := child.next(_JOIN_SECONDS)).kind != "end":
+        if said.kind == "step":
+            steps.append(Step(**said.more))
+    return said
 
 
 def _steady(commits: Sequence[Said]) -> float:

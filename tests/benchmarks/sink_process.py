@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from auditstream_schemas.settings import load
 from auditstream_sink import LedgerLine, Sink, SinkSettings
@@ -35,7 +35,7 @@ class _Listener(logging.Handler):
             sys.stderr.write(f"sink: {text}\n")
 
 
-def main() -> None:
+def main(before_end: Callable[[], None] = lambda: None) -> None:
     def committed(lines: Sequence[LedgerLine]) -> None:
         say("commit", read=sum(line.read for line in lines))
 
@@ -46,6 +46,7 @@ def main() -> None:
     logger.addHandler(_Listener(sink, int(sys.argv[1])))
     signal.signal(signal.SIGTERM, lambda _number, _frame: sink.stop())
     totals = sink.run()
+    before_end()
     say("end", peak=peak_bytes(), **dataclasses.asdict(totals))
 
 

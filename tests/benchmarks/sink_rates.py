@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from auditstream_sink import SinkSettings
-from tests.benchmarks.consumers import Run, run_naive, run_sink, run_sinks
+from tests.benchmarks.consumers import Run, run_naive, run_sink, run_sinks, time_steps
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.limit import AS_OURS, Straight, containers, native, straight
 from tests.benchmarks.load import Load, fill, load
@@ -39,14 +39,30 @@ class Plan:
 
 
 def flush_rows(events: int) -> int:
-    """The sink's default, or a fifth of a small load: a single batch would show no overlap."""
-    return min(SinkSettings().flush_rows, max(1000, events // 5))
+    """The sink's default, or a quarter of a small load: a single batch would show no overlap."""
+    return min(SinkSettings().flush_rows, max(1000, events // 4))
 
 
 def ratio(plan: Plan, figures: Figures) -> None:
     """Limit and ours alone: what tuning needs."""
     with site("local", plan.scratch) as where:
         _rates(plan, figures, where, plan.load(RESENT), "")
+
+
+def steps(plan: Plan, figures: Figures) -> None:
+    """Where the sink's time goes: every call of its warehouse, and its loop."""
+    records = plan.load(RESENT)
+    with site("local", plan.scratch) as where, where.topic() as topic, where.database() as database:
+        fill(records.bodies, where.producer(topic), topic.schema_id)
+        run, found = time_steps(where, topic, database, len(records.bodies), flush_rows=plan.flush_rows)
+    millions = run.records / 1e6
+    _enter(figures, "sink.steps", [run])
+    for step in found:
+        note = (
+            f"{step.calls} calls; a million: {step.own / millions:.2f} s of its thread, "
+            f"{step.clickhouse_cpu / millions:.2f} s of the engine meanwhile"
+        )
+        figures.add(f"sink.steps.{step.name}", step.wall / millions, "s/million", note)
 
 
 def sink(plan: Plan, figures: Figures) -> None:
