@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,16 +14,40 @@ import click
 
 from auditstream_schemas.errors import AuditstreamError
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.sink_rates import Plan, flush_rows, kafka, ratio, sink, steps
+from tests.benchmarks.growth import disk, growth
+from tests.benchmarks.latency import latency
+from tests.benchmarks.plan import Plan
+from tests.benchmarks.poison import poison
+from tests.benchmarks.sink_rates import kafka, live, ratio, sink, steps
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _BUILD = _REPOSITORY / "build"
 
-GROUPS: dict[str, Callable[[Plan, Figures], None]] = {"ratio": ratio, "sink": sink, "kafka": kafka, "steps": steps}
+GROUPS: dict[str, Callable[[Plan, Figures], None]] = {
+    "sink": sink,
+    "live": live,
+    "kafka": kafka,
+    "disk": disk,
+    "latency": latency,
+    "poison": poison,
+    "growth": growth,
+    "steps": steps,
+    "ratio": ratio,
+}
 """What can be measured, in this order."""
 
-_ON_REQUEST = frozenset({"ratio"})
-"""Left out unless named: a part of another, or long."""
+_ON_REQUEST = frozenset({"steps", "ratio"})
+"""Left out unless named: what they measure, another group measures too."""
+
+_SIZES = {False: (1, 10), True: (1, 10, 50)}
+"""Millions of rows; the last size takes a quarter of an hour, and is left out unless the group is named."""
+
+
+def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted(int(size) for size in value.split(",") if size))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: write numbers with commas between them") from error
 
 
 def _groups(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
@@ -38,40 +63,48 @@ def _groups(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @click.option("--events", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Distinct events.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of cheap candidates.")
 @click.option(
+    "--sizes",
+    callback=_sizes,
+    default="",
+    metavar="N,N",
+    help="Millions of rows for growth; by default 1,10, and 50 too if growth is named.",
+)
+@click.option(
     "--json",
     "path",
     type=click.Path(dir_okay=False, path_type=Path),
     default=_BUILD / "bench.json",
     help="Where the list of figures goes; build/bench.json by default.",
 )
-def main(*, only: list[str], events: int, rounds: int, path: Path) -> None:
+def main(*, only: list[str], events: int, rounds: int, sizes: tuple[int, ...], path: Path) -> None:
     """Measure the sink beside the engine's limit and beside others, all in one run on the same events."""
     figures = Figures()
+    is_named = len(only) < len(GROUPS) - len(_ON_REQUEST)
+    plan = Plan(
+        events=events,
+        rounds=rounds,
+        sizes=sizes or _SIZES[is_named],
+        kept=_BUILD / "bench" / "events",
+        scratch=_BUILD / "bench",
+    )
     (_BUILD / "bench").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=_BUILD / "bench") as scratch:
         for name in only:
             click.echo(f"{name}:", err=True)
             directory = Path(scratch) / name
             directory.mkdir()
-            plan = Plan(
-                events=events,
-                rounds=rounds,
-                flush_rows=flush_rows(events),
-                kept=_BUILD / "bench" / "events",
-                scratch=directory,
-            )
             try:
-                GROUPS[name](plan, figures)
+                GROUPS[name](replace(plan, scratch=directory), figures)
             except AuditstreamError as error:
                 click.echo(f"{name}: {error}", err=True)
                 figures.write(path)
                 sys.exit(1)
             figures.write(path)
-    click.echo(_header(events))
+    click.echo(_header(plan))
     click.echo(figures.table())
 
 
-def _header(events: int) -> str:
+def _header(plan: Plan) -> str:
     """The machine and the versions: a figure means nothing without them."""
     model = next(
         (
@@ -89,7 +122,7 @@ def _header(events: int) -> str:
         (
             f"{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}",
             ", ".join(f"{name} {number}" for name, number in versions.items()),
-            f"commit {commit.stdout.strip() or 'unknown'}; {events:,} events, batches of {flush_rows(events):,}",
+            f"commit {commit.stdout.strip() or 'unknown'}; {plan.events:,} events, batches up to {plan.flush_rows:,}",
         )
     )
 

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -30,6 +30,7 @@ class Run:
         clickhouse_cpu: The same of the engine.
         broker_cpu: The same of the broker.
         peak: The most memory that one of its processes had resident, bytes.
+        steps: Seconds of each step of the sink, by its own metric; of all processes together.
     """
 
     records: int
@@ -39,6 +40,7 @@ class Run:
     clickhouse_cpu: float
     broker_cpu: float
     peak: int
+    steps: dict[str, float]
 
     @property
     def rate(self) -> float:
@@ -83,7 +85,7 @@ def run_sink(site: Site, topic: Topic, database: str, records: int, *, events: i
     Raises:
         OperationError: It read or stored another number of records than there are.
     """
-    env = {**site.env(topic, database, **settings), **_told_of_ends(site)}
+    env = {**site.env(topic, database, **settings), **told_of_ends(site)}
     with Child("tests.benchmarks.sink_process", [str(PARTITIONS)], env) as child:
         run, ends = _until_read(site, [child], records)
     if ends[0].more["stored"] != events:
@@ -93,7 +95,7 @@ def run_sink(site: Site, topic: Topic, database: str, records: int, *, events: i
 
 def time_steps(site: Site, topic: Topic, database: str, records: int, **settings: object) -> tuple[Run, list[Step]]:
     """One sink with clocks in it."""
-    env = {**site.env(topic, database, **settings), **_told_of_ends(site)}
+    env = {**site.env(topic, database, **settings), **told_of_ends(site)}
     with Child("tests.benchmarks.steps_process", [str(PARTITIONS), str(site.clickhouse_pid)], env) as child:
         steps: list[Step] = []
         run, _ends = _until_read(site, [child], records, steps=steps)
@@ -131,7 +133,8 @@ def run_naive(site: Site, topic: Topic, database: str, records: int, *, style: s
     return run
 
 
-def _told_of_ends(site: Site) -> dict[str, str]:
+def told_of_ends(site: Site) -> dict[str, str]:
+    """Has the broker's client say when a partition ends; `sink_process` stops by it."""
     path = site.scratch / "eof.properties"
     path.write_text("enable.partition.eof=true\n", "utf-8")
     return {"AUDITSTREAM_KAFKA_CONFIG_FILE": str(path)}
@@ -181,6 +184,7 @@ def _until_read(
         clickhouse_cpu=clickhouse_cpu,
         broker_cpu=broker_cpu,
         peak=max(end.more["peak"] for end in ends),
+        steps=_added(end.more.get("steps", {}) for end in ends),
     )
     return run, ends
 
@@ -190,6 +194,14 @@ def _end(child: Child, steps: list[Step]) -> Said:
         if said.kind == "step":
             steps.append(Step(**said.more))
     return said
+
+
+def _added(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, seconds in part.items():
+            sums[name] = sums.get(name, 0.0) + seconds
+    return sums
 
 
 def _steady(commits: Sequence[Said]) -> float:

@@ -11,9 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from auditstream_schemas.codec import SCHEMA_JSON, split
 from auditstream_schemas.errors import OperationError
-from auditstream_sink.batch import Batch
-from auditstream_sink.framing import container, header
-from auditstream_sink.writers import WriterSchema
+from auditstream_sink.framing import block, container, header
 from tests.benchmarks.site import PARTITIONS, Site, Topic, cpu_seconds
 
 AS_OURS = {"optimize_on_insert": 0}
@@ -44,14 +42,15 @@ class Straight:
 
 def containers(site: Site, topic: Topic, records: int, *, flush_rows: int, flush_bytes: int) -> list[Path]:
     """Read a topic as the sink does, and keep the containers that it would send."""
-    schema = WriterSchema(schema_id=topic.schema_id, text=SCHEMA_JSON, head=header(json.loads(SCHEMA_JSON)))
+    head = header(json.loads(SCHEMA_JSON))
     consumer = Consumer({"bootstrap.servers": site.endpoints.bootstrap_servers, "group.id": "bench-containers"})
     consumer.assign([TopicPartition(topic.name, partition, OFFSET_BEGINNING) for partition in range(PARTITIONS)])
     written: list[Path] = []
-    batch = Batch(opened=0.0)
+    blocks: list[bytes] = []
+    size = 0
     last = time.monotonic()
     while records:
-        messages = consumer.consume(min(10_000, flush_rows - batch.rows), 0.1)
+        messages = consumer.consume(min(10_000, flush_rows - len(blocks)), 0.1)
         if messages:
             last = time.monotonic()
         elif time.monotonic() - last > _PATIENCE_SECONDS:
@@ -61,14 +60,14 @@ def containers(site: Site, topic: Topic, records: int, *, flush_rows: int, flush
             partition, offset = message.partition(), message.offset()
             if not isinstance(value, bytes) or partition is None or offset is None:
                 raise OperationError(f"topic {topic.name}: {message.error()}")
-            batch.add(message, schema, partition, offset, split(value)[1])
-            batch.count(partition, offset, len(value), expected=offset, epoch=0)
+            blocks.append(block(partition, offset, split(value)[1]))
+            size += len(value)
             records -= 1
-        if batch.rows >= flush_rows or batch.bytes >= flush_bytes or not records:
+        if len(blocks) >= flush_rows or size >= flush_bytes or not records:
             path = site.scratch / f"{topic.name}-{len(written)}.avro"
-            path.write_bytes(container(schema.head, batch.lots[topic.schema_id].blocks))
+            path.write_bytes(container(head, blocks))
             written.append(path)
-            batch = Batch(opened=0.0)
+            blocks, size = [], 0
     consumer.close()
     return written
 

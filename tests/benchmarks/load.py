@@ -5,14 +5,14 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from confluent_kafka import Producer
 from tqdm import tqdm
 
-from auditstream_ops.demo_events import demo_events
+from auditstream_ops.demo_events import NANOSECONDS, demo_events
 from auditstream_producer import ProducerSettings
 from auditstream_schemas.codec import encode_body
 from auditstream_schemas.errors import OperationError
@@ -21,6 +21,7 @@ _ID = slice(1, 37)
 """Where the id is in a body: the order of the fields is part of the contract."""
 
 _FLUSH_SECONDS = 120.0
+_HOUR = 3600 * NANOSECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +37,19 @@ class Load:
     events: int
 
 
-def load(directory: Path, *, events: int, resent: float) -> Load:
+def load(directory: Path, *, events: int, resent: float, live: bool = False) -> Load:
     """A load of so many events, a share of which is sent once more at a random later place.
 
     The events are made once a day and kept in ``directory``: making a million takes some 25 seconds. A load of
     an earlier day would begin to reach beyond the retention.
+
+    Args:
+        directory: Where the events are kept.
+        events: How many.
+        resent: Share that is sent twice.
+        live: All of the last hour, as a service sends them; else spread over a year, as the demo does.
     """
-    once = list(_kept(directory, events))
+    once = list(_kept(directory, events, live=live))
     if not resent:
         return Load(bodies=once, events=events)
     pick = random.Random(events)
@@ -87,15 +94,15 @@ def fill(bodies: list[bytes], settings: ProducerSettings, schema_id: int) -> Non
         raise OperationError(f"{left + failed} of {len(bodies)} records did not reach topic {settings.topic}")
 
 
-def _kept(directory: Path, events: int) -> Iterator[bytes]:
-    stem = directory / f"{datetime.now(UTC):%Y%m%d}-{events}"
+def _kept(directory: Path, events: int, *, live: bool) -> Iterator[bytes]:
+    stem = directory / f"{datetime.now(UTC):%Y%m%d}-{events}{'-live' if live else ''}"
     sizes, bodies = stem.with_suffix(".sizes"), stem.with_suffix(".bodies")
     if not sizes.exists():
         directory.mkdir(parents=True, exist_ok=True)
         for old in directory.iterdir():
             if not old.name.startswith(f"{datetime.now(UTC):%Y%m%d}-"):
                 old.unlink()
-        _make(events, sizes, bodies)
+        _make(events, sizes, bodies, live=live)
     lengths = array.array("I", sizes.read_bytes())
     data, start = bodies.read_bytes(), 0
     for length in lengths:
@@ -103,12 +110,14 @@ def _kept(directory: Path, events: int) -> Iterator[bytes]:
         start += length
 
 
-def _make(events: int, sizes: Path, bodies: Path) -> None:
+def _make(events: int, sizes: Path, bodies: Path, *, live: bool) -> None:
     lengths = array.array("I")
-    made = demo_events(events, now=time.time_ns(), seed=1)
+    now = time.time_ns()
+    made = demo_events(events, now=now, seed=1)
     with bodies.open("wb") as file:
-        for event in tqdm(made, total=events, desc="making events", unit="", disable=_quiet()):
-            body = encode_body(event)
+        for number, event in enumerate(tqdm(made, total=events, desc="making events", unit="", disable=_quiet())):
+            moment = now - (events - number) * _HOUR // events
+            body = encode_body(replace(event, occurred_at=moment) if live else event)
             lengths.append(len(body))
             file.write(body)
     # The last of the two: whoever finds it finds both.

@@ -1,0 +1,185 @@
+"""How much room an event takes, and what becomes of the sink as the table grows."""
+
+import sys
+import time
+from collections.abc import Sequence
+from statistics import median
+
+from clickhouse_connect.driver.client import Client
+from tqdm import tqdm
+from uuid_utils.compat import uuid7
+
+from tests.benchmarks.consumers import Run, run_sink
+from tests.benchmarks.figures import Figures
+from tests.benchmarks.load import fill
+from tests.benchmarks.plan import Plan
+from tests.benchmarks.site import Site, site
+
+_SAMPLE = 200_000
+_CHUNK = 1_000_000
+_TOP_UP = 400_000
+_OLD_IDS = 100_000
+_MERGE_SECONDS = 180.0
+
+_COPY = """INSERT INTO {database}.event_log
+    WITH
+        now64(9) - INTERVAL 360 DAY
+            + toIntervalSecond(({chunk} + randCanonical(1)) / {chunks} * 359 * 86400)
+            + toIntervalNanosecond(rand64(2) % 1000000000) AS moment,
+        hex(toUnixTimestamp64Milli(toDateTime64(moment, 3))) AS clock,
+        lpad(hex(rand64(3)), 16, '0') AS chance
+    SELECT sample.* REPLACE (
+        moment AS occurred_at,
+        -- UUIDv7 (RFC 9562): milliseconds, version, chance, variant, chance.
+        toUUID(concat(substring(clock, 1, 8), '-', substring(clock, 9, 4), '-7', substring(chance, 1, 3), '-a',
+            substring(chance, 4, 3), '-', substring(chance, 5, 12))) AS id,
+        rand64(4) AS content_hash,
+        toDateTime64(moment, 3) AS ingested_at,
+        number * {sample} + kafka_offset AS kafka_offset)
+    FROM {database}.sample CROSS JOIN numbers({copies})"""
+
+
+def disk(plan: Plan, figures: Figures) -> None:
+    """Bytes that an event of the demo's kind takes, projection included, when all parts are merged."""
+    records = plan.load(resent=0.0)
+    with site("local", plan.scratch) as where, where.topic() as topic, where.database() as database:
+        fill(records.bodies, where.producer(topic), topic.schema_id)
+        run_sink(where, topic, database, len(records.bodies), events=records.events)
+        with where.client() as client:
+            client.command(
+                f"OPTIMIZE TABLE {database}.event_log FINAL", settings={"optimize_skip_merged_partitions": 1}
+            )
+            _bytes(client, database, figures, "sink.bytes_per_event")
+
+
+def growth(plan: Plan, figures: Figures) -> None:
+    """The sink, its look-ups, and what readers pay for FINAL, at so many million rows."""
+    with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
+        _sample(plan, where, database, client)
+        held = 0
+        for size in plan.sizes:
+            _grow(client, database, held, size)
+            held = size
+            runs = [_top_up(plan, where, database) for _round in range(plan.rounds)]
+            _settled(client, database)
+            _report(client, database, figures, f"sink.growth.{size}", runs)
+
+
+def _sample(plan: Plan, where: Site, database: str, client: Client) -> None:
+    """Rows of the demo's kind, by way of the sink, to make all others from."""
+    records = plan.load(resent=0.0, events=min(plan.events, _SAMPLE))
+    with where.topic() as topic:
+        fill(records.bodies, where.producer(topic), topic.schema_id)
+        run_sink(where, topic, database, len(records.bodies), events=records.events)
+    client.command(f"CREATE TABLE {database}.sample AS {database}.event_log ENGINE = Memory")
+    client.command(f"INSERT INTO {database}.sample SELECT * FROM {database}.event_log")
+    for table in ("event_log", "ledger"):
+        client.command(f"TRUNCATE TABLE {database}.{table}")
+
+
+def _grow(client: Client, database: str, held: int, size: int) -> None:
+    """Add rows until there are ``size`` million, of the whole year, in the order of their time."""
+    sample = int(client.query(f"SELECT count() FROM {database}.sample").result_rows[0][0])
+    chunks = (size - held) * 1_000_000 // _CHUNK
+    for chunk in tqdm(range(chunks), desc=f"growing to {size} million", disable=not sys.stderr.isatty()):
+        client.command(
+            _COPY.format(database=database, chunk=chunk, chunks=chunks, sample=sample, copies=_CHUNK // sample),
+            settings={"optimize_on_insert": 0, "max_partitions_per_insert_block": 0},
+        )
+    _settled(client, database)
+
+
+def _top_up(plan: Plan, where: Site, database: str) -> Run:
+    """New events on top, a tenth of them sent twice."""
+    records = plan.load(events=min(plan.events, _TOP_UP))
+    ids: dict[bytes, bytes] = {}
+    bodies = [body[:1] + ids.setdefault(body[1:37], str(uuid7()).encode()) + body[37:] for body in records.bodies]
+    with where.topic() as topic:
+        fill(bodies, where.producer(topic), topic.schema_id)
+        return run_sink(where, topic, database, len(bodies), events=records.events)
+
+
+def _report(client: Client, database: str, figures: Figures, name: str, runs: Sequence[Run]) -> None:
+    run = sorted(runs, key=lambda each: each.seconds)[len(runs) // 2]
+    parts = int(
+        client.query(
+            "SELECT count() FROM system.parts WHERE database = {database:String} AND table = 'event_log' AND active",
+            parameters={"database": database},
+        ).result_rows[0][0]
+    )
+    figures.add(f"{name}.ours", run.rate, "records/s", f"{parts} parts")
+    step = {
+        each: median(one.steps[each] / one.records * 1e6 for one in runs)
+        for each in ("stage", "judge", "insert", "read_back")
+    }
+    for each, seconds in step.items():
+        figures.add(f"{name}.{each}", seconds, "s/million")
+    looked = step["judge"] + step["read_back"]
+    figures.add(f"{name}.lookup_share", looked / step["insert"], "ratio", "(judge + read_back) / insert")
+    figures.add(f"{name}.lookup_share.of_all", looked / (step["stage"] + step["insert"]), "ratio", "of stage + insert")
+    for query, sql in _questions(database).items():
+        seconds = median(_seconds(client, sql) for _round in range(3))
+        figures.add(f"{name}.{query}", seconds, "s")
+    _bytes(client, database, figures, f"{name}.bytes_per_event")
+
+
+def _questions(database: str) -> dict[str, str]:
+    """What readers ask, and a look-up of ids from all over the year."""
+    return {
+        "final_count": f"SELECT count() FROM {database}.events",
+        "final_page": f"SELECT * FROM {database}.events WHERE scope_id = 'org-acme' ORDER BY occurred_at DESC LIMIT 50",
+        "scattered": (
+            f"SELECT count() FROM {database}.event_log WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM "
+            f"(SELECT id FROM {database}.event_log WHERE cityHash64(id) % 100 = 0 LIMIT {_OLD_IDS}))"
+        ),
+    }
+
+
+def _seconds(client: Client, sql: str) -> float:
+    started = time.monotonic()
+    client.query(sql)
+    return time.monotonic() - started
+
+
+def _settled(client: Client, database: str) -> None:
+    """Wait until no merge is under way, three minutes at most."""
+    until, quiet = time.monotonic() + _MERGE_SECONDS, 0
+    while quiet < 3 and time.monotonic() < until:
+        merges = client.query(
+            "SELECT count() FROM system.merges WHERE database = {database:String}", parameters={"database": database}
+        ).result_rows[0][0]
+        quiet = 0 if merges else quiet + 1
+        time.sleep(0.5)
+
+
+def _bytes(client: Client, database: str, figures: Figures, name: str) -> None:
+    of_table = {"database": database}
+    rows, size = client.query(
+        "SELECT sum(rows), sum(bytes_on_disk) FROM system.parts "
+        "WHERE database = {database:String} AND table = 'event_log' AND active",
+        parameters=of_table,
+    ).result_rows[0]
+    (projections,) = client.query(
+        "SELECT sum(bytes_on_disk) FROM system.projection_parts "
+        "WHERE database = {database:String} AND table = 'event_log' AND active",
+        parameters=of_table,
+    ).result_rows[0]
+    figures.add(name, size / rows, "bytes", f"{rows:,} rows, all parts, projection included")
+    figures.add(f"{name}.projection", projections / rows, "bytes", "of these")
+
+
+def _columns(client: Client, database: str, figures: Figures) -> None:
+    """Bytes an event of each column, in a copy whose parts have a file for each."""
+    copy = f"{database}.columns"
+    client.command(f"CREATE TABLE {copy} AS {database}.event_log")
+    client.command(f"ALTER TABLE {copy} MODIFY SETTING min_bytes_for_wide_part = 0")
+    client.command(
+        f"INSERT INTO {copy} SELECT * FROM {database}.event_log", settings={"max_partitions_per_insert_block": 0}
+    )
+    client.command(f"OPTIMIZE TABLE {copy} FINAL")
+    for column, size in client.query(
+        "SELECT column, sum(column_data_compressed_bytes) / sum(rows) AS size FROM system.parts_columns "
+        "WHERE database = {database:String} AND table = 'columns' AND active GROUP BY column ORDER BY size DESC LIMIT 8",
+        parameters={"database": database},
+    ).result_rows:
+        figures.add(f"sink.bytes_per_event.column.{column}", size, "bytes", "in parts with a file a column")

@@ -1,0 +1,76 @@
+"""How fast when records are broken: none, one in a hundred, all."""
+
+import io
+import json
+import random
+from collections.abc import Callable
+
+import fastavro
+
+from auditstream_schemas.codec import SCHEMA_JSON, decode_record
+from tests.benchmarks.consumers import run_sink
+from tests.benchmarks.figures import Figures
+from tests.benchmarks.load import Load, fill
+from tests.benchmarks.plan import Plan
+from tests.benchmarks.site import site
+
+_SHARES = (0, 1, 100)
+_ALL_POISON = 10
+"""A tenth of the events is enough where all are broken: what is measured is whether it goes on."""
+
+
+def poison(plan: Plan, figures: Figures) -> None:
+    """The sink with its flood limit off, on topics with so much poison of four kinds."""
+    with site("local", plan.scratch) as where:
+        for share in _SHARES:
+            events = plan.events // (_ALL_POISON if share == 100 else 2)
+            sound = plan.load(resent=0.0, events=events)
+            records = _poisoned(sound, share)
+            broken = len(records.bodies) - records.events
+            with where.topic() as topic, where.database() as database:
+                fill(records.bodies, where.producer(topic), topic.schema_id)
+                run = run_sink(
+                    *(where, topic, database, len(records.bodies)),
+                    events=records.events,
+                    flush_rows=plan.flush_rows,
+                    flood_share=1,
+                )
+            figures.add(f"sink.poison.{share}", run.rate, "records/s", f"{broken:,} of {run.records:,} are poison")
+    figures.ratio("sink.poison.1.of_0", "sink.poison.1", "sink.poison.0")
+
+
+def _poisoned(sound: Load, share: int) -> Load:
+    pick = random.Random(share)
+    bodies = list(sound.bodies)
+    chosen = pick.sample(range(len(bodies)), len(bodies) * share // 100)
+    kinds: tuple[Callable[[bytes], bytes], ...] = (
+        lambda _body: pick.randbytes(200),
+        lambda body: body[: len(body) // 2],
+        lambda body: body[:1] + b"not-a-uuid-but-thirty-six-chars-long" + body[37:],
+        _without_actor,
+    )
+    for number, place in enumerate(chosen):
+        bodies[place] = kinds[number % len(kinds)](bodies[place])
+    return Load(bodies=bodies, events=len(bodies) - len(chosen))
+
+
+def _without_actor(body: bytes) -> bytes:
+    record = decode_record(body)
+    record["actor"]["id"] = ""
+    written = io.BytesIO()
+    fastavro.schemaless_writer(written, _SCHEMA, record)
+    return written.getvalue()
+
+
+def _plain_schema() -> dict[str, object]:
+    """The event's schema with its times as integers, as `decode_record` gives them."""
+    schema: dict[str, object] = json.loads(SCHEMA_JSON)
+    fields = schema["fields"]
+    assert isinstance(fields, list)
+    for field in fields:
+        if field["name"] in {"id", "occurred_at"}:
+            field["type"] = field["type"]["type"]
+    return dict(fastavro.parse_schema(schema))  # type: ignore[arg-type]
+
+
+_SCHEMA = _plain_schema()
