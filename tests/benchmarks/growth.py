@@ -36,7 +36,7 @@ _COPY = """INSERT INTO {database}.event_log
         rand64(4) AS content_hash,
         toDateTime64(moment, 3) AS ingested_at,
         number * {sample} + kafka_offset AS kafka_offset)
-    FROM {database}.sample CROSS JOIN numbers({copies})"""
+    FROM {database}.sample CROSS JOIN numbers({copies}) AS copies"""
 
 
 def disk(plan: Plan, figures: Figures) -> None:
@@ -46,10 +46,9 @@ def disk(plan: Plan, figures: Figures) -> None:
         fill(records.bodies, where.producer(topic), topic.schema_id)
         run_sink(where, topic, database, len(records.bodies), events=records.events)
         with where.client() as client:
-            client.command(
-                f"OPTIMIZE TABLE {database}.event_log FINAL", settings={"optimize_skip_merged_partitions": 1}
-            )
+            client.command(f"OPTIMIZE TABLE {database}.event_log FINAL")
             _bytes(client, database, figures, "sink.bytes_per_event")
+            _columns(client, database, figures)
 
 
 def growth(plan: Plan, figures: Figures) -> None:
@@ -179,7 +178,8 @@ def _columns(client: Client, database: str, figures: Figures) -> None:
     client.command(f"OPTIMIZE TABLE {copy} FINAL")
     for column, size in client.query(
         "SELECT column, sum(column_data_compressed_bytes) / sum(rows) AS size FROM system.parts_columns "
-        "WHERE database = {database:String} AND table = 'columns' AND active GROUP BY column ORDER BY size DESC LIMIT 8",
+        "WHERE database = {database:String} AND table = 'columns' AND active "
+        "GROUP BY column ORDER BY size DESC LIMIT 8",
         parameters={"database": database},
     ).result_rows:
         figures.add(f"sink.bytes_per_event.column.{column}", size, "bytes", "in parts with a file a column")
