@@ -150,7 +150,7 @@ class Sink:
             records = self._gather()
             self._finish(0)
             now = self._clock.monotonic()
-            if self._is_full(now):
+            if self._is_due(now):
                 self._hand_over()
             if records or self._worker.is_busy or self._unplaced or not self._next:
                 quiet_since = None
@@ -191,12 +191,12 @@ class Sink:
     def _room(self) -> int:
         return max(1, min(_CONSUME_AT_MOST, self._settings.flush_rows - self._batch.rows))
 
-    def _is_full(self, now: float) -> bool:
-        return self._batch.rows > 0 and (
-            self._batch.rows >= self._settings.flush_rows
-            or self._batch.bytes >= self._settings.flush_bytes
-            or now - self._batch.opened >= self._settings.flush_seconds
-        )
+    def _is_due(self, now: float) -> bool:
+        """Whether to write the batch. One that is only old grows on while another is being settled."""
+        if self._batch.rows >= self._settings.flush_rows or self._batch.bytes >= self._settings.flush_bytes:
+            return True
+        is_old = now - self._batch.opened >= self._settings.flush_seconds
+        return self._batch.rows > 0 and is_old and not self._worker.is_busy
 
     def _take(self, record: Message) -> bool:
         """Take a record into the batch; False if neither it nor those behind it can be taken now."""

@@ -65,7 +65,7 @@ def containers(site: Site, topic: Topic, records: int, *, flush_rows: int, flush
             records -= 1
         if len(blocks) >= flush_rows or size >= flush_bytes or not records:
             path = site.scratch / f"{topic.name}-{len(written)}.avro"
-            path.write_bytes(container(head, blocks))
+            path.write_bytes(b"".join(container(head, blocks)))
             written.append(path)
             blocks, size = [], 0
     consumer.close()
