@@ -60,10 +60,10 @@ class Span:
 
     Attributes:
         first: Where the books go on: one past the last accounted offset.
-        last: Offset of the last record taken.
+        last: The last offset passed: of a record taken, or of a transaction's marker behind it.
         epoch: When the partition was given to this sink.
         first_time: Kafka's timestamp of the first record, seconds since 1970; None if it has none.
-        read: Records taken; fewer than ``last - first + 1`` where a transaction left marker offsets.
+        read: Records taken; fewer than ``last - first + 1`` where a transaction left markers or was aborted.
     """
 
     first: int
@@ -146,6 +146,11 @@ class Batch:
         self.lots: dict[int, Lot] = {}
         self.refused: list[Refused] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to enter into the books."""
+        return not self.spans
+
     def add(self, message: Message, schema: WriterSchema, partition: int, offset: int, body: bytes) -> None:
         """Take a record whose writer schema is known."""
         lot = self.lots.get(schema.schema_id)
@@ -161,14 +166,22 @@ class Batch:
     def count(self, message: Message, partition: int, offset: int, size: int, *, expected: int, epoch: int) -> None:
         """Enter a record into its partition's span; ``expected`` is where the books of the partition go on."""
         span = self.spans.get(partition)
-        if span is None:
+        if span is None or not span.read:
+            span = self.reach(partition, offset, expected=expected, epoch=epoch)
             _kind, milliseconds = message.timestamp()
-            first_time = milliseconds / 1000 if milliseconds >= 0 else None
-            span = self.spans[partition] = Span(first=expected, last=offset, epoch=epoch, first_time=first_time)
+            span.first_time = milliseconds / 1000 if milliseconds >= 0 else None
         span.last = offset
         span.read += 1
         self.rows += 1
         self.bytes += size
+
+    def reach(self, partition: int, offset: int, *, expected: int, epoch: int) -> Span:
+        """Enter offsets up to this one into the partition's span, be there records at them or not."""
+        span = self.spans.get(partition)
+        if span is None:
+            span = self.spans[partition] = Span(first=expected, last=offset, epoch=epoch, first_time=None)
+        span.last = offset
+        return span
 
 
 # confluent_kafka returns a list with holes and an exception at once where a header's name is not UTF-8. Where

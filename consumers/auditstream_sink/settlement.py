@@ -105,7 +105,9 @@ class Settlement:
             AbandonedError: It was given up.
             SinkError: Too many records are refused, or the books are not as they were left.
         """
-        judgement = self._persistently(lambda: self._store(batch, topic_id))
+        judgement = Judgement(counts={}, refused=())
+        if batch.lots:
+            judgement = self._persistently(lambda: self._store(batch, topic_id))
         letters = [*batch.refused, *_letters(batch, judgement)]
         self._flood.check(batch.rows, letters)
         if letters:

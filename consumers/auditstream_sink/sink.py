@@ -156,7 +156,7 @@ class Sink:
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = now
-            elif until_idle is not None and now - quiet_since >= until_idle and not self._batch.rows:
+            elif until_idle is not None and now - quiet_since >= until_idle and self._batch.is_empty:
                 return
 
     def _gather(self) -> int:
@@ -196,25 +196,27 @@ class Sink:
         if self._batch.rows >= self._settings.flush_rows or self._batch.bytes >= self._settings.flush_bytes:
             return True
         is_old = now - self._batch.opened >= self._settings.flush_seconds
-        return self._batch.rows > 0 and is_old and not self._worker.is_busy
+        return not self._batch.is_empty and is_old and not self._worker.is_busy
 
     def _take(self, record: Message) -> bool:
         """Take a record into the batch; False if neither it nor those behind it can be taken now."""
-        error = record.error()
-        if error is not None:
+        error, partition, offset = record.error(), record.partition(), record.offset()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
             self._broker_said(error)
             return True
-        partition, offset = record.partition(), record.offset()
         if partition is None or offset is None:
             return True
         expected = self._next.get(partition)
         if expected is None or offset < expected:
             # Revoked meanwhile; or delivered twice, as librdkafka has done after an incremental assignment.
             return True
+        if self._batch.is_empty:
+            self._batch = self._empty_batch()
+        if error is not None:
+            self._pass(partition, offset, expected)
+            return True
         value = record.value()
         data = value if isinstance(value, bytes) else b""
-        if self._batch.rows == 0:
-            self._batch = self._empty_batch()
         try:
             schema_id, body = split(data)
         except WireFormatError as wrong:
@@ -231,6 +233,16 @@ class Sink:
         self._batch.count(record, partition, offset, len(data), expected=expected, epoch=self._epoch)
         self._next[partition] = offset + 1
         return True
+
+    def _pass(self, partition: int, end: int, expected: int) -> None:
+        """Take the end of a partition: between the last record and it lie offsets that hold none.
+
+        Markers of transactions, and records of aborted ones. Were they not in the books, they would look
+        like records that nobody read, once the broker has deleted them.
+        """
+        if end > expected:
+            self._batch.reach(partition, end - 1, expected=expected, epoch=self._epoch)
+            self._next[partition] = end
 
     def _schema(self, schema_id: int) -> WriterSchema | UnusableSchema | None:
         """Ask the registry until it answers, and stay in the group meanwhile; None when told to stop."""
@@ -254,7 +266,7 @@ class Sink:
             if not self._poll_paused(1.0):
                 return
             is_free = self._finish(0)
-        if self._batch.rows:
+        if not self._batch.is_empty:
             self._begin()
             self._writers.forget_unusable(self._clock.monotonic())
 
@@ -307,7 +319,7 @@ class Sink:
         """Settle and commit everything in hand; False if the deadline passed, and then all of it is given up."""
         by = deadline if deadline is not None else self._clock.monotonic() + self._settings.drain_seconds
         if self._finish(max(0.0, by - self._clock.monotonic())):
-            if self._batch.rows:
+            if not self._batch.is_empty:
                 self._begin()
             if self._finish(max(0.0, by - self._clock.monotonic())):
                 return True
@@ -442,7 +454,8 @@ class Sink:
             missing = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
             fix = "; run `auditstream topics`" if missing else ""
             raise SinkError(f"topic {self._settings.topic}: {error.str()}{fix}")
-        _logger.info("broker: %s", error.str())
+        if error.code() != KafkaError._PARTITION_EOF:
+            _logger.info("broker: %s", error.str())
 
     def _close(self) -> None:
         try:
@@ -473,5 +486,6 @@ def _consumer_settings(settings: SinkSettings) -> dict[str, object]:
         "auto.offset.reset": "error",
         "fetch.wait.max.ms": 100,
         "statistics.interval.ms": _STATISTICS_MS,
+        "enable.partition.eof": True,
         "isolation.level": "read_committed",
     }
