@@ -61,7 +61,8 @@ class Positions:
             if tail.end + 1 < low:
                 raise SinkError(
                     f"partition {partition}: offsets {tail.end + 1} to {low - 1} were deleted by the broker before "
-                    "any sink read them: those events are lost, and the topic's retention is shorter than the outage"
+                    "any sink read them: those events are lost, and the topic's retention is shorter than the outage. "
+                    "`auditstream accept-loss` enters them into the books as lost, and the sink can go on"
                 )
             places[partition] = tail
         return places

@@ -16,7 +16,7 @@ from uuid import UUID
 from clickhouse_connect.driver.client import Client
 
 from auditstream_ops.balance import PartitionAccount, against_table, against_topic
-from auditstream_ops.books import LISTED_AT_MOST, Books, Extra, Finding, Rows, Totals, topic_ids
+from auditstream_ops.books import LISTED_AT_MOST, Books, Extra, Finding, Loss, Rows, Totals, topic_ids
 from auditstream_ops.dead_letters import read_letters
 from auditstream_ops.second_look import READ_AT_MOST, Look, look_again
 from auditstream_ops.topic_reader import Extent, TopicReader
@@ -117,6 +117,7 @@ class _Table:
     rows: Mapping[int, Rows]
     findings: Mapping[int, Sequence[Finding]]
     extra: Mapping[int, Extra]
+    losses: Mapping[int, Sequence[Loss]]
 
     @property
     def partitions(self) -> set[int]:
@@ -129,6 +130,7 @@ class _Table:
             self.rows.get(partition, _NO_ROWS),
             [(line, looks.get(line.first_offset)) for line in lines],
             self.extra.get(partition, _NO_EXTRA),
+            self.losses.get(partition, ()),
         )
 
 
@@ -196,7 +198,9 @@ class _Audit:
             and len(findings.get(each.partition, ())) < LISTED_AT_MOST
             for each in totals.values()
         )
-        return _Table(totals=totals, rows=rows, findings=findings, extra={} if is_all_told else books.extra())
+        losses = books.losses() if any(each.lost for each in totals.values()) else {}
+        extra = {} if is_all_told else books.extra()
+        return _Table(totals=totals, rows=rows, findings=findings, extra=extra, losses=losses)
 
     def _refused(self, topic_id: UUID) -> set[tuple[int, int]]:
         """Places of the topic's records that are among the dead letters."""
@@ -236,4 +240,5 @@ def _none_yet(partition: int) -> Totals:
         conflicts=0,
         invalid=0,
         expired=0,
+        lost=0,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from auditstream_ops.books import Extra, Finding, Rows, Totals
+from auditstream_ops.books import Extra, Finding, Loss, Rows, Totals
 from auditstream_ops.second_look import Look
 from auditstream_ops.topic_reader import Extent
 
@@ -18,8 +18,8 @@ class Fault:
         kind: ``gap`` (offsets in no batch), ``overlap`` (in two), ``counts`` (a line does not add up),
             ``span`` (a line's offsets and records do not agree), ``missing`` or ``extra`` (rows of a batch),
             ``stray`` (rows before the books), ``doubled`` (rows of one offset), ``commit`` (the group is ahead
-            of the books), ``gone`` (deleted before a sink read it), ``beyond`` (the topic ends before the
-            books), ``unread`` (not in the books yet).
+            of the books), ``gone`` (deleted before a sink read it), ``lost`` (accepted as lost, but not gone),
+            ``beyond`` (the topic ends before the books), ``unread`` (not in the books yet).
         first_offset: First offset concerned.
         last_offset: Last offset concerned, inclusive.
         text: A sentence that says what is wrong.
@@ -46,6 +46,7 @@ class PartitionAccount:
         conflicts: Other content under a known id.
         invalid: Broken records.
         expired: Older than the retention on arrival.
+        lost: Offsets that a person accepted as deleted before any sink read them.
         rows: Rows that the event log holds of these offsets, seen through the view.
         rows_ahead: Rows beyond the end of the books: of a batch in flight, or one that will be taken again.
         expired_since: Rows of batches that are past the retention, and gone.
@@ -55,6 +56,7 @@ class PartitionAccount:
         faults: What does not balance; empty when all is well.
         more_faults: Faulty batches beyond those listed.
         notes: What is worth knowing, and no fault.
+        losses: What was accepted as lost, by whom and why.
     """
 
     partition: int
@@ -67,6 +69,7 @@ class PartitionAccount:
     conflicts: int
     invalid: int
     expired: int
+    lost: int = 0
     rows: int = 0
     rows_ahead: int = 0
     expired_since: int = 0
@@ -76,6 +79,7 @@ class PartitionAccount:
     faults: tuple[Fault, ...] = ()
     more_faults: int = 0
     notes: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
     @property
     def next_offset(self) -> int:
@@ -95,7 +99,11 @@ class PartitionAccount:
 
 
 def against_table(
-    totals: Totals, rows: Rows, findings: Sequence[tuple[Finding, Look | None]], extra: Extra
+    totals: Totals,
+    rows: Rows,
+    findings: Sequence[tuple[Finding, Look | None]],
+    extra: Extra,
+    losses: Sequence[Loss] = (),
 ) -> PartitionAccount:
     """Books held against the event log.
 
@@ -104,9 +112,14 @@ def against_table(
         rows: What the event log has of them.
         findings: Lines that may be wrong, each with what the topic says of it, if it was asked.
         extra: What the list of findings leaves out.
+        losses: What a person entered as lost.
     """
     faults: list[Fault] = []
-    notes: list[str] = []
+    notes = [
+        f"offsets {loss.first_offset} to {loss.last_offset} are lost: deleted by the broker before any sink read them; "
+        f"accepted by {loss.by} at {loss.at}: {loss.why}"
+        for loss in losses
+    ]
     for line, look in findings:
         of_line = [*_offsets(line), *_sums(line)]
         for found in (*of_line, _hollow(line, look), _rows(line, look)):
@@ -136,12 +149,14 @@ def against_table(
         conflicts=totals.conflicts,
         invalid=totals.invalid,
         expired=totals.expired,
+        lost=totals.lost,
         rows=rows.within,
         rows_ahead=rows.ahead,
         expired_since=extra.expired_since,
         faults=tuple(faults),
         more_faults=max(0, extra.findings - sum(line.is_fault for line, _ in findings)),
         notes=tuple(notes),
+        losses=tuple(losses),
     )
 
 
@@ -178,7 +193,12 @@ def against_topic(
     elif first > 0:
         notes.append(f"the books begin at offset {first}: whether records lay before it cannot be known any more")
     if extent.low > beyond:
-        fault("gone", beyond, extent.low - 1, "were deleted by the broker before any sink read them")
+        text = "were deleted by the broker before any sink read them; see `auditstream accept-loss`"
+        fault("gone", beyond, extent.low - 1, text)
+    for loss in account.losses:
+        if loss.last_offset >= extent.low:
+            text = f"are accepted as lost, but the topic begins at {extent.low}"
+            fault("lost", loss.first_offset, loss.last_offset, text)
     if extent.end < beyond:
         fault("beyond", extent.end, beyond - 1, "are in the books, but the topic ends before them")
     if committed is not None and beyond < committed <= earlier_end:
@@ -223,8 +243,9 @@ def _sums(line: Finding) -> list[Fault]:
         faults.append(_of(line, "counts", f"read {line.read}, accounted for {line.stored + line.others}"))
     if line.last_offset < line.first_offset:
         faults.append(_of(line, "span", "the batch ends before it begins"))
-    elif line.read > line.offsets:
-        faults.append(_of(line, "span", f"{line.read} records read from {line.offsets} offsets"))
+    elif line.read + line.lost > line.offsets:
+        lost = f" and {line.lost} lost" if line.lost else ""
+        faults.append(_of(line, "span", f"{line.read} records read{lost} from {line.offsets} offsets"))
     return faults
 
 
@@ -232,7 +253,7 @@ def _hollow(line: Finding, look: Look | None) -> Fault | str | None:
     """Offsets without a record: markers of a producer's transaction, unless the topic has records there."""
     if not line.is_hollow:
         return None
-    held_none = f"{_range(line)}: {line.offsets - line.read} of them held no record"
+    held_none = f"{_range(line)}: {line.offsets - line.read - line.lost} of them held no record"
     if look is None or not look.is_whole:
         return f"{held_none}, as the books have it; the topic was not or cannot be asked any more"
     if look.records > line.read:

@@ -39,6 +39,7 @@ class Totals:
         conflicts: Other content under a known id.
         invalid: Broken records.
         expired: Older than the retention on arrival.
+        lost: Offsets that a person entered as deleted before any sink read them.
     """
 
     partition: int
@@ -51,6 +52,26 @@ class Totals:
     conflicts: int
     invalid: int
     expired: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Offsets that a person entered as lost.
+
+    Attributes:
+        first_offset: First of them.
+        last_offset: Last of them, inclusive.
+        at: When they were entered, as ISO-8601 in UTC.
+        by: By whom, as ``user@host``.
+        why: The reason given.
+    """
+
+    first_offset: int
+    last_offset: int
+    at: str
+    by: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +85,7 @@ class Finding:
         read: Records read.
         stored: New rows.
         others: Duplicates, conflicts, invalid and expired together.
+        lost: Offsets that a person entered as lost.
         rows: Offsets of the line that have a visible row in the event log.
         stray: Offsets before the line and after those before it that have one.
         reached: Where the lines before this one end, the farthest of them, inclusive; nothing for the first.
@@ -77,6 +99,7 @@ class Finding:
     read: int
     stored: int
     others: int
+    lost: int
     rows: int
     stray: int
     reached: int | None
@@ -91,7 +114,7 @@ class Finding:
     @property
     def is_hollow(self) -> bool:
         """Whether some of its offsets held no record."""
-        return self.read < self.offsets
+        return self.read + self.lost < self.offsets
 
     @property
     def lacks_rows(self) -> bool:
@@ -152,7 +175,8 @@ class Books:
         """The books of each partition, added up."""
         rows = self._rows(
             "SELECT partition, min(first_offset), max(last_offset), count(), sum(read), sum(stored), "
-            f"sum(duplicates), sum(conflicts), sum(invalid), sum(expired) FROM ({self._sql.lines()}) GROUP BY partition"
+            "sum(duplicates), sum(conflicts), sum(invalid), sum(expired), sum(lost) "
+            f"FROM ({self._sql.lines()}) GROUP BY partition"
         )
         names = tuple(Totals.__dataclass_fields__)
         found = [Totals(**dict(zip(names, map(int, row), strict=True))) for row in rows]
@@ -170,12 +194,15 @@ class Books:
     def findings(self) -> dict[int, list[Finding]]:
         """What may be wrong, by partition and offset: at most LISTED_AT_MOST each, lines merely hollow last."""
         rows = self._rows(
-            "SELECT partition, first, last, read, stored, others, rows, stray, reached, is_opening, is_fault, is_past "
-            f"FROM ({self._sql.judged()}) WHERE is_fault OR is_hollow ORDER BY partition, is_fault DESC, first, last "
-            f"LIMIT {LISTED_AT_MOST} BY partition"
+            "SELECT partition, first, last, read, stored, others, lost, rows, stray, reached, is_opening, is_fault, "
+            f"is_past FROM ({self._sql.judged()}) WHERE is_fault OR is_hollow "
+            f"ORDER BY partition, is_fault DESC, first, last LIMIT {LISTED_AT_MOST} BY partition"
         )
         found: dict[int, list[Finding]] = {}
-        for partition, first, last, read, stored, others, count, stray, reached, is_opening, is_fault, is_past in rows:
+        for row in rows:
+            partition, first, last, read, stored, others, lost, count, stray, reached, is_opening, is_fault, is_past = (
+                row
+            )
             found.setdefault(int(partition), []).append(
                 Finding(
                     partition=int(partition),
@@ -184,6 +211,7 @@ class Books:
                     read=int(read),
                     stored=int(stored),
                     others=int(others),
+                    lost=int(lost),
                     rows=int(count),
                     stray=int(stray),
                     reached=None if is_opening else int(reached),
@@ -191,6 +219,18 @@ class Books:
                     is_past=bool(is_past),
                 )
             )
+        return found
+
+    def losses(self) -> dict[int, list[Loss]]:
+        """What was accepted as lost, by partition and offset."""
+        rows = self._rows(
+            "SELECT partition, first_offset, last_offset, formatDateTime(written_at, '%FT%TZ', 'UTC'), instance, why "
+            f"FROM ({self._sql.lines('AND lost > 0')}) ORDER BY partition, first_offset"
+        )
+        found: dict[int, list[Loss]] = {}
+        for partition, first, last, at, by, why in rows:
+            loss = Loss(first_offset=int(first), last_offset=int(last), at=str(at), by=str(by), why=str(why))
+            found.setdefault(int(partition), []).append(loss)
         return found
 
     def extra(self) -> dict[int, Extra]:

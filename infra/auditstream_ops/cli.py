@@ -34,6 +34,12 @@ _COMMANDS = {
     "dlq": _Entry(module="dlq", extra="sink", summary="Look at refused records, replay or drop them."),
     "verify": _Entry(module="verify", extra="sink", summary="Check that every offset is accounted for."),
     "reconcile": _Entry(module="reconcile", extra="sink", summary="Look for events that are visible more than once."),
+    "accept-loss": _Entry(
+        module="accept_loss",
+        extra="sink",
+        attribute="accept_loss",
+        summary="Let the sink go on past records that were deleted unread.",
+    ),
     "up": _Entry(module="stack", extra="local", summary="Start the local stack: broker, registry, ClickHouse."),
     "down": _Entry(module="stack", extra="local", summary="Stop the local stack."),
     "status": _Entry(module="stack", extra="local", summary="Show how the local stack is."),

@@ -30,8 +30,8 @@ class Sweep:
     def lines(self, condition: str = "") -> str:
         """The lines that count: of those that begin alike, the last sink's, as the ledger's engine has it."""
         return (
-            "SELECT partition, first_offset, last_offset, read, stored, duplicates, conflicts, invalid, expired, "
-            f"at AS written_at FROM {self.database}.ledger FINAL "
+            "SELECT partition, first_offset, last_offset, read, stored, duplicates, conflicts, invalid, expired, lost, "
+            f"instance, why, at AS written_at FROM {self.database}.ledger FINAL "
             f"WHERE topic = {{topic:String}} AND topic_id = {{topic_id:UUID}} {condition}"
         )
 
@@ -55,11 +55,11 @@ class Sweep:
         elements = f"""
             SELECT partition, toInt64(block) * 64 AS pos, toUInt8({_BLOCK}) AS kind, mask, toInt64(0) AS opens,
                 toInt64(0) AS closes, toUInt64(0) AS read, toUInt64(0) AS stored, toUInt64(0) AS others,
-                toDateTime64(0, 3, 'UTC') AS written_at
+                toUInt64(0) AS lost, toDateTime64(0, 3, 'UTC') AS written_at
             FROM ({self.masks(f"AND kafka_offset <= {end}")})
             UNION ALL
             SELECT partition, mark.1, mark.2, toUInt64(0), toInt64(first_offset), toInt64(last_offset), read, stored,
-                duplicates + conflicts + invalid + expired, written_at
+                duplicates + conflicts + invalid + expired, lost, written_at
             FROM ({self.lines(f"AND last_offset <= {self._end('partition')}")})
             ARRAY JOIN [(toInt64(first_offset), toUInt8({_BEGIN})), (toInt64(last_offset), toUInt8({_END}))] AS mark"""
         # Rows before a begin, and up to an end: those of all blocks so far, less the later ones of its own block.
@@ -81,21 +81,21 @@ class Sweep:
             WINDOW above AS (
                 PARTITION BY partition ORDER BY pos, kind, closes ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"""
         grouped = f"""
-            SELECT partition, opens AS first, closes AS last, read, stored, others, max(written_at) AS at,
+            SELECT partition, opens AS first, closes AS last, read, stored, others, lost, max(written_at) AS at,
                 toInt64(maxIf(rows_so_far, kind = {_END})) - toInt64(minIf(rows_so_far, kind = {_BEGIN})) AS rows,
                 minIf(before, kind = {_BEGIN}) AS reached, maxIf(is_first, kind = {_BEGIN}) AS is_opening,
                 if(is_opening OR reached + 1 < first, minIf(rows_between, kind = {_BEGIN}), 0) AS stray
-            FROM ({followed}) GROUP BY partition, first, last, read, stored, others"""
+            FROM ({followed}) GROUP BY partition, first, last, read, stored, others, lost"""
         # No row of a line is younger than this; the table's TTL counts from an event's own time.
         return f"""
             SELECT *,
                 at + INTERVAL {FUTURE_DAYS} DAY + INTERVAL {RETENTION_MONTHS} MONTH < now64(3, 'UTC') AS is_past,
-                read < last - first + 1 AS is_hollow,
+                read + lost < last - first + 1 AS is_hollow,
                 NOT is_opening AND reached + 1 != first
                 OR stray > 0
                 OR last < first
                 OR read != stored + others
-                OR read > last - first + 1
+                OR read + lost > last - first + 1
                 OR rows > stored
                 OR rows < stored AND NOT is_past AS is_fault
             FROM ({grouped})"""

@@ -94,6 +94,18 @@ class TopicReader:
             raise self._away(error) from error
         return {place.partition: place.offset for place in places if place.offset >= 0}
 
+    def watermarks(self) -> dict[int, tuple[int, int]]:
+        """The first offset that the broker keeps of each partition, and its high watermark."""
+        try:
+            return {
+                partition: self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
+                )
+                for partition in self._partitions()
+            }
+        except KafkaException as error:
+            raise self._away(error) from error
+
     def extents(self, accounted: Mapping[int, int]) -> dict[int, Extent]:
         """Where each partition begins and ends.
 
@@ -105,13 +117,8 @@ class TopicReader:
         Args:
             accounted: One past the last accounted offset, of each partition that has books.
         """
+        marks = self.watermarks()
         try:
-            marks = {
-                partition: self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
-                )
-                for partition in self._partitions()
-            }
             starts = {
                 partition: min(max(accounted.get(partition, 0), low), high) for partition, (low, high) in marks.items()
             }

@@ -1,12 +1,17 @@
 """What a partition holds besides records, and what it does not hold any more."""
 
+import json
+
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from auditstream_ops.accounts import PartitionAccount, verify
+from auditstream_ops.cli import cli
 from auditstream_ops.clickhouse import connect
 from auditstream_schemas.codec import encode
+from auditstream_schemas.errors import SinkError
 from tests.support.events import make_event
 from tests.support.pipeline import put_events, run_sink, schema_id, sink_settings
 from tests.support.stack import Tenant
@@ -39,6 +44,36 @@ def test_markers_and_aborted_records_at_the_end_are_in_the_books_and_may_be_dele
     account = partition(tenant)
     assert (account.next_offset, account.lag, account.problems) == (8, 0, ())
     assert account.batches == batches + 2
+
+
+def test_a_loss_stops_the_sink_until_a_person_accepts_it_and_stays_in_the_books(tenant: Tenant) -> None:
+    put_events(tenant, [make_event(number) for number in range(3)], partition=0)
+    assert run_sink(tenant).stored == 3
+    put_events(tenant, [make_event(number) for number in range(3, 10)], partition=0)
+    command = ["accept-loss", "--why", "down for a week", "--yes"]
+    assert "nothing is lost" in invoke(tenant, *command)
+    delete_before(tenant, 8)
+    with pytest.raises(SinkError, match=r"offsets 3 to 7 were deleted .* `auditstream accept-loss`"):
+        run_sink(tenant)
+    assert [fault.kind for fault in partition(tenant).faults] == ["gone", "unread"]
+    assert "partition 0: offsets 3 to 7 (5)" in invoke(tenant, *command)
+    assert "nothing is lost" in invoke(tenant, *command)
+    totals = run_sink(tenant)
+    assert (totals.read, totals.stored) == (2, 2)
+    account = partition(tenant)
+    assert (account.problems, account.read, account.stored, account.rows, account.lost) == ((), 5, 5, 5, 5)
+    assert "offsets 3 to 7 are lost" in account.notes[0]
+    assert account.notes[0].endswith(": down for a week")
+    assert "5 offsets are LOST, as was accepted" in invoke(tenant, "verify", "--complete")
+    found = json.loads(invoke(tenant, "verify", "--json"))
+    [loss] = found["books"][0]["partitions"][0]["losses"]
+    assert (loss["first_offset"], loss["last_offset"], loss["why"]) == (3, 7, "down for a week")
+
+
+def invoke(tenant: Tenant, *arguments: str) -> str:
+    found = CliRunner().invoke(cli, arguments, env=tenant.env, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.output
 
 
 def transact(tenant: Tenant, numbers: list[int], *, commit: bool) -> None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from auditstream_ops.balance import PartitionAccount, against_table, against_topic
-from auditstream_ops.books import Extra, Finding, Rows, Totals
+from auditstream_ops.books import Extra, Finding, Loss, Rows, Totals
 from auditstream_ops.second_look import Look
 from auditstream_ops.topic_reader import Extent
 
@@ -18,6 +18,7 @@ TOTALS = Totals(
     conflicts=3,
     invalid=2,
     expired=1,
+    lost=0,
 )
 ROWS = Rows(within=90, ahead=0, doubled=0)
 NONE = Extra(findings=0, hollow=0, expired_since=0)
@@ -28,6 +29,7 @@ LINE = Finding(
     read=50,
     stored=40,
     others=10,
+    lost=0,
     rows=40,
     stray=0,
     reached=None,
@@ -115,6 +117,19 @@ def test_what_is_not_listed_is_counted() -> None:
     assert account.problems[-1] == "6 more batches do not balance"
     assert any(note.startswith("4 more batches") for note in account.notes)
     assert account.expired_since == 2
+
+
+def test_what_was_accepted_as_lost_is_told_for_ever_and_is_no_fault_once_it_is_gone() -> None:
+    loss = Loss(first_offset=120, last_offset=129, at="2026-02-01T00:00:00Z", by="ann@host", why="a long outage")
+    account = against_table(replace(TOTALS, lost=10), ROWS, [], NONE, [loss])
+    assert (account.lost, account.losses) == (10, (loss,))
+    assert _with_topic(account, (130, 200), None).faults == ()
+    assert _with_topic(account, (130, 200), None).notes[0] == (
+        "offsets 120 to 129 are lost: deleted by the broker before any sink read them; "
+        "accepted by ann@host at 2026-02-01T00:00:00Z: a long outage"
+    )
+    [fault] = _with_topic(account, (125, 200), None).faults
+    assert (fault.kind, fault.first_offset, fault.last_offset) == ("lost", 120, 129)
 
 
 def test_rows_ahead_are_no_fault_and_doubled_ones_are() -> None:

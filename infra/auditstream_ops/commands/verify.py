@@ -73,11 +73,12 @@ def _conclude(found: Sequence[TopicBooks]) -> None:
     ]
     for line in wrong:
         click.echo(line)
-    read, batches, lag = (
+    read, batches, lag, lost = (
         sum(getattr(account, name) or 0 for books in found for account in books.partitions)
-        for name in ("read", "batches", "lag")
+        for name in ("read", "batches", "lag", "lost")
     )
     waiting = f", {lag:,} records wait on the topic" if lag else ""
+    waiting += f"; {lost:,} offsets are LOST, as was accepted" if lost else ""
     if wrong:
         click.secho(f"the books do NOT balance{waiting}", fg="red", bold=True)
     elif not batches:
