@@ -42,7 +42,8 @@ _STATISTICS_MS = 1000
 """How often librdkafka tells whether a broker is there again; it tells by itself when none is."""
 _PATIENCE_SECONDS = 5.0
 """Waiting longer than this for the batch before, the loop pauses its partitions and polls: a pause drops what
-librdkafka has fetched ahead, so it should be rare; not polling delays rebalances, so it should be short."""
+librdkafka has fetched ahead, so it should be rare; not polling delays rebalances, so it should be short. Asking the
+registry for longer, one unknown schema id after another, it polls before it goes on."""
 
 _FATAL = frozenset(
     {
@@ -98,6 +99,7 @@ class Sink:
         self._batch = self._empty_batch()
         self._settling: Mapping[int, Span] = {}
         self._totals = Totals()
+        self._ask_until = 0.0
         self._stop_by: float | None = None
         self._failure: AuditstreamError | None = None
         self._server: HealthServer | None = None
@@ -167,11 +169,14 @@ class Sink:
             self._rewind()
         records = self._consume(self._room(), _POLL_SECONDS)
         rows, size = self._batch.rows, self._batch.bytes
+        self._ask_until = self._clock.monotonic() + _PATIENCE_SECONDS
         for record in records:
             if self._placements != self._read_placements:
                 # Placed anew under records that were fetched before: taking those might leave a gap.
                 break
             if not self._take(record):
+                # It and those behind it are fetched again.
+                self._placements += 1
                 break
         if self._batch.rows > rows:
             self._metrics.consumed(self._batch.rows - rows, self._batch.bytes - size)
@@ -245,7 +250,13 @@ class Sink:
             self._next[partition] = end
 
     def _schema(self, schema_id: int) -> WriterSchema | UnusableSchema | None:
-        """Ask the registry until it answers, and stay in the group meanwhile; None when told to stop."""
+        """Ask the registry until it answers, and stay in the group meanwhile.
+
+        None when told to stop; and when enough was asked since the last poll, as for records that are garbage,
+        each with an id of its own.
+        """
+        if self._clock.monotonic() >= self._ask_until:
+            return None
         attempt = 0
         while True:
             try:

@@ -192,6 +192,38 @@ def test_a_stop_while_the_registry_is_asked_skips_no_record(tenant: Tenant, monk
     assert_balanced(tenant)
 
 
+def test_a_registry_that_is_slow_to_know_ids_does_not_keep_the_sink_from_polling(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Leaping(SystemClock):
+        seconds = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.seconds
+
+    clock = Leaping()
+    sink = Sink(sink_settings(tenant), clock=clock)
+    get, room, asked = sink._writers.get, sink._room, [0]
+
+    def be_slow(number: int) -> Any:
+        clock.seconds += 2
+        asked[-1] += 1
+        return get(number)
+
+    def poll() -> int:
+        asked.append(0)
+        return room()
+
+    monkeypatch.setattr(sink._writers, "get", be_slow)
+    monkeypatch.setattr(sink, "_room", poll)
+    values = [b"\0" + number.to_bytes(4) + b"garbage" for number in range(70_000, 70_012)]
+    put(tenant, [*values, encode(make_event(1), schema_id(tenant))], partition=0)
+    totals = sink.run(until_idle=IDLE_SECONDS)
+    assert (totals.read, totals.invalid, totals.stored) == (13, 12, 1)
+    assert max(asked) == 3
+    assert_balanced(tenant)
+
+
 def test_a_stored_event_that_expires_before_its_books_are_written_stays_stored(tenant: Tenant) -> None:
     class Later(SystemClock):
         def now(self) -> datetime:
