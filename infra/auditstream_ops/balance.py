@@ -32,6 +32,24 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """A batch that looks wrong, and is not.
+
+    Attributes:
+        kind: ``transactions`` (offsets held no record, and the topic confirms it), ``hollow`` (it cannot be
+            asked any more), ``elsewhere`` (rows are past the retention, or shown from another delivery).
+        first_offset: First offset of the batch.
+        last_offset: Its last offset, inclusive.
+        text: A sentence that says why.
+    """
+
+    kind: str
+    first_offset: int
+    last_offset: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionAccount:
     """One partition's books, added up and held against table and topic.
 
@@ -55,7 +73,8 @@ class PartitionAccount:
         committed: The next offset that the group committed; None if it was not asked for, or committed none.
         faults: What does not balance; empty when all is well.
         more_faults: Faulty batches beyond those listed.
-        notes: What is worth knowing, and no fault.
+        notes: What is worth knowing, and no fault; batches of one kind in one sentence.
+        explained: The batches that the notes put together.
         losses: What was accepted as lost, by whom and why.
     """
 
@@ -79,6 +98,7 @@ class PartitionAccount:
     faults: tuple[Fault, ...] = ()
     more_faults: int = 0
     notes: tuple[str, ...] = ()
+    explained: tuple[Explained, ...] = ()
     losses: tuple[Loss, ...] = ()
 
     @property
@@ -120,13 +140,15 @@ def against_table(
         f"accepted by {loss.by} at {loss.at}: {loss.why}"
         for loss in losses
     ]
+    explained: list[Explained] = []
     for line, look in findings:
         of_line = [*_offsets(line), *_sums(line)]
         for found in (*of_line, _hollow(line, look), _rows(line, look)):
             if isinstance(found, Fault):
                 faults.append(found)
             elif found:
-                notes.append(found)
+                explained.append(found)
+    notes += _together(explained)
     first, last = totals.first_offset, totals.last_offset
     if rows.doubled:
         text = f"offsets {first} to {last}: {rows.doubled} rows too many, of offsets that have another one"
@@ -156,6 +178,7 @@ def against_table(
         faults=tuple(faults),
         more_faults=max(0, extra.findings - sum(line.is_fault for line, _ in findings)),
         notes=tuple(notes),
+        explained=tuple(explained),
         losses=tuple(losses),
     )
 
@@ -249,19 +272,30 @@ def _sums(line: Finding) -> list[Fault]:
     return faults
 
 
-def _hollow(line: Finding, look: Look | None) -> Fault | str | None:
+def _together(explained: Sequence[Explained]) -> list[str]:
+    """One sentence a kind: every batch of a topic that is written in transactions has something to explain."""
+    sentences = []
+    for kind in dict.fromkeys(each.kind for each in explained):
+        first, *others = [each for each in explained if each.kind == kind]
+        more = f"; so in {len(others)} more batches, up to offset {others[-1].last_offset}" if others else ""
+        sentences.append(f"{first.text}{more}")
+    return sentences
+
+
+def _hollow(line: Finding, look: Look | None) -> Fault | Explained | None:
     """Offsets without a record: markers of a producer's transaction, unless the topic has records there."""
     if not line.is_hollow:
         return None
     held_none = f"{_range(line)}: {line.offsets - line.read - line.lost} of them held no record"
     if look is None or not look.is_whole:
-        return f"{held_none}, as the books have it; the topic was not or cannot be asked any more"
+        text = f"{held_none}, as the books have it; the topic was not or cannot be asked any more"
+        return _explained(line, "hollow", text)
     if look.records > line.read:
         return _of(line, "span", f"read {line.read}, but the topic holds {look.records} records there")
-    return f"{held_none}: a producer used transactions"
+    return _explained(line, "transactions", f"{held_none}: a producer used transactions")
 
 
-def _rows(line: Finding, look: Look | None) -> Fault | str | None:
+def _rows(line: Finding, look: Look | None) -> Fault | Explained | None:
     """Whether a line's rows are there."""
     if line.rows > line.stored:
         return _of(line, "extra", f"stored {line.stored}, but {line.rows} rows are there")
@@ -273,12 +307,17 @@ def _rows(line: Finding, look: Look | None) -> Fault | str | None:
     if look.lost:
         shown = ", ".join(look.lost[:_LOST_SHOWN]) + (", ..." if len(look.lost) > _LOST_SHOWN else "")
         return _of(line, "missing", f"{what}; nowhere to be found: {len(look.lost)} events: {shown}")
-    return f"{_range(line)}: {what}: {look.aged} are past the retention, the others are shown from another delivery"
+    text = f"{_range(line)}: {what}: {look.aged} are past the retention, the others are shown from another delivery"
+    return _explained(line, "elsewhere", text)
 
 
 def _of(line: Finding, kind: str, text: str) -> Fault:
     first, last = line.first_offset, line.last_offset
     return Fault(kind=kind, first_offset=first, last_offset=last, text=f"{_range(line)}: {text}")
+
+
+def _explained(line: Finding, kind: str, text: str) -> Explained:
+    return Explained(kind=kind, first_offset=line.first_offset, last_offset=line.last_offset, text=text)
 
 
 def _range(line: Finding) -> str:

@@ -119,6 +119,19 @@ def test_what_is_not_listed_is_counted() -> None:
     assert account.expired_since == 2
 
 
+def test_batches_that_are_explained_alike_share_a_sentence_and_are_listed_whole() -> None:
+    lines = [replace(LINE, first_offset=number, last_offset=number + 1, read=1, is_fault=False) for number in range(9)]
+    lines = [replace(line, stored=1, others=0, rows=1) for line in lines]
+    looks = [replace(LOOK, records=1), *([None] * 8)]
+    account = against_table(TOTALS, ROWS, list(zip(lines, looks, strict=True)), replace(NONE, hollow=9))
+    assert account.faults == ()
+    one, eight = account.notes
+    assert one == "offsets 0 to 1: 1 of them held no record: a producer used transactions"
+    assert eight.startswith("offsets 1 to 2: 1 of them held no record, as the books have it; ")
+    assert eight.endswith("; so in 7 more batches, up to offset 9")
+    assert [each.first_offset for each in account.explained] == list(range(9))
+
+
 def test_what_was_accepted_as_lost_is_told_for_ever_and_is_no_fault_once_it_is_gone() -> None:
     loss = Loss(first_offset=120, last_offset=129, at="2026-02-01T00:00:00Z", by="ann@host", why="a long outage")
     account = against_table(replace(TOTALS, lost=10), ROWS, [], NONE, [loss])
