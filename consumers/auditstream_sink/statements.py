@@ -220,14 +220,37 @@ class Statements:
                 {{now:DateTime64(3, 'UTC')}}, {{topic:String}}, {{topic_id:UUID}}, _partition, _offset
             FROM {self.stage_table} WHERE {self._is_new}"""
 
-    def missing(self) -> str:
-        """How many staged records were judged new or kept and are not stored; how many are staged at all.
+    def suspects(self) -> str:
+        """How many ids that were judged new or kept are not stored from just their own place; how many are staged.
 
+        None, as a rule: then nothing is missing, and no other sink took one of them at the same moment.
         Parameter: topic_id.
         """
-        return f"""SELECT count(), (SELECT count() FROM {self.stage_table}) FROM {self.stage_table}
-            WHERE (_partition, _offset) NOT IN
-                (SELECT partition, offset FROM {self.verdict_table} WHERE verdict != 'kept')
+        return f"""SELECT count(), (SELECT count() FROM {self.stage_table}) FROM (
+            SELECT uid FROM (
+                SELECT uid, 1 AS staged, toInt64(cityHash64({{topic_id:UUID}}, _partition, _offset)) AS place
+                FROM {self.stage_table} WHERE {self._is_to_be_stored}
+                UNION ALL
+                SELECT id, 0, -toInt64(cityHash64(kafka_topic_id, kafka_partition, kafka_offset))
+                FROM {self.database}.event_log
+                WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table})
+            ) GROUP BY uid HAVING sum(staged) > 0 AND (count() != 2 OR sum(place) != 0))
+            SETTINGS {_BY_ID}"""
+
+    def note_copies(self) -> str:
+        """Keep the places of events that are stored from more than one: a merge leaves one of them."""
+        return f"""INSERT INTO {self.database}.copies (topic_id, partition, offset, id)
+            SELECT tupleElement(place, 1), tupleElement(place, 2), tupleElement(place, 3), id FROM (
+                SELECT id, groupUniqArray((kafka_topic_id, kafka_partition, kafka_offset)) AS places
+                FROM {self.database}.event_log
+                WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table} WHERE {self._is_to_be_stored})
+                GROUP BY id, content_hash HAVING length(places) > 1
+            ) ARRAY JOIN places AS place SETTINGS {_BY_ID}"""
+
+    def missing(self) -> str:
+        """How many staged records were judged new or kept and are not stored. Parameter: topic_id."""
+        return f"""SELECT count() FROM {self.stage_table}
+            WHERE {self._is_to_be_stored}
             AND (uid, _partition, _offset) NOT IN (
                 SELECT id, kafka_partition, kafka_offset FROM {self.database}.event_log
                 WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table})
@@ -282,6 +305,12 @@ class Statements:
             "SELECT name FROM system.tables WHERE database = {database:String} "
             "AND match(name, '^(stage|verdict)_[0-9a-f]{12}$') "
             "AND metadata_modification_time < now() - INTERVAL 1 DAY"
+        )
+
+    @property
+    def _is_to_be_stored(self) -> str:
+        return (
+            f"(_partition, _offset) NOT IN (SELECT partition, offset FROM {self.verdict_table} WHERE verdict != 'kept')"
         )
 
     @property

@@ -189,9 +189,15 @@ class Warehouse:
         )
 
     def read_back(self, *, topic_id: UUID) -> tuple[int, int]:
-        """How many new records are not stored, and how many records the stage still holds."""
-        missing, staged = self._rows(self._sql.missing(), topic_id=str(topic_id))[0]
-        return int(missing), int(staged)
+        """How many new records are not stored, and how many records the stage holds.
+
+        Events that another sink stored, too, are noted.
+        """
+        suspects, staged = self._rows(self._sql.suspects(), topic_id=str(topic_id))[0]
+        if not int(suspects):
+            return 0, int(staged)
+        self._command(self._sql.note_copies(), settings={"async_insert": 0})
+        return int(self._rows(self._sql.missing(), topic_id=str(topic_id))[0][0]), int(staged)
 
     def tails(self, *, topic_id: UUID) -> dict[int, Tail]:
         """Where the books end, for every partition that has any."""

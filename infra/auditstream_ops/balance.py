@@ -302,6 +302,11 @@ def _rows(line: Finding, look: Look | None) -> Fault | Explained | None:
     if line.rows == line.stored or line.is_past:
         return None
     what = f"stored {line.stored}, but {line.rows} rows are there"
+    if not line.lacks_rows:
+        text = (
+            f"{_range(line)}: {what}: {line.elsewhere} are shown from another place, which a sink took at the same time"
+        )
+        return _explained(line, "elsewhere", text)
     if look is None or not look.is_whole:
         return _of(line, "missing", f"{what}; the topic was not or cannot be asked any more")
     if look.lost:

@@ -87,6 +87,7 @@ class Finding:
         others: Duplicates, conflicts, invalid and expired together.
         lost: Offsets that a person entered as lost.
         rows: Offsets of the line that have a visible row in the event log.
+        elsewhere: Further rows that are visible as copies, from another place that a sink noted.
         stray: Offsets before the line and after those before it that have one.
         reached: Where the lines before this one end, the farthest of them, inclusive; nothing for the first.
         is_fault: Whether something is wrong with it; else it is merely hollow.
@@ -101,6 +102,7 @@ class Finding:
     others: int
     lost: int
     rows: int
+    elsewhere: int
     stray: int
     reached: int | None
     is_fault: bool
@@ -119,7 +121,7 @@ class Finding:
     @property
     def lacks_rows(self) -> bool:
         """Whether rows are missing that are not surely past the retention."""
-        return self.rows < self.stored and not self.is_past
+        return self.rows + self.elsewhere < self.stored and not self.is_past
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +201,8 @@ class Books:
             f"ORDER BY partition, is_fault DESC, first, last LIMIT {LISTED_AT_MOST} BY partition"
         )
         found: dict[int, list[Finding]] = {}
+        lacks_rows = any(int(row[7]) < int(row[4]) for row in rows)
+        copies = self._copies() if lacks_rows else {}
         for row in rows:
             partition, first, last, read, stored, others, lost, count, stray, reached, is_opening, is_fault, is_past = (
                 row
@@ -213,6 +217,7 @@ class Books:
                     others=int(others),
                     lost=int(lost),
                     rows=int(count),
+                    elsewhere=sum(int(first) <= offset <= int(last) for offset in copies.get(int(partition), ())),
                     stray=int(stray),
                     reached=None if is_opening else int(reached),
                     is_fault=bool(is_fault),
@@ -220,6 +225,18 @@ class Books:
                 )
             )
         return found
+
+    def _copies(self) -> dict[int, list[int]]:
+        """Offsets of events that are visible, but from another place: two sinks stored them at once."""
+        ids = f"SELECT id FROM {self._sql.database}.copies WHERE topic_id = {{topic_id:UUID}}"
+        rows = self._rows(
+            f"SELECT partition, groupUniqArray(offset) FROM {self._sql.database}.copies "
+            f"WHERE topic_id = {{topic_id:UUID}} AND id IN (SELECT id FROM {self._sql.database}.event_log "
+            f"WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM ({ids}))) AND (partition, offset) NOT IN "
+            f"(SELECT kafka_partition, kafka_offset FROM {self._sql.database}.events "
+            f"WHERE kafka_topic_id = {{topic_id:UUID}} AND id IN ({ids})) GROUP BY partition"
+        )
+        return {int(partition): list(map(int, offsets)) for partition, offsets in rows}
 
     def losses(self) -> dict[int, list[Loss]]:
         """What was accepted as lost, by partition and offset."""

@@ -13,9 +13,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from auditstream_ops.accounts import verify
 from auditstream_ops.clickhouse import connect
+from auditstream_ops.reconcile import reconcile
 from auditstream_ops.topics import TopicPlan, create_topics
 from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import SinkError
@@ -136,6 +139,56 @@ def test_a_zombie_that_writes_its_line_last_changes_no_books(tenant: Tenant, mon
     [account] = [account for account in books(tenant) if account.read]
     assert (account.first_offset, account.last_offset, account.stored) == (0, 99, 100)
     assert count(tenant) == 100
+
+
+@pytest.mark.parametrize("has_other_content", [False, True])
+def test_one_id_taken_by_two_sinks_at_once(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch, *, has_other_content: bool
+) -> None:
+    event = make_event(1)
+    put_events(tenant, [event, make_event(2)], partition=0)
+    put_events(tenant, [make_event(3), replace(event, success=event.success != has_other_content)], partition=1)
+
+    def other_sink_stores_first(_warehouse: Warehouse, _original: Callable[[], None]) -> None:
+        settle_partition(tenant, 1)
+
+    once(monkeypatch, "insert", other_sink_stores_first)
+    settle_partition(tenant, 0)
+    assert count(tenant, "event_log") == 4
+    client = connect(sink_settings(tenant))
+    found = reconcile(client, tenant.database)
+    assert [(each.id, each.visible) for each in found.doubled] == ([(event.id, 2)] if has_other_content else [])
+    for _ in range(2):
+        assert sum(account.stored for account in books(tenant)) == 4
+        assert_balanced(tenant)
+        client.command(f"OPTIMIZE TABLE {tenant.database}.event_log FINAL")
+    assert count(tenant, "event_log") == count(tenant) == 3 + has_other_content
+    # Nobody can ask the topic any more.
+    admin = AdminClient({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
+    admin.delete_topics([tenant.topic])[tenant.topic].result(30)
+    [earlier] = verify(client, tenant.database, sink_settings(tenant))
+    create_topics(sink_settings(tenant), TopicPlan(partitions=3), dead_letter_topic=tenant.dlq_topic)
+    assert earlier.is_balanced, earlier
+    notes = [note for account in earlier.partitions for note in account.notes]
+    assert len(notes) == (not has_other_content)
+    # A row that is really gone does not hide behind the copy.
+    client.command(
+        f"ALTER TABLE {tenant.database}.event_log DELETE WHERE id = '{event.id}' SETTINGS mutations_sync = 1"
+    )
+    [earlier, *_] = verify(client, tenant.database, sink_settings(tenant))
+    assert not earlier.is_balanced
+
+
+def settle_partition(tenant: Tenant, partition: int) -> None:
+    """Run a sink that is given one partition of the three, and no other."""
+    sink = Sink(sink_settings(tenant, group=f"{tenant.group}-{partition}"))
+    assign = sink._on_assign
+
+    def assign_one(consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        assign(consumer, [place for place in assigned if place.partition == partition])
+
+    sink._on_assign = assign_one  # type: ignore[method-assign]
+    sink.run(until_idle=IDLE_SECONDS)
 
 
 def test_books_that_vanish_under_a_sink_stop_it(tenant: Tenant) -> None:
