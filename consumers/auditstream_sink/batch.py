@@ -50,7 +50,7 @@ class Record:
             offset=offset,
             key=message.key(),
             value=value if isinstance(value, bytes) else None,
-            headers=_headers_of(message),
+            headers=record_headers(message),
         )
 
 
@@ -115,7 +115,7 @@ class Lot:
         self.blocks.append(block(partition, offset, body))
         self.partitions.append(partition)
         self.offsets.append(offset)
-        if message.key() != body[_ID] or _headers_of(message) != ():
+        if message.key() != body[_ID] or record_headers(message) != ():
             self._beside[partition, offset] = Record.of(message, partition, offset)
 
     def record(self, index: int) -> Record:
@@ -184,12 +184,13 @@ class Batch:
         return span
 
 
-# confluent_kafka returns a list with holes and an exception at once where a header's name is not UTF-8. Where
-# Python calls it directly it may not notice, and run into the holes; from here it does, and raises SystemError.
+# confluent_kafka returns a list with holes and an exception at once. Where Python calls it directly it may not
+# notice, and run into the holes; from here it does, and raises SystemError.
 _headers = methodcaller("headers")
 
 
-def _headers_of(message: Message) -> Sequence[tuple[str, bytes | None]] | None:
+def record_headers(message: Any) -> Sequence[tuple[str, bytes | None]] | None:
+    """A message's headers; None where the client cannot read them, since a name is not UTF-8."""
     try:
         return _headers(message) or ()
     except (SystemError, UnicodeDecodeError):

@@ -19,6 +19,8 @@ SOURCE_OFFSET = "auditstream.source.offset"
 OMITTED = "auditstream.omitted"
 """Set where the broker refuses a letter for its size: how long the record is, and its SHA-256. The record itself
 is at its source offset as long as the topic keeps it."""
+OMITTED_HEADERS = "auditstream.omitted.headers"
+"""Set where the record's own headers cannot be read, and why. They are at its source offset likewise."""
 
 MAX_LETTER_BYTES = 4 * 1024 * 1024
 
@@ -87,6 +89,8 @@ class DeadLetters:
             (SOURCE_PARTITION, str(record.partition).encode()),
             (SOURCE_OFFSET, str(record.offset).encode()),
         ]
+        if record.headers is None:
+            headers.append((OMITTED_HEADERS, b"a header's name is not UTF-8"))
         if without_value and record.value is not None:
             digest = hashlib.sha256(record.value).hexdigest()
             headers.append((OMITTED, f"{len(record.value)} bytes, SHA-256 {digest}".encode()))

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from auditstream_schemas.errors import OperationError
 from auditstream_sink import SinkSettings
+from auditstream_sink.batch import record_headers
 from auditstream_sink.dead_letters import (
     ERROR,
     REASON,
@@ -312,7 +313,7 @@ def marker_headers(letter: Letter, marker: Marker) -> Headers:
 
 
 def _headers(message: Message) -> Headers:
-    return tuple(cast("list[tuple[str, bytes | None]]", message.headers() or []))
+    return tuple(record_headers(message) or ())
 
 
 def _place(headers: dict[str, bytes | None]) -> Place | None:

@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, cast
 from uuid import UUID
 
+import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from auditstream_ops.clickhouse import connect
@@ -21,7 +23,7 @@ from auditstream_ops.dead_letters import MARKER, DeadLetterReader, Letter
 from auditstream_schemas.codec import SCHEMA_JSON, encode, encode_body
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
-from auditstream_sink.dead_letters import REASON, SOURCE_OFFSET, SOURCE_TOPIC
+from auditstream_sink.dead_letters import OMITTED_HEADERS, REASON, SOURCE_OFFSET, SOURCE_TOPIC
 from tests.support.events import make_event
 from tests.support.pipeline import (
     assert_balanced,
@@ -413,6 +415,24 @@ def test_a_letter_is_listed_once_and_markers_and_strangers_never(tenant: Tenant)
     totals = run_sink(tenant)
     assert (totals.read, totals.invalid) == (3, 3)
     assert_balanced(tenant)
+
+
+def test_a_record_whose_headers_cannot_be_read_is_kept_without_them(tenant: Tenant, backend: str) -> None:
+    program = shutil.which("kcat")
+    if program is None or backend == "local":
+        pytest.skip("needs kcat (our own client writes no such header), and a broker that it can talk to")
+    at = ["-b", tenant.endpoints.bootstrap_servers, "-t", tenant.topic, "-p", "0"]
+    subprocess.run([program, *at, "-P", "-H", b"\xff=v", "-H", "trace=1"], input=b"rubbish\n" * 50, check=True)
+    put(tenant, [b"more"], partition=0)
+    assert run_sink(tenant).invalid == 51
+    *broken, other = letters(tenant)
+    assert {letter.value for letter in broken} == {b"rubbish"}
+    assert {dict(letter.headers)[OMITTED_HEADERS] for letter in broken} == {b"a header's name is not UTF-8"}
+    assert OMITTED_HEADERS not in dict(other.headers)
+    # A stranger's record among the letters is passed over.
+    at[3] = tenant.dlq_topic
+    subprocess.run([program, *at, "-P", "-H", b"\xff=v"], input=b"stranger\n" * 50, check=True)
+    assert result(tenant, "replay")["replayed"] == 51
 
 
 def test_many_letters_are_streamed_and_replayed_in_chunks(tenant: Tenant) -> None:
