@@ -95,6 +95,7 @@ class Sink:
         self._epoch = 0
         self._next: dict[int, int] = {}
         self._unplaced: set[int] = set()
+        self._at_end: set[int] = set()
         self._placements = self._read_placements = 0
         self._batch = self._empty_batch()
         self._settling: Mapping[int, Span] = {}
@@ -120,7 +121,8 @@ class Sink:
         """Read, settle and commit until told to stop. Blocks.
 
         Args:
-            until_idle: Return when nothing has arrived for so many seconds since partitions were assigned.
+            until_idle: Return when nothing has arrived for so many seconds since all partitions that were
+                assigned were read to their end.
 
         Raises:
             SinkError: It cannot go on without a person; what was read so far is in the books.
@@ -154,7 +156,8 @@ class Sink:
             now = self._clock.monotonic()
             if self._is_due(now):
                 self._hand_over()
-            if records or self._worker.is_busy or self._unplaced or not self._next:
+            is_at_end = self._next and self._at_end.issuperset(self._next)
+            if records or self._worker.is_busy or self._unplaced or not is_at_end:
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = now
@@ -245,6 +248,7 @@ class Sink:
         Markers of transactions, and records of aborted ones. Were they not in the books, they would look
         like records that nobody read, once the broker has deleted them.
         """
+        self._at_end.add(partition)
         if end > expected:
             self._batch.reach(partition, end - 1, expected=expected, epoch=self._epoch)
             self._next[partition] = end
@@ -380,6 +384,7 @@ class Sink:
     def _rewind(self) -> None:
         """Read every partition from where the batch in hand ends, whatever was fetched ahead."""
         self._read_placements = self._placements
+        self._at_end.clear()
         places = [TopicPartition(self._settings.topic, partition, offset) for partition, offset in self._next.items()]
         # A seek fails on a partition whose fetcher has not started yet; assigning it anew does not.
         self._consumer.incremental_unassign(places)

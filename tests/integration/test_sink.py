@@ -1,3 +1,4 @@
+import itertools
 import json
 import random
 import signal
@@ -13,6 +14,7 @@ from auditstream_ops.demo_events import broken_records
 from auditstream_schemas.codec import SCHEMA_JSON, encode, encode_body
 from auditstream_schemas.errors import SinkError
 from auditstream_schemas.registry import RegistryClient
+from auditstream_sink import Sink
 from auditstream_sink.dead_letters import SOURCE_OFFSET
 from tests.support.events import make_event
 from tests.support.pipeline import (
@@ -42,6 +44,25 @@ def test_events_become_rows_and_every_offset_is_in_the_books(tenant: Tenant) -> 
     client = connect(sink_settings(tenant))
     ids = {row[0] for row in client.query(f"SELECT toString(id) FROM {tenant.database}.events").result_rows}
     assert ids == {str(event.id) for event in events}
+
+
+def test_a_sink_that_has_not_been_answered_yet_is_not_idle(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_events(tenant, [make_event(number) for number in range(100)])
+    sink = Sink(sink_settings(tenant))
+    rewind, room, polls = sink._rewind, sink._room, itertools.count()
+
+    def hold_up() -> None:
+        rewind()
+        sink._consumer.pause(sink._consumer.assignment())
+
+    def poll() -> int:
+        if sink._next and next(polls) == 10:
+            sink._consumer.resume(sink._consumer.assignment())
+        return room()
+
+    monkeypatch.setattr(sink, "_rewind", hold_up)
+    monkeypatch.setattr(sink, "_room", poll)
+    assert sink.run(until_idle=0.1).read == 100
 
 
 def test_a_second_delivery_changes_nothing_and_is_counted(tenant: Tenant) -> None:
