@@ -7,11 +7,22 @@ from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings, Regi
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SinkSettings(KafkaSettings, RegistrySettings, ClickHouseSettings):
+class DeadLetterSettings(KafkaSettings, RegistrySettings):
+    """Where refused records lie."""
+
+    dead_letter_topic: str = setting("", "Topic of refused records; empty means the topic's name with .dlq.")
+
+    @property
+    def dead_letters(self) -> str:
+        """The dead-letter topic's name."""
+        return self.dead_letter_topic or f"{self.topic}.dlq"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SinkSettings(DeadLetterSettings, ClickHouseSettings):
     """From which topic to which database, and how large a batch may grow."""
 
     group: str = setting("auditstream-sink", "Consumer group; sinks of one group share the partitions.")
-    dead_letter_topic: str = setting("", "Topic of refused records; empty means the topic's name with .dlq.")
     flush_rows: int = setting(250_000, "Write a batch when it holds so many records.")
     flush_bytes: int = setting(64 * 1024 * 1024, "Write a batch when its records hold so many bytes.")
     flush_seconds: float = setting(1.0, "Write a batch when its first record has waited so long.")
@@ -30,8 +41,3 @@ class SinkSettings(KafkaSettings, RegistrySettings, ClickHouseSettings):
         "", "Serve /healthz, /readyz and /metrics on host:port; :port is on 127.0.0.1, :0 on a free port there."
     )
     clickhouse_timeout_seconds: int = setting(120, "An answer that takes longer is an unknown outcome.")
-
-    @property
-    def dead_letters(self) -> str:
-        """The dead-letter topic's name."""
-        return self.dead_letter_topic or f"{self.topic}.dlq"

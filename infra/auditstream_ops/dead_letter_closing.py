@@ -27,7 +27,7 @@ from auditstream_schemas.errors import OperationError
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import load
-from auditstream_sink import SinkSettings
+from auditstream_sink import DeadLetterSettings
 
 REPLAYED_FROM = "auditstream.replayed-from"
 """On a replayed record: topic id, partition and offset that it had, slashes between."""
@@ -90,7 +90,7 @@ class LetterCloser:
         why: The reason given; what markers say.
     """
 
-    def __init__(self, settings: SinkSettings, *, by: str, why: str) -> None:
+    def __init__(self, settings: DeadLetterSettings, *, by: str, why: str) -> None:
         self._servers = settings.kafka_bootstrap_servers
         self._dead_letters = settings.dead_letters
         self._by = by
@@ -231,7 +231,7 @@ def operator() -> str:
 
 
 def edited_event(
-    text: bytes, letter: Letter, settings: SinkSettings, *, decoder: RecordDecoder, new_id: bool
+    text: bytes, letter: Letter, settings: DeadLetterSettings, *, decoder: RecordDecoder, new_id: bool
 ) -> Edited:
     """Encode the JSON of one event to be sent in a letter's stead, checked as the SDK does.
 

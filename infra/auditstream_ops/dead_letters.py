@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Self, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from auditstream_schemas.errors import OperationError
-from auditstream_sink import SinkSettings
+from auditstream_sink import DeadLetterSettings
 from auditstream_sink.batch import record_headers
 from auditstream_sink.dead_letters import (
     ERROR,
@@ -141,7 +141,7 @@ class DeadLetterReader:
     Letters are streamed. In memory stay the places met, and the markers. Not safe to share between threads.
     """
 
-    def __init__(self, settings: SinkSettings) -> None:
+    def __init__(self, settings: DeadLetterSettings) -> None:
         """Read the markers; blocks on the broker for as long as the topic takes to read once.
 
         Raises:
@@ -242,7 +242,7 @@ class DeadLetterReader:
         return OperationError(f"no broker at {self._servers}: {error.args[0].str()}")
 
 
-def read_letters(settings: SinkSettings) -> Iterator[Letter]:
+def read_letters(settings: DeadLetterSettings) -> Iterator[Letter]:
     """All letters from the topic's start to its end; blocks on the broker.
 
     Raises:

@@ -2,7 +2,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from auditstream_sink import SinkSettings
+from auditstream_sink import DeadLetterSettings, SinkSettings
 from auditstream_sink.metrics import METRICS, PREFIX
 from auditstream_sink.statements import FAULTS
 
@@ -18,7 +18,7 @@ def test_the_readme_lists_every_setting_of_the_sink_with_its_default_and_help() 
             field.metadata["typed-settings"]["help"],
         )
         for field in dataclasses.fields(SinkSettings)
-        if field.name in SinkSettings.__annotations__
+        if field.name in DeadLetterSettings.__annotations__ or field.name in SinkSettings.__annotations__
     ]
     assert rows == expected
 

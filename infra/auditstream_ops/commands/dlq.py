@@ -22,7 +22,7 @@ from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import loaders
 from auditstream_schemas.timestamp import parse_moment
-from auditstream_sink import SinkSettings
+from auditstream_sink import DeadLetterSettings
 
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -90,9 +90,9 @@ def _decorated(command: Callable[..., None], decorate: _Decorator) -> Callable[.
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a letter.")
-@click_options(SinkSettings, loaders(), argname="settings", show_envvars_in_help=True)
+@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
 def list_letters(
-    settings: SinkSettings, *, state: str | None, limit: int | None, as_json: bool, **conditions: Any
+    settings: DeadLetterSettings, *, state: str | None, limit: int | None, as_json: bool, **conditions: Any
 ) -> None:
     """List refused records: when, from where, why, and what became of them.
 
@@ -125,8 +125,8 @@ def list_letters(
 @click.option("--raw", "form", flag_value="raw", help="Write the record's bytes, and nothing else.")
 @click.option("--event", "form", flag_value="event", help="Write the event's JSON, ready for replay --edit.")
 @click.option("--json", "form", flag_value="json", help="One JSON object.")
-@click_options(SinkSettings, loaders(), argname="settings", show_envvars_in_help=True)
-def show(settings: SinkSettings, *, form: str | None, **conditions: Any) -> None:
+@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
+def show(settings: DeadLetterSettings, *, form: str | None, **conditions: Any) -> None:
     """Show everything about one letter: where it came from, why it was refused, and what is in it.
 
     A record that can be decoded is shown as the JSON of an event, another one as a hexdump. Exit code 1 if
@@ -170,9 +170,9 @@ def show(settings: SinkSettings, *, form: str | None, **conditions: Any) -> None
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-@click_options(SinkSettings, loaders(), argname="settings", show_envvars_in_help=True)
+@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
 def replay(
-    settings: SinkSettings,
+    settings: DeadLetterSettings,
     *,
     edit: Path | None,
     new_id: bool,
@@ -236,8 +236,8 @@ def replay(
 @click.option("--why", required=True, metavar="TEXT", help="The reason, for those who read the list later.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-@click_options(SinkSettings, loaders(), argname="settings", show_envvars_in_help=True)
-def drop(settings: SinkSettings, *, why: str, yes: bool, as_json: bool, **conditions: Any) -> None:
+@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
+def drop(settings: DeadLetterSettings, *, why: str, yes: bool, as_json: bool, **conditions: Any) -> None:
     """Close letters that are not to be replayed, with a reason.
 
     Nothing is deleted: the letter is evidence, and stays until the topic's retention ends. A marker on the
@@ -375,5 +375,5 @@ def _described(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
 
 
-def _decoder(settings: SinkSettings) -> RecordDecoder:
+def _decoder(settings: DeadLetterSettings) -> RecordDecoder:
     return RecordDecoder(RegistryClient(settings.schema_registry_url))

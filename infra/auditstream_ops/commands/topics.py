@@ -5,13 +5,13 @@ from typed_settings import click_options
 
 from auditstream_ops.topics import TopicPlan, create_topics, register_schema
 from auditstream_schemas.settings import loaders
-from auditstream_sink import SinkSettings
+from auditstream_sink import DeadLetterSettings
 
 _PLAN = TopicPlan()
 
 
 @click.command()
-@click_options(SinkSettings, loaders(), argname="settings", show_envvars_in_help=True)
+@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
 @click.option("--partitions", default=_PLAN.partitions, show_default=True, help="Partitions of a new event topic.")
 @click.option("--replication", default=_PLAN.replication, show_default=True, help="Copies; 3 in production.")
 @click.option(
@@ -27,7 +27,7 @@ _PLAN = TopicPlan()
     help="How long refused records wait for a person.",
 )
 def topics(
-    settings: SinkSettings,
+    settings: DeadLetterSettings,
     *,
     partitions: int,
     replication: int,
