@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.summary import QuerySummary
 from urllib3.exceptions import HTTPError
 
 from auditstream_schemas.errors import AuditstreamError
@@ -242,9 +243,14 @@ class Warehouse:
 
     def _command(self, statement: str, *, settings: dict[str, Any] | None = None, **parameters: object) -> None:
         try:
-            self._connected().command(statement, parameters=dict(parameters), settings=settings, use_database=False)
+            answer = self._connected().command(
+                statement, parameters=dict(parameters), settings=settings, use_database=False
+            )
         except (ClickHouseError, HTTPError, OSError) as error:
             raise _unknown(error) from error
+        if not isinstance(answer, QuerySummary):
+            # None of our commands has an answer: what comes with a status of 200 is an exception that came late.
+            raise UnknownOutcomeError(f"ClickHouse: {str(answer)[:300]}")
 
     def _rows(self, query: str, **parameters: object) -> Sequence[Sequence[Any]]:
         try:

@@ -6,6 +6,7 @@ Broker and ClickHouse are real; what is put in is a step between two of the sink
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,7 @@ from tests.support.pipeline import (
     sink_settings,
     start_sink,
 )
+from tests.support.relay import relay
 from tests.support.stack import Tenant
 
 
@@ -123,6 +125,29 @@ def test_an_outcome_that_is_unknown_leads_back_to_the_stage(
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates, totals.conflicts) == (4, 2, 1, 1)
     assert len(letters(tenant)) == 1
+    assert_balanced(tenant)
+
+
+def test_an_exception_in_an_answer_that_began_well_is_an_unknown_outcome(tenant: Tenant) -> None:
+    commands = [f"INSERT INTO {tenant.database}.{name}".encode() for name in ("verdict_", "event_log", "ledger")]
+    asked: Counter[bytes] = Counter()
+
+    def fail_every_other(question: bytes) -> bytes | None:
+        for command in commands:
+            if question.startswith(command):
+                asked[command] += 1
+                if asked[command] % 2:
+                    return b"Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED)\n"
+        return None
+
+    event = make_event(1)
+    put_events(tenant, [event, make_event(2), event, replace(event, success=not event.success)], partition=0)
+    with relay(tenant.endpoints.clickhouse_url, lambda _body, _send: True, fail_every_other) as url:
+        totals = run_sink(tenant, clickhouse_url=url, flush_rows=2)
+    assert (totals.stored, totals.duplicates, totals.conflicts) == (2, 1, 1)
+    assert all(asked[command] >= 4 for command in commands)
+    assert count(tenant, "event_log") == 2
+    assert [letter.reason for letter in letters(tenant)] == ["conflict"]
     assert_balanced(tenant)
 
 

@@ -1,4 +1,4 @@
-"""An HTTP relay in front of ClickHouse that spoils the CSV it passes on."""
+"""An HTTP relay in front of ClickHouse that spoils what it passes on."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,11 +11,13 @@ Send = Callable[[bytes], None]
 Spoil = Callable[[bytes, Send], bool]
 """Given the body of a CSV answer and a way to send pieces of it: sends what it likes, and returns whether
 the answer then ends properly; if not, the connection is cut."""
+Instead = Callable[[bytes], bytes | None]
+"""Given a question: the body of an answer of status 200 that is given at once, or None to ask ClickHouse."""
 
 
 @contextmanager
-def relay(url: str, spoil: Spoil) -> Iterator[str]:
-    """Serve on a free port; yields its URL. Answers other than CSV pass unharmed."""
+def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> Iterator[str]:
+    """Serve on a free port; yields its URL. Answers that neither are CSV nor are given instead pass unharmed."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -31,6 +33,13 @@ def relay(url: str, spoil: Spoil) -> Iterator[str]:
 
         def _pass_on(self) -> None:
             question = self.rfile.read(int(self.headers.get("content-length") or 0))
+            given = instead(question)
+            if given is not None:
+                self.send_response(200)
+                self.send_header("content-length", str(len(given)))
+                self.end_headers()
+                self.wfile.write(given)
+                return
             headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
             answer = pool.request(self.command, url + self.path, body=question, headers=headers, decode_content=False)
             self.send_response(answer.status)
