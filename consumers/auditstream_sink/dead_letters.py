@@ -18,11 +18,14 @@ SOURCE_PARTITION = "auditstream.source.partition"
 SOURCE_OFFSET = "auditstream.source.offset"
 OMITTED = "auditstream.omitted"
 """Set where the broker refuses a letter for its size: how long the record is, and its SHA-256. The record itself
-is at its source offset as long as the topic keeps it."""
+is at its source offset as long as the topic keeps it; its headers, and a long key, too."""
 OMITTED_HEADERS = "auditstream.omitted.headers"
 """Set where the record's own headers cannot be read, and why. They are at its source offset likewise."""
 
 MAX_LETTER_BYTES = 4 * 1024 * 1024
+
+_KEY_LIMIT = 1000
+"""Bytes of a key that stays where the record itself has to be left out."""
 
 _ERROR_LIMIT = 2000
 """Characters of an error text: the record itself may fill the broker's limit nearly to the brim."""
@@ -60,7 +63,7 @@ class DeadLetters:
         others = [error for error, _letter in failures if error.code() != KafkaError.MSG_SIZE_TOO_LARGE]
         again: list[tuple[KafkaError, Refused]] = []
         for letter in too_large:
-            self._produce(letter, topic_id, again, without_value=True)
+            self._produce(letter, topic_id, again, without_record=True)
         left += self._producer.flush(self._timeout)
         others += [error for error, _letter in again]
         if left or others:
@@ -77,11 +80,16 @@ class DeadLetters:
         topic_id: UUID,
         failures: list[tuple[KafkaError, Refused]],
         *,
-        without_value: bool = False,
+        without_record: bool = False,
     ) -> None:
         record = letter.record
+        key, value, own = record.key, record.value, record.headers
+        if without_record:
+            digest = hashlib.sha256(value or b"").hexdigest()
+            own = [(OMITTED, f"{len(value or b'')} bytes, SHA-256 {digest}".encode())]
+            key, value = key if len(key or b"") <= _KEY_LIMIT else None, None
         headers: list[tuple[str, str | bytes | None]] = [
-            *(record.headers or ()),
+            *(own or ()),
             (REASON, letter.reason.encode()),
             (ERROR, letter.error[:_ERROR_LIMIT].encode("utf-8", "replace")),
             (SOURCE_TOPIC, self._source.encode()),
@@ -89,11 +97,8 @@ class DeadLetters:
             (SOURCE_PARTITION, str(record.partition).encode()),
             (SOURCE_OFFSET, str(record.offset).encode()),
         ]
-        if record.headers is None:
+        if own is None:
             headers.append((OMITTED_HEADERS, b"a header's name is not UTF-8"))
-        if without_value and record.value is not None:
-            digest = hashlib.sha256(record.value).hexdigest()
-            headers.append((OMITTED, f"{len(record.value)} bytes, SHA-256 {digest}".encode()))
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
@@ -103,8 +108,8 @@ class DeadLetters:
             try:
                 self._producer.produce(
                     self._topic,
-                    key=record.key,
-                    value=None if without_value else record.value,
+                    key=key,
+                    value=value,
                     headers=headers,
                     on_delivery=delivered,
                 )

@@ -32,6 +32,7 @@ from auditstream_sink import DeadLetterSettings
 REPLAYED_FROM = "auditstream.replayed-from"
 """On a replayed record: topic id, partition and offset that it had, slashes between."""
 
+_OMITTED = "the letter does not hold the record, which was too large: see its source, or --edit"
 _CHUNK_LETTERS = 500
 _CHUNK_BYTES = 8 * 1024 * 1024
 _BROKER_SECONDS = 10
@@ -138,16 +139,19 @@ class LetterCloser:
         """
         outcome = Outcome()
         for chunk in _chunks(letters):
-            positions = self._deliver([_record(letter, edited) for letter in chunk], outcome)
-            sent = [(letter, position) for letter, position in zip(chunk, positions, strict=True) if position]
+            kept = [letter for letter in chunk if edited is not None or not letter.is_omitted]
+            outcome.failures[_OMITTED] += len(chunk) - len(kept)
+            positions = self._deliver([_record(letter, edited) for letter in kept], outcome)
+            sent = [(letter, position) for letter, position in zip(kept, positions, strict=True) if position]
             outcome.sent += len(sent)
             marked = self._mark(
                 [(letter, self._marker("replayed", position, edited=edited is not None)) for letter, position in sent],
                 outcome,
             )
             progress(len(chunk))
-            if not sent or marked < len(sent):
+            if (kept and not sent) or marked < len(sent):
                 break
+        outcome.failures += Counter()  # leaves out what did not happen
         return outcome
 
     def drop(self, letters: Iterable[Letter], *, progress: Callable[[int], object]) -> Outcome:

@@ -20,6 +20,7 @@ from auditstream_sink import DeadLetterSettings
 from auditstream_sink.batch import record_headers
 from auditstream_sink.dead_letters import (
     ERROR,
+    OMITTED,
     REASON,
     SOURCE_OFFSET,
     SOURCE_PARTITION,
@@ -118,6 +119,11 @@ class Letter:
     def value(self) -> bytes:
         """The record's bytes; empty if it had no value."""
         return self.content or b""
+
+    @property
+    def is_omitted(self) -> bool:
+        """Whether the record itself was too large to be kept."""
+        return self.content is None and any(name == OMITTED for name, _ in self.headers)
 
     @property
     def place(self) -> Place:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import admin as kafka_admin
 
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.dead_letter_closing import REPLAYED_FROM, operator
@@ -23,7 +24,7 @@ from auditstream_ops.dead_letters import MARKER, DeadLetterReader, Letter
 from auditstream_schemas.codec import SCHEMA_JSON, encode, encode_body
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
-from auditstream_sink.dead_letters import OMITTED_HEADERS, REASON, SOURCE_OFFSET, SOURCE_TOPIC
+from auditstream_sink.dead_letters import OMITTED, OMITTED_HEADERS, REASON, SOURCE_OFFSET, SOURCE_TOPIC
 from tests.support.events import make_event
 from tests.support.pipeline import (
     assert_balanced,
@@ -435,6 +436,21 @@ def test_a_record_whose_headers_cannot_be_read_is_kept_without_them(tenant: Tena
     assert result(tenant, "replay")["replayed"] == 51
 
 
+def test_a_record_that_is_too_large_for_the_letters_leaves_one_without_it(tenant: Tenant, backend: str) -> None:
+    if backend == "local":
+        pytest.skip("Tansu has no limit on a record; see test-kafka")
+    _limit_record_bytes(tenant, 4_000)
+    put_record(tenant, b"x" * 9_000, b"short")
+    put_record(tenant, None, b"k" * 9_000)
+    assert run_sink(tenant).invalid == 2
+    found = {letter.key: letter for letter in letters(tenant)}
+    assert set(found) == {b"short", None}
+    assert all(letter.is_omitted and letter.content is None for letter in found.values())
+    assert "9000 bytes, SHA-256 " in str(dict(found[b"short"].headers)[OMITTED])
+    assert "too large" in dlq(tenant, "replay", "--yes", status=1).stderr
+    assert result(tenant, "drop", "--why", "junk")["dropped"] == 2
+
+
 def test_many_letters_are_streamed_and_replayed_in_chunks(tenant: Tenant) -> None:
     values = [f"rubbish {number}".encode() for number in range(1_700)]
     put(tenant, values)
@@ -452,6 +468,14 @@ def test_many_letters_are_streamed_and_replayed_in_chunks(tenant: Tenant) -> Non
     assert {letter.state for letter in letters(tenant)} == {"replayed"}
     replayed = [message.value() for message in on_topic(tenant, tenant.topic) if message.headers()]
     assert sorted(map(str, replayed)) == sorted(map(str, [*values, b"later"]))
+
+
+def _limit_record_bytes(tenant: Tenant, limit: int) -> None:
+    kafka: Any = kafka_admin
+    entry = kafka.ConfigEntry("max.message.bytes", str(limit), incremental_operation=kafka.AlterConfigOpType.SET)
+    topic = kafka.ConfigResource(kafka.ResourceType.TOPIC, tenant.dlq_topic, incremental_configs=[entry])
+    client = kafka.AdminClient({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
+    client.incremental_alter_configs([topic])[topic].result(30)
 
 
 def _first(reader: DeadLetterReader, limit: int) -> Sequence[Letter]:
