@@ -1,8 +1,9 @@
 """The records in hand between two commits, and what became of them."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import methodcaller
 from typing import Any, Protocol
 
@@ -91,32 +92,50 @@ class Refused:
 
 
 class Lot:
-    """Records of one writer schema.
+    """Records of one writer schema, as one run of container blocks.
 
-    Of a record its container block is kept, which holds its body, and its coordinates: the client's message takes
-    twice as much. A record that is more than its block, with headers or a key that is not its id, is kept beside it.
+    A block holds a record's body: the client's message beside it would take twice as much again. A record that is
+    more than its block, with headers or a key that is not its id, is kept beside.
 
     Attributes:
         schema: The writer schema.
-        blocks: Container blocks.
-        partitions: Kafka partitions at the same indices.
-        offsets: Kafka offsets at the same indices.
+        partitions: Kafka partition of each record.
+        offsets: Kafka offset of each.
     """
 
     def __init__(self, schema: WriterSchema) -> None:
         self.schema = schema
-        self.blocks: list[bytes] = []
         self.partitions = array("i")
         self.offsets = array("q")
+        self._blocks = bytearray()
+        self._ends = array("q")
         self._beside: dict[tuple[int, int], Record] = {}
+
+    def __len__(self) -> int:
+        return len(self._ends)
 
     def add(self, message: Message, partition: int, offset: int, body: bytes) -> None:
         """Take a record."""
-        self.blocks.append(block(partition, offset, body))
+        self._blocks += block(partition, offset, body)
+        self._ends.append(len(self._blocks))
         self.partitions.append(partition)
         self.offsets.append(offset)
         if message.key() != body[_ID] or record_headers(message) != ():
             self._beside[partition, offset] = Record.of(message, partition, offset)
+
+    def blocks(self, indices: Sequence[int]) -> list[memoryview]:
+        """The blocks of these records, which are in ascending order: neighbours in one piece."""
+        runs: list[memoryview] = []
+        blocks, first = memoryview(self._blocks), 0
+        for place in range(1, len(indices) + 1):
+            if place == len(indices) or indices[place] != indices[place - 1] + 1:
+                runs.append(blocks[self._start(indices[first]) : self._ends[indices[place - 1]]])
+                first = place
+        return runs
+
+    def body(self, index: int) -> bytes:
+        """The body of the record at an index."""
+        return body_of(bytes(self._blocks[self._start(index) : self._ends[index]]))
 
     def record(self, index: int) -> Record:
         """The record at an index, whole."""
@@ -124,15 +143,23 @@ class Lot:
         beside = self._beside.get((partition, offset))
         if beside is not None:
             return beside
-        body = body_of(self.blocks[index])
+        body = self.body(index)
         value = join(self.schema.schema_id, body)
         return Record(partition=partition, offset=offset, key=body[_ID], value=value, headers=())
 
-    def keep(self, indices: Sequence[int]) -> None:
-        """Drop all others."""
-        self.blocks = [self.blocks[index] for index in indices]
-        self.partitions = array("i", [self.partitions[index] for index in indices])
-        self.offsets = array("q", [self.offsets[index] for index in indices])
+    def without(self, indices: Collection[int]) -> "Lot":
+        """All other records."""
+        rest = Lot(self.schema)
+        kept = [index for index in range(len(self)) if index not in indices]
+        rest.partitions = array("i", [self.partitions[index] for index in kept])
+        rest.offsets = array("q", [self.offsets[index] for index in kept])
+        rest._ends = array("q", accumulate(self._ends[index] - self._start(index) for index in kept))
+        rest._blocks = bytearray().join(self.blocks(kept))
+        rest._beside = self._beside
+        return rest
+
+    def _start(self, index: int) -> int:
+        return self._ends[index - 1] if index else 0
 
 
 class Batch:

@@ -10,7 +10,8 @@ bytes more than one large block, but keeps a broken record from shifting into it
 
 import json
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
+from functools import lru_cache
 from typing import Any
 
 from auditstream_schemas.avro_body import varint
@@ -26,16 +27,33 @@ END = os.urandom(8)
 """What stands behind each body; of this process alone, so that no record can end in it on purpose."""
 
 
-_BLOCKS_A_PIECE = 2000
+_PIECE_BYTES = 1024 * 1024
 
-_SMALL = tuple(varint(number) for number in range(4096))
+_SIZES = tuple(varint(number) for number in range(4096))
+
+# An offset's two lowest bytes and what is above them, made once and not for each record.
+_LOW_BITS = 13
+_LOW_MASK = (1 << _LOW_BITS) - 1
+_LOW = tuple(bytes((number << 1 & 0x7F | 0x80, number >> 6 | 0x80)) for number in range(1 << _LOW_BITS))
+
+
+@lru_cache(maxsize=4096)
+def _high(number: int) -> bytes:
+    # The zigzag is in the low bits already: undone here, for varint does it again.
+    return varint(number >> 1 ^ -(number & 1))
+
+
+_partition = lru_cache(maxsize=4096)(varint)
 
 
 def block(partition: int, offset: int, body: bytes) -> bytes:
     """One record as a container block, its Kafka coordinates in front of its own fields."""
-    front = varint(partition) + varint(offset)
+    if offset >> _LOW_BITS:
+        front = _partition(partition) + _LOW[offset & _LOW_MASK] + _high(offset >> _LOW_BITS)
+    else:
+        front = _partition(partition) + varint(offset)
     size = len(front) + len(body) + len(END)
-    return b"".join((b"\x02", _SMALL[size] if size < 4096 else varint(size), front, body, END, SYNC))
+    return b"".join((b"\x02", _SIZES[size] if size < 4096 else varint(size), front, body, END, SYNC))
 
 
 def body_of(framed: bytes) -> bytes:
@@ -72,11 +90,12 @@ def header(writer_schema: dict[str, Any]) -> bytes:
     )
 
 
-def container(head: bytes, blocks: Sequence[bytes]) -> Generator[bytes, None, None]:
+def container(head: bytes, blocks: Iterable[bytes | memoryview]) -> Generator[bytes, None, None]:
     """A container file in pieces, so that it need not lie in memory a second time."""
     yield head
-    for first in range(0, len(blocks), _BLOCKS_A_PIECE):
-        yield b"".join(blocks[first : first + _BLOCKS_A_PIECE])
+    for run in blocks:
+        for start in range(0, len(run), _PIECE_BYTES):
+            yield bytes(run[start : start + _PIECE_BYTES])
 
 
 def _text(text: bytes) -> bytes:

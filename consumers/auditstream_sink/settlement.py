@@ -20,12 +20,11 @@ from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
 from auditstream_sink.flood import FloodLimit
-from auditstream_sink.framing import body_of
 from auditstream_sink.health import Health, part_at_fault
 from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.metrics import Metrics
 from auditstream_sink.statements import FAULTS
-from auditstream_sink.warehouse import Judgement, UnknownOutcomeError, Warehouse
+from auditstream_sink.warehouse import DataRefusedError, Judgement, UnknownOutcomeError, Warehouse
 
 _DECODE_AT_MOST = 2048
 """A refused container is halved down to this many records; these are decoded here to find the broken ones."""
@@ -163,32 +162,31 @@ class Settlement:
 
     def _stage(self, batch: Batch) -> int:
         self._warehouse.clear_stage()
-        for lot in batch.lots.values():
-            self._stage_lot(batch, lot)
-        expected = sum(len(lot.blocks) for lot in batch.lots.values())
+        expected = sum(self._stage_lot(batch, lot) for lot in list(batch.lots.values()))
         staged = self._warehouse.staged()
         if staged != expected:
             raise UnknownOutcomeError(f"staged {staged} of {expected} records")
         return staged
 
-    def _stage_lot(self, batch: Batch, lot: Lot) -> None:
-        """Stage a lot; broken records leave it for the refused ones of the batch."""
-        everything = range(len(lot.blocks))
-        pieces = _halves(everything) if len(everything) > _SPLIT_FROM else [everything]
-        sound: list[int] = []
-        refused: list[Refused] = []
+    def _stage_lot(self, batch: Batch, lot: Lot) -> int:
+        """Stage a lot; broken records leave it for the refused ones of the batch. How many are staged."""
+        everything = range(len(lot))
+        pieces = _halves(everything) if len(lot) > _SPLIT_FROM else [everything]
+        broken: dict[int, tuple[str, str]] = {}
         while pieces:
             self.given_up.check()
             taken, pieces = pieces[-_PARSERS:], pieces[:-_PARSERS]
-            errors = self._warehouse.stage(lot.schema.head, [[lot.blocks[index] for index in piece] for piece in taken])
+            errors = self._warehouse.stage(lot.schema.head, [lot.blocks(piece) for piece in taken])
             for piece, error in zip(taken, errors, strict=True):
-                if error is None:
-                    sound += piece
-                else:
-                    pieces += _without_broken(lot, piece, str(error), refused)
-        if refused:
-            lot.keep(sorted(sound))
-        batch.refused += refused
+                if error is not None:
+                    pieces += _without_broken(lot, piece, error, broken)
+        batch.refused += [
+            Refused(record=lot.record(index), verdict="invalid", reason=reason, error=error)
+            for index, (reason, error) in broken.items()
+        ]
+        if broken:
+            lot = batch.lots[lot.schema.schema_id] = lot.without(broken.keys())
+        return len(lot)
 
     def _send(self, letters: list[Refused], topic_id: UUID) -> None:
         with self._metrics.step("dead_letters"):
@@ -235,20 +233,19 @@ class Settlement:
         return end == tail.end
 
 
-def _without_broken(lot: Lot, piece: Sequence[int], why: str, refused: list[Refused]) -> list[Sequence[int]]:
-    """Split what ClickHouse refused into pieces to try again; note broken records in ``refused``."""
+def _without_broken(
+    lot: Lot, piece: Sequence[int], refusal: DataRefusedError, broken: dict[int, tuple[str, str]]
+) -> list[Sequence[int]]:
+    """Split what ClickHouse refused into pieces to try again; note in ``broken`` reason and error of broken records."""
     if len(piece) <= _DECODE_AT_MOST:
-        errors = {index: _decode_error(body_of(lot.blocks[index]), lot.schema.text) for index in piece}
-        if any(errors.values()):
-            refused += [
-                Refused(record=lot.record(index), verdict="invalid", reason="undecodable", error=error)
-                for index, error in errors.items()
-                if error
-            ]
-            kept = [index for index, error in errors.items() if not error]
-            return [kept] if kept else []
+        errors = {index: _decode_error(lot.body(index), lot.schema.text) for index in piece}
+        found = {index: ("undecodable", error) for index, error in errors.items() if error}
+        if found:
+            broken |= found
+            rest = [index for index in piece if index not in found]
+            return [rest] if rest else []
     if len(piece) == 1:
-        refused.append(Refused(record=lot.record(piece[0]), verdict="invalid", reason="refused", error=why))
+        broken[piece[0]] = ("refused", str(refusal))
         return []
     return _halves(piece)
 

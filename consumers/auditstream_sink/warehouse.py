@@ -141,7 +141,7 @@ class Warehouse:
             self._has_stage = True
             self._run(self._sql.create())
 
-    def stage(self, head: bytes, pieces: Sequence[Sequence[bytes]]) -> list[DataRefusedError | None]:
+    def stage(self, head: bytes, pieces: Sequence[Sequence[memoryview]]) -> list[DataRefusedError | None]:
         """Parse blocks under a container's head into the stage, all pieces at once; of each all records or none.
 
         Returns:
@@ -150,7 +150,7 @@ class Warehouse:
         others = [in_background(partial(self._stage_one, head, piece)) for piece in pieces[1:]]
         return [self._stage_one(head, piece) for piece in pieces[:1]] + [other.result() for other in others]
 
-    def _stage_one(self, head: bytes, blocks: Sequence[bytes]) -> DataRefusedError | None:
+    def _stage_one(self, head: bytes, blocks: Sequence[memoryview]) -> DataRefusedError | None:
         try:
             self._connected().raw_insert(
                 self._sql.stage_table, insert_block=container(head, blocks), fmt="Avro", settings=STAGE_SETTINGS
