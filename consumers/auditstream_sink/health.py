@@ -69,6 +69,16 @@ class Health:
             self._unplaced = unplaced
         self._metrics.polled(partitions=partitions, unplaced=unplaced)
 
+    @property
+    def is_member(self) -> bool:
+        """Whether the group has taken this sink in."""
+        return self._joined
+
+    def joined(self) -> None:
+        """The group has taken this sink in, and has no partition for it so far."""
+        with self._lock:
+            self._joined = True
+
     def rebalanced(self, event: Rebalance, *, unplaced: int) -> None:
         """The group gave or took partitions; a sink that is given none is a member, too."""
         with self._lock:

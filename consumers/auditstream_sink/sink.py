@@ -459,11 +459,16 @@ class Sink:
             self._health.wait("client", "broker", error.str())
 
     def _on_statistics(self, statistics: str) -> None:
-        """See whether a broker is there again; nothing else tells on a quiet topic."""
-        if self._health.is_waiting("client"):
-            brokers = json.loads(statistics)["brokers"].values()
-            if any(broker["state"] == "UP" for broker in brokers):
-                self._health.go_on("client")
+        """See what no callback tells: that a broker is there again, and that a group needs no more members."""
+        is_waiting = self._health.is_waiting("client")
+        if self._health.is_member and not is_waiting:
+            return
+        found = json.loads(statistics)
+        if is_waiting and any(broker["state"] == "UP" for broker in found["brokers"].values()):
+            self._health.go_on("client")
+        if self._settings.group_protocol == "consumer" and found.get("cgrp", {}).get("state") == "up":
+            # Unlike the classic protocol, this one calls nobody for an empty assignment.
+            self._health.joined()
 
     def _broker_said(self, error: KafkaError) -> None:
         if error.code() in _FATAL:

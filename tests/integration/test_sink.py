@@ -17,6 +17,7 @@ from auditstream_schemas.registry import RegistryClient
 from auditstream_sink import Sink
 from auditstream_sink.dead_letters import SOURCE_OFFSET
 from tests.support.events import make_event
+from tests.support.health import HealthPort
 from tests.support.pipeline import (
     assert_balanced,
     books,
@@ -30,7 +31,7 @@ from tests.support.pipeline import (
     sink_settings,
     start_sink,
 )
-from tests.support.stack import Tenant
+from tests.support.stack import NewTenant, Tenant
 
 DAY = 24 * 3600 * 10**9
 
@@ -298,6 +299,21 @@ def test_the_group_protocol_of_kip_848_does_as_well(tenant: Tenant, backend: str
     totals = run_sink(tenant, group_protocol="consumer")
     assert (totals.stored, totals.duplicates) == (100, 50)
     assert_balanced(tenant)
+
+
+def test_a_sink_that_no_partition_is_left_for_is_ready_all_the_same(new_tenant: NewTenant, backend: str) -> None:
+    tenant = new_tenant(partitions=1)
+    # The classic protocol tells a member of its empty assignment, the newer one does not.
+    protocol = "classic" if backend == "local" else "consumer"
+    ports = HealthPort(), HealthPort()
+    processes = [start_sink(tenant, AUDITSTREAM_GROUP_PROTOCOL=protocol, **port.env) for port in ports]
+    for port in ports:
+        port.wait_until_ready()
+    _wait_until(lambda: sorted(port.figure("partitions")[""] for port in ports) == [0, 1])
+    for port, process in zip(ports, processes, strict=True):
+        assert port.get("/readyz")[0] == 200
+        status, _, err = end(process)
+        assert status == 0, err
 
 
 def _wait_for_rows(tenant: Tenant, rows: int) -> None:

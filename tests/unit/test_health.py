@@ -67,7 +67,8 @@ def test_it_is_ready_once_it_is_in_its_group_and_knows_where_to_read(health: Hea
 
 
 def test_a_member_without_partitions_is_ready(health: Health) -> None:
-    health.rebalanced("assigned", unplaced=0)
+    health.joined()
+    assert health.is_member
     assert health.ready().well
 
 
