@@ -58,6 +58,12 @@ test-docker: setup ## Run the integration tests on containers, where Docker answ
 bench: setup ## Measure the sink beside the engine's limit; a short one: ONLY=sink EVENTS=200000
 	@$(RUN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
 
+N ?= 200
+SEED ?= 1
+.PHONY: faults
+faults: setup ## Run N seeded schedules of faults, from SEED on, on real Kafka
+	@$(RUN)/python -m tests.fault --schedules $(N) --seed $(SEED) $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
+
 .PHONY: lint
 lint: setup ## Check style, types and who imports whom
 	@$(RUN)/ruff check .

@@ -94,7 +94,7 @@ def new_tenant(stack: Endpoints) -> Iterator[NewTenant]:
 
     yield make
     for tenant in made:
-        _delete(tenant)
+        delete_tenant(tenant)
 
 
 @pytest.fixture
@@ -107,10 +107,10 @@ def _local(directory: Path, bootstrap_servers: str | None) -> LocalStack:
     return LocalStack(directory, bootstrap_servers=bootstrap_servers)
 
 
-def prepared_tenant(endpoints: Endpoints, *, partitions: int = 3) -> Tenant:
-    """A tenant on a stack that a test started itself; nobody deletes it."""
+def prepared_tenant(endpoints: Endpoints, *, partitions: int = 3, replication: int = 1) -> Tenant:
+    """A tenant on a stack that a test started itself; `delete_tenant` removes it, if anybody does."""
     tenant = _tenant(endpoints)
-    _prepare(tenant, partitions)
+    _prepare(tenant, TopicPlan(partitions=partitions, replication=replication))
     return tenant
 
 
@@ -130,15 +130,16 @@ def _tenant(endpoints: Endpoints) -> Tenant:
     )
 
 
-def _prepare(tenant: Tenant, partitions: int) -> None:
-    create_topics(_kafka(tenant), TopicPlan(partitions=partitions), dead_letter_topic=tenant.dlq_topic)
+def _prepare(tenant: Tenant, plan: TopicPlan) -> None:
+    create_topics(_kafka(tenant), plan, dead_letter_topic=tenant.dlq_topic)
     register_schema(RegistrySettings(schema_registry_url=tenant.endpoints.registry_url), tenant.topic)
     client = connect(ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url))
     migrate(client, tenant.database)
     client.close()
 
 
-def _delete(tenant: Tenant) -> None:
+def delete_tenant(tenant: Tenant) -> None:
+    """Delete a tenant's topics and database."""
     admin = AdminClient(_kafka(tenant).librdkafka_client("tenant"))
     for future in admin.delete_topics([tenant.topic, tenant.dlq_topic]).values():
         future.result(30)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -77,21 +77,37 @@ class KafkaCluster:
 
     Attributes:
         bootstrap_servers: Where the brokers are reached; the same after a restart.
+        relayed: Where the relays lead to: the port of each broker's second listener.
         brokers: The processes, in the order of their node ids, which count from 1.
     """
 
-    def __init__(self, directory: Path, *, brokers: int = 1) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        brokers: int = 1,
+        relays: Sequence[int] = (),
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
         """Choose the ports; nothing is started yet.
 
         Args:
             directory: Where configuration, data and logs go; data of an earlier run is used no more.
             brokers: How many; internal topics are replicated to three of them at most.
+            relays: A port for each broker on which a proxy of the caller's listens. Each broker then has a second
+                listener, whose clients are sent to the proxy's port: who starts there never gets around it.
+            settings: Further settings of the brokers.
         """
         self._directory = directory.absolute()
-        chosen = free_ports(2 * brokers)
-        listeners = list(zip(chosen[:brokers], chosen[brokers:], strict=True))
+        chosen = free_ports(2 * brokers + len(relays))
+        listeners = list(zip(chosen[:brokers], chosen[brokers : 2 * brokers], strict=True))
         self.bootstrap_servers = ",".join(f"{HOST}:{port}" for port, _controller in listeners)
-        self._properties = [_server_properties(node, listeners, self._home(node)) for node in range(1, brokers + 1)]
+        self.relayed = tuple(chosen[2 * brokers :])
+        behind = dict(enumerate(zip(self.relayed, relays, strict=True), start=1))
+        self._properties = [
+            _server_properties(node, listeners, self._home(node), behind.get(node), settings or {})
+            for node in range(1, brokers + 1)
+        ]
         self.brokers = tuple(
             Server(
                 f"kafka-{node}",
@@ -150,16 +166,23 @@ class KafkaCluster:
         return self._directory / f"kafka-{node}"
 
 
-def _server_properties(node: int, listeners: Sequence[tuple[int, int]], home: Path) -> str:
+def _server_properties(
+    node: int,
+    listeners: Sequence[tuple[int, int]],
+    home: Path,
+    behind: tuple[int, int] | None,
+    more: Mapping[str, object],
+) -> str:
     port, controller = listeners[node - 1]
+    second, advertised = ("", "") if behind is None else (f",RELAYED://{HOST}:{p}" for p in behind)
     replicas = min(3, len(listeners))
     voters = ",".join(f"{number}@{HOST}:{voter}" for number, (_, voter) in enumerate(listeners, start=1))
     settings = {
         "process.roles": "broker,controller",
         "node.id": node,
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}{second}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}{advertised}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,RELAYED:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.voters": voters,
@@ -181,6 +204,7 @@ def _server_properties(node: int, listeners: Sequence[tuple[int, int]], home: Pa
         # A killed broker may register anew only when its session is over.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
+        **more,
     }
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 

@@ -1,0 +1,163 @@
+"""Sends a schedule's records at a pace, and keeps what the broker acknowledged."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from tests.fault.load import NUMBER, Record
+
+_LOGGER = logging.getLogger("auditstream.kafka.emitter")
+_CHUNKS = 40
+_FLUSH_SECONDS = 90
+
+
+class Emitter:
+    """A service that emits, in a thread of its own.
+
+    Args:
+        bootstrap_servers: The brokers.
+        topic: Where to.
+        idempotent: Whether the client keeps its own retries from doubling records.
+        delivery_ms: After so long without an acknowledgement a record counts as failed, and is sent once more:
+            what became of the first is not known.
+
+    Attributes:
+        incarnation: How often the topic was made; noted with each acknowledgement.
+        sent: Records handed to the client, second tries included.
+    """
+
+    def __init__(self, bootstrap_servers: str, topic: str, *, idempotent: bool, delivery_ms: int) -> None:
+        self._settings = {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": idempotent,
+            "acks": "all",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "delivery.timeout.ms": delivery_ms,
+            "request.timeout.ms": min(delivery_ms, 5_000),
+            "message.send.max.retries": 1_000_000,
+            "retry.backoff.ms": 50,
+            "topic.metadata.refresh.fast.interval.ms": 50,
+            "logger": _LOGGER,
+        }
+        self._topic = topic
+        self.incarnation = 0
+        self.sent = 0
+        self._producer = Producer(self._settings)
+        self._may_send = threading.Event()
+        self._may_send.set()
+        self._paused = threading.Event()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def begin(self, records: Sequence[Record], seconds: float) -> None:
+        """Send records, spread over some seconds, until each is acknowledged; does not wait."""
+        self._thread = threading.Thread(target=self._run, args=(records, seconds), daemon=True)
+        self._thread.start()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that was to be sent is acknowledged; not before anything was begun.
+
+        Raises:
+            RuntimeError: It was not, after minutes.
+        """
+        if self._thread is None or self._thread.is_alive():
+            return False
+        if self._error is not None:
+            raise RuntimeError("the emitter failed") from self._error
+        return True
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is under way and nothing will be sent."""
+        return self._paused.is_set() or self.is_done
+
+    def pause(self) -> None:
+        """Stop between two records once those under way are acknowledged; does not wait."""
+        self._may_send.clear()
+
+    def resume(self) -> None:
+        """Go on, with a new client: one that knew a topic of the same name may not take the new one's word."""
+        self._producer = Producer(self._settings)
+        self._may_send.set()
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopped.set()
+        self._may_send.set()
+        if self._thread is not None:
+            self._thread.join(_FLUSH_SECONDS)
+
+    def _run(self, records: Sequence[Record], seconds: float) -> None:
+        try:
+            size = max(1, len(records) // _CHUNKS)
+            for start in range(0, len(records), size):
+                if self._stopped.is_set():
+                    return
+                chunk = records[start : start + size]
+                self._send(chunk)
+                if not self._may_send.is_set():
+                    self._settle(records[: start + size])
+                    self._paused.set()
+                    self._may_send.wait()
+                    self._paused.clear()
+                self._stopped.wait(seconds / _CHUNKS)
+            self._settle(records)
+        except (KafkaException, TimeoutError) as error:
+            self._error = error
+
+    def _settle(self, records: Sequence[Record]) -> None:
+        """Wait for acknowledgements; send again what failed."""
+        until = time.monotonic() + _FLUSH_SECONDS
+        while not self._stopped.is_set():
+            self._producer.flush(1)
+            if len(self._producer) == 0:
+                failed = [record for record in records if not record.acked]
+                if not failed:
+                    return
+                # An idempotent client is broken for good by an error of the wrong kind.
+                self._producer = Producer(self._settings)
+                self._send(failed)
+            if time.monotonic() > until:
+                raise TimeoutError(f"{len(self._producer)} records without an answer")
+
+    def _send(self, records: Sequence[Record]) -> None:
+        for record in records:
+            incarnation = self.incarnation
+
+            def told(
+                error: KafkaError | None, message: Message, record: Record = record, at: int = incarnation
+            ) -> None:
+                if error is not None:
+                    record.failures.append(error.str())
+                else:
+                    record.acked.append((at, message.partition() or 0, message.offset() or 0))
+
+            while True:
+                try:
+                    self._producer.produce(
+                        self._topic,
+                        key=record.identity or None,
+                        value=record.value,
+                        partition=record.partition,
+                        headers=[(NUMBER, str(record.number).encode())],
+                        on_delivery=told,
+                    )
+                except BufferError:
+                    self._producer.poll(0.1)
+                    if self._stopped.is_set():
+                        return
+                except KafkaException as error:
+                    record.failures.append(str(error))
+                    break
+                else:
+                    break
+            self.sent += 1
+            if self.sent % 100 == 0:
+                self._producer.poll(0)
+        self._producer.poll(0)

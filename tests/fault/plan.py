@@ -1,0 +1,143 @@
+"""What a schedule does, drawn from its seed and from nothing else."""
+
+import random
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tests.fault.load import Mix
+
+SINK_KILLED = "sink-killed"
+SINK_STOPPED = "sink-stopped"
+SINK_STALLED = "sink-stalled"
+CLICKHOUSE_KILLED = "clickhouse-killed"
+CLICKHOUSE_FROZEN = "clickhouse-frozen"
+CLICKHOUSE_CUT = "clickhouse-cut"
+ANSWERS_SWALLOWED = "answers-swallowed"
+BROKER_KILLED = "broker-killed"
+LEADER_KILLED = "leader-killed"
+BROKER_CUT = "broker-cut"
+REGISTRY_AWAY = "registry-away"
+TOPIC_ANEW = "topic-anew"
+DISK_FULL = "disk-full"
+REBALANCE = "rebalance"
+CLOCK_SKEW = "clock-skew"
+SECOND_DELIVERIES = "second-deliveries"
+
+KINDS = (
+    SINK_KILLED,
+    CLICKHOUSE_CUT,
+    SINK_STOPPED,
+    BROKER_KILLED,
+    SECOND_DELIVERIES,
+    ANSWERS_SWALLOWED,
+    CLICKHOUSE_KILLED,
+    REBALANCE,
+    CLICKHOUSE_FROZEN,
+    TOPIC_ANEW,
+    SINK_STALLED,
+    BROKER_CUT,
+    REGISTRY_AWAY,
+    CLOCK_SKEW,
+    DISK_FULL,
+    LEADER_KILLED,
+)
+"""Seed n has the n-th of them, counted round, and perhaps others besides."""
+
+_COMPANIONS = (SINK_KILLED, ANSWERS_SWALLOWED, CLICKHOUSE_CUT, REBALANCE, SINK_STOPPED, CLOCK_SKEW, SECOND_DELIVERIES)
+"""Kinds that go with any other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A schedule.
+
+    Attributes:
+        seed: From which all of it was drawn, and all that is still to be drawn.
+        kinds: Faults that strike, the leading one first.
+        events: Sound events sent once, at least.
+        partitions: Of the topic.
+        brokers: One, or three with three copies of each record.
+        protocol: How the group shares partitions.
+        sinks: How many are at work at first.
+        session_ms: Session time-out of the classic protocol.
+        max_poll_ms: ``max.poll.interval.ms``.
+        flush_rows: Size of a batch.
+        flush_seconds: Age of a batch.
+        clickhouse_seconds: When a statement's outcome counts as unknown.
+        idempotent: Whether the emitter's client is.
+        delivery_ms: When a record's delivery counts as failed.
+        emit_seconds: Over how long the records are spread, at least.
+        aftermath: Share of the events sent again when all is settled.
+        mix: What the records are.
+    """
+
+    seed: int
+    kinds: tuple[str, ...]
+    events: int
+    partitions: int
+    brokers: int
+    protocol: Literal["classic", "consumer"]
+    sinks: int
+    session_ms: int
+    max_poll_ms: int
+    flush_rows: int
+    flush_seconds: float
+    clickhouse_seconds: int
+    idempotent: bool
+    delivery_ms: int
+    emit_seconds: float
+    aftermath: float
+    mix: Mix
+
+    def chance(self, name: str) -> random.Random:
+        """A source of chance for one purpose: what others draw does not move it."""
+        return random.Random(f"{self.seed}/{name}")
+
+    @property
+    def order(self) -> tuple[int, bool, int]:
+        """Schedules that share servers come together."""
+        return (self.brokers, DISK_FULL in self.kinds, self.seed)
+
+
+def draw(seed: int, *, events: int, only: str = "") -> Plan:
+    """The schedule of a seed.
+
+    Args:
+        seed: Of this schedule alone.
+        events: How many sound events to send at least.
+        only: The leading kind; empty for the seed's own.
+    """
+    pick = random.Random(f"{seed}/plan")
+    leading = only or KINDS[seed % len(KINDS)]
+    companions = [kind for kind in _COMPANIONS if kind != leading]
+    kinds = (leading, *pick.sample(companions, pick.choice((0, 1, 1, 2))))
+    crowded = {REBALANCE, SINK_STALLED, SECOND_DELIVERIES} & set(kinds)
+    plan = Plan(
+        seed=seed,
+        kinds=kinds,
+        events=events,
+        partitions=pick.choice((2, 3, 4)) if crowded else pick.choice((1, 2, 3, 4)),
+        brokers=3 if leading == LEADER_KILLED or (leading != BROKER_KILLED and pick.random() < 0.07) else 1,
+        protocol="consumer" if pick.random() < 0.35 else "classic",
+        sinks=2 if crowded or pick.random() < 0.3 else 1,
+        session_ms=pick.choice((1500, 2000, 3000)),
+        max_poll_ms=3_500 if leading == SINK_STALLED else 300_000,
+        flush_rows=max(20, events // pick.choice((4, 6, 8, 12))),
+        flush_seconds=pick.choice((0.1, 0.3, 1.0)),
+        clickhouse_seconds=pick.choice((3, 5)),
+        idempotent=pick.random() < 0.7,
+        delivery_ms=pick.choice((1_500, 60_000)) if leading in {BROKER_KILLED, LEADER_KILLED, BROKER_CUT} else 60_000,
+        emit_seconds=pick.choice((2.0, 3.0, 4.0)),
+        aftermath=pick.choice((0.0, 0.01, 0.03)),
+        mix=Mix(skew_days=pick.choice((1, 1, 1, 60, 300))),
+    )
+    if CLOCK_SKEW in kinds:
+        plan = replace(plan, mix=replace(plan.mix, skewed=0.2, skew_days=pick.choice((2, 300))))
+    if TOPIC_ANEW in kinds:
+        # What two sinks stored at once from two partitions the table shows once. Of a topic that is gone
+        # `verify` cannot tell this from a loss, and says so.
+        plan = replace(plan, mix=replace(plan.mix, elsewhere=0.0, at_once=0.0, races=0.0))
+    elif SECOND_DELIVERIES in kinds:
+        more = replace(plan.mix, again=0.15, elsewhere=0.08, at_once=0.06, conflicts=0.03, races=0.01)
+        plan = replace(plan, aftermath=0.05, mix=more)
+    return plan

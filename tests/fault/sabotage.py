@@ -1,0 +1,65 @@
+"""Sinks that are broken on purpose: the suite must find each of them out."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from auditstream_sink.dead_letters import DeadLetters
+from auditstream_sink.statements import Statements
+from auditstream_sink.warehouse import Warehouse
+
+
+def _swallow_insert() -> None:
+    """One insert is skipped, and nobody reads back."""
+    insert, calls = Warehouse.insert, []
+
+    def skip_second(self: Warehouse, **named: Any) -> None:
+        calls.append(1)
+        if len(calls) != 2:
+            insert(self, **named)
+
+    Warehouse.insert = skip_second  # type: ignore[method-assign]
+    Warehouse.missing = lambda _self, **_named: 0  # type: ignore[method-assign]
+
+
+def _no_look_up() -> None:
+    """What is stored already is not looked up."""
+    judge = Statements.judge
+
+    def blind(self: Statements) -> str:
+        return _changed(judge(self), "WHERE UUIDToNum(id) IN", "WHERE 0 AND UUIDToNum(id) IN")
+
+    Statements.judge = blind  # type: ignore[method-assign]
+
+
+def _lose_letters() -> None:
+    """Refused records are dropped in silence."""
+
+    def drop(_self: DeadLetters, _letters: Sequence[Any], **_named: Any) -> None:
+        return None
+
+    DeadLetters.send = drop  # type: ignore[method-assign, assignment]
+
+
+def _garble() -> None:
+    """Readers see something else than was sent."""
+    insert = Statements.insert
+
+    def garbled(self: Statements) -> str:
+        return _changed(insert(self), "SELECT action,", "SELECT if(_offset % 500 = 499, 'some.thing', action),")
+
+    Statements.insert = garbled  # type: ignore[method-assign]
+
+
+def _changed(statement: str, old: str, new: str) -> str:
+    if old not in statement:
+        raise LookupError(f"the statement has no {old!r} any more: mend the sabotage")
+    return statement.replace(old, new)
+
+
+SABOTAGES: dict[str, Callable[[], None]] = {
+    "swallow-insert": _swallow_insert,
+    "no-look-up": _no_look_up,
+    "lose-letters": _lose_letters,
+    "garble": _garble,
+}
+"""By name."""

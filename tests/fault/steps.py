@@ -1,0 +1,131 @@
+"""Trips: what a sink process does to itself when it comes to a certain step for the k-th time."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Literal
+
+from auditstream_sink.dead_letters import DeadLetters
+from auditstream_sink.sink import Sink
+from auditstream_sink.warehouse import Warehouse
+
+STEPS: dict[str, tuple[type, str]] = {
+    "consume": (Sink, "_gather"),
+    "hand-over": (Sink, "_hand_over"),
+    "clear": (Warehouse, "clear_stage"),
+    "stage": (Warehouse, "stage"),
+    "judge": (Warehouse, "judge"),
+    "insert": (Warehouse, "insert"),
+    "read-back": (Warehouse, "missing"),
+    "dead-letters": (DeadLetters, "send"),
+    "ledger": (Warehouse, "write_line"),
+    "commit": (Sink, "_commit"),
+}
+"""The steps of a batch, in their order: each the method that takes it."""
+
+LOOP_STEPS = ("consume", "hand-over", "commit")
+"""Those of the loop's own thread: who is held up there does not poll."""
+
+When = Literal["before", "amid", "after"]
+Act = Literal["kill", "stop", "stall", "wake", "meet"]
+
+MOMENTS: tuple[tuple[str, When], ...] = tuple(
+    (step, when) for step in STEPS for when in ("before", "amid", "after") if not (step == "consume" and when == "amid")
+)
+"""Every step with every moment at which a sink can be struck there."""
+
+_MEET_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trip:
+    """One misfortune.
+
+    Attributes:
+        step: A key of STEPS.
+        when: Before the step, while it is taken, or after it.
+        call: At which call, counted from 1. Calls of ``consume`` that bring nothing do not count.
+        act: SIGKILL or SIGSTOP to itself; a sleep; SIGCONT to another process; a meeting with the runner, which
+            does something meanwhile.
+        seconds: How long to sleep; for ``amid``, how long after the step began it happens.
+        pid: Whom to wake.
+    """
+
+    step: str
+    when: When
+    call: int
+    act: Act
+    seconds: float = 0.0
+    pid: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.act} {self.when} {self.step} {self.call}"
+
+
+def arm(trips: list[Trip], meetings: Path) -> None:
+    """Put trips into this process's own classes.
+
+    Args:
+        trips: What is to happen.
+        meetings: Directory in which a file ``met-<pid>`` asks the runner to act, and to remove it then.
+    """
+    for step in {trip.step for trip in trips}:
+        owner, name = STEPS[step]
+        setattr(owner, name, _tripped(getattr(owner, name), [t for t in trips if t.step == step], step, meetings))
+
+
+def _tripped(method: Callable[..., Any], trips: list[Trip], step: str, meetings: Path) -> Callable[..., Any]:
+    lock = threading.Lock()
+    calls = 0
+
+    @wraps(method)
+    def wrapper(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        with lock:
+            calls += 1
+            call = calls
+        for trip in trips:
+            if trip.call == call and trip.when == "before":
+                _act(trip, meetings)
+            elif trip.call == call and trip.when == "amid":
+                threading.Timer(trip.seconds, _act, (trip, meetings)).start()
+        result = method(*arguments, **named)
+        if step == "consume" and not result:
+            with lock:
+                calls -= 1
+            return result
+        for trip in trips:
+            if trip.call == call and trip.when == "after":
+                _act(trip, meetings)
+        return result
+
+    return wrapper
+
+
+def _act(trip: Trip, meetings: Path) -> None:
+    (meetings / f"tripped-{os.getpid()}").write_text(str(trip), "utf-8")
+    if trip.act == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif trip.act == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif trip.act == "stall":
+        time.sleep(trip.seconds)
+    elif trip.act == "wake":
+        os.kill(trip.pid, signal.SIGCONT)
+    else:
+        _meet(meetings / f"met-{os.getpid()}")
+
+
+def _meet(file: Path) -> None:
+    file.touch()
+    until = time.monotonic() + _MEET_SECONDS
+    while file.exists() and time.monotonic() < until:
+        time.sleep(0.01)
