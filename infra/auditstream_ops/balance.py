@@ -37,7 +37,8 @@ class Explained:
 
     Attributes:
         kind: ``transactions`` (offsets held no record, and the topic confirms it), ``hollow`` (it cannot be
-            asked any more), ``elsewhere`` (rows are past the retention, or shown from another delivery).
+            asked any more), ``elsewhere`` (rows are past the retention, or shown from another delivery),
+            ``late`` (the other delivery's row is shown from here).
         first_offset: First offset of the batch.
         last_offset: Its last offset, inclusive.
         text: A sentence that says why.
@@ -298,7 +299,7 @@ def _hollow(line: Finding, look: Look | None) -> Fault | Explained | None:
 def _rows(line: Finding, look: Look | None) -> Fault | Explained | None:
     """Whether a line's rows are there."""
     if line.rows > line.stored:
-        return _of(line, "extra", f"stored {line.stored}, but {line.rows} rows are there")
+        return _surplus(line)
     if line.rows == line.stored or line.is_past:
         return None
     what = f"stored {line.stored}, but {line.rows} rows are there"
@@ -314,6 +315,15 @@ def _rows(line: Finding, look: Look | None) -> Fault | Explained | None:
         return _of(line, "missing", f"{what}; nowhere to be found: {len(look.lost)} events: {shown}")
     text = f"{_range(line)}: {what}: {look.aged} are past the retention, the others are shown from another delivery"
     return _explained(line, "elsewhere", text)
+
+
+def _surplus(line: Finding) -> Fault | Explained:
+    """Why a line has more rows than it stored."""
+    what = f"stored {line.stored}, but {line.rows} rows are there"
+    if line.rows - line.stored > line.noted:
+        return _of(line, "extra", what)
+    text = f"{_range(line)}: {what}: second deliveries that the table shows from here, by an insert that came late"
+    return _explained(line, "late", text)
 
 
 def _of(line: Finding, kind: str, text: str) -> Fault:

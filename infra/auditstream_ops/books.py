@@ -88,6 +88,7 @@ class Finding:
         lost: Offsets that a person entered as lost.
         rows: Offsets of the line that have a visible row in the event log.
         elsewhere: Further rows that are visible as copies, from another place that a sink noted.
+        noted: Rows that are visible from here, of events that a sink noted at another place, too.
         stray: Offsets before the line and after those before it that have one.
         reached: Where the lines before this one end, the farthest of them, inclusive; nothing for the first.
         is_fault: Whether something is wrong with it; else it is merely hollow.
@@ -103,6 +104,7 @@ class Finding:
     lost: int
     rows: int
     elsewhere: int
+    noted: int
     stray: int
     reached: int | None
     is_fault: bool
@@ -201,8 +203,7 @@ class Books:
             f"ORDER BY partition, is_fault DESC, first, last LIMIT {LISTED_AT_MOST} BY partition"
         )
         found: dict[int, list[Finding]] = {}
-        lacks_rows = any(int(row[7]) < int(row[4]) for row in rows)
-        copies = self._copies() if lacks_rows else {}
+        hidden, shown = self._copies() if any(row[7] != row[4] for row in rows) else ({}, {})
         for row in rows:
             partition, first, last, read, stored, others, lost, count, stray, reached, is_opening, is_fault, is_past = (
                 row
@@ -217,7 +218,8 @@ class Books:
                     others=int(others),
                     lost=int(lost),
                     rows=int(count),
-                    elsewhere=sum(int(first) <= offset <= int(last) for offset in copies.get(int(partition), ())),
+                    elsewhere=sum(int(first) <= offset <= int(last) for offset in hidden.get(int(partition), ())),
+                    noted=sum(int(first) <= offset <= int(last) for offset in shown.get(int(partition), ())),
                     stray=int(stray),
                     reached=None if is_opening else int(reached),
                     is_fault=bool(is_fault),
@@ -226,17 +228,20 @@ class Books:
             )
         return found
 
-    def _copies(self) -> dict[int, list[int]]:
-        """Offsets of events that are visible, but from another place: two sinks stored them at once."""
+    def _copies(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """Offsets of events that two sinks stored at once: those shown from another place, and those shown."""
         ids = f"SELECT id FROM {self._sql.database}.copies WHERE topic_id = {{topic_id:UUID}}"
         rows = self._rows(
-            f"SELECT partition, groupUniqArray(offset) FROM {self._sql.database}.copies "
-            f"WHERE topic_id = {{topic_id:UUID}} AND id IN (SELECT id FROM {self._sql.database}.event_log "
-            f"WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM ({ids}))) AND (partition, offset) NOT IN "
+            "SELECT partition, groupUniqArrayIf(offset, NOT is_shown), groupUniqArrayIf(offset, is_shown) FROM ("
+            "SELECT partition, offset, (partition, offset) IN "
             f"(SELECT kafka_partition, kafka_offset FROM {self._sql.database}.events "
-            f"WHERE kafka_topic_id = {{topic_id:UUID}} AND id IN ({ids})) GROUP BY partition"
+            f"WHERE kafka_topic_id = {{topic_id:UUID}} AND id IN ({ids})) AS is_shown "
+            f"FROM {self._sql.database}.copies WHERE topic_id = {{topic_id:UUID}} AND id IN "
+            f"(SELECT id FROM {self._sql.database}.event_log "
+            f"WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM ({ids})))) GROUP BY partition"
         )
-        return {int(partition): list(map(int, offsets)) for partition, offsets in rows}
+        hidden = {int(partition): list(map(int, offsets)) for partition, offsets, _ in rows}
+        return hidden, {int(partition): list(map(int, offsets)) for partition, _, offsets in rows}
 
     def losses(self) -> dict[int, list[Loss]]:
         """What was accepted as lost, by partition and offset."""

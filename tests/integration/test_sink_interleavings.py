@@ -204,9 +204,30 @@ def test_one_id_taken_by_two_sinks_at_once(
     assert not earlier.is_balanced
 
 
-def settle_partition(tenant: Tenant, partition: int) -> None:
+def test_a_late_insert_of_what_others_settled_meanwhile_breaks_no_books(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_events(tenant, [make_event(1), make_event(2)], partition=0)
+    put_events(tenant, [make_event(1)], partition=1)
+
+    def oversleep(_warehouse: Warehouse, _original: Callable[[], None]) -> None:
+        settle_partition(tenant, 1)
+        # The successor on partition 0: the id is a second delivery for it.
+        settle_partition(tenant, 0, group="successor")
+
+    once(monkeypatch, "insert", oversleep)
+    settle_partition(tenant, 0)
+    client = connect(sink_settings(tenant))
+    for _ in range(2):
+        assert [(each.stored, each.duplicates) for each in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
+        assert_balanced(tenant)
+        client.command(f"OPTIMIZE TABLE {tenant.database}.event_log FINAL")
+    assert count(tenant, "event_log") == 2
+
+
+def settle_partition(tenant: Tenant, partition: int, *, group: str = "") -> None:
     """Run a sink that is given one partition of the three, and no other."""
-    sink = Sink(sink_settings(tenant, group=f"{tenant.group}-{partition}"))
+    sink = Sink(sink_settings(tenant, group=f"{tenant.group}-{partition}{group}"))
     assign = sink._on_assign
 
     def assign_one(consumer: Consumer, assigned: list[TopicPartition]) -> None:
