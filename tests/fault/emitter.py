@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from uuid import uuid4
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -12,6 +13,7 @@ from tests.fault.load import NUMBER, Record
 _LOGGER = logging.getLogger("auditstream.kafka.emitter")
 _CHUNKS = 40
 _FLUSH_SECONDS = 90
+_ABORTED = 7
 
 
 class Emitter:
@@ -21,6 +23,7 @@ class Emitter:
         bootstrap_servers: The brokers.
         topic: Where to.
         idempotent: Whether the client keeps its own retries from doubling records.
+        transactional: Whether it sends in transactions, some of which it aborts and sends again. Brokers must stay.
         delivery_ms: After so long without an acknowledgement a record counts as failed, and is sent once more:
             what became of the first is not known.
 
@@ -29,7 +32,9 @@ class Emitter:
         sent: Records handed to the client, second tries included.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str, *, idempotent: bool, delivery_ms: int) -> None:
+    def __init__(
+        self, bootstrap_servers: str, topic: str, *, idempotent: bool, transactional: bool, delivery_ms: int
+    ) -> None:
         self._settings = {
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": idempotent,
@@ -44,9 +49,10 @@ class Emitter:
             "logger": _LOGGER,
         }
         self._topic = topic
+        self._transactional = transactional
         self.incarnation = 0
         self.sent = 0
-        self._producer = Producer(self._settings)
+        self._producer = self._new_producer()
         self._may_send = threading.Event()
         self._may_send.set()
         self._paused = threading.Event()
@@ -83,7 +89,7 @@ class Emitter:
 
     def resume(self) -> None:
         """Go on, with a new client: one that knew a topic of the same name may not take the new one's word."""
-        self._producer = Producer(self._settings)
+        self._producer = self._new_producer()
         self._may_send.set()
 
     def stop(self) -> None:
@@ -96,11 +102,14 @@ class Emitter:
     def _run(self, records: Sequence[Record], seconds: float) -> None:
         try:
             size = max(1, len(records) // _CHUNKS)
-            for start in range(0, len(records), size):
+            for number, start in enumerate(range(0, len(records), size)):
                 if self._stopped.is_set():
                     return
                 chunk = records[start : start + size]
-                self._send(chunk)
+                if self._transactional:
+                    self._send_together(chunk, abort=number % _ABORTED == _ABORTED - 1)
+                else:
+                    self._send(chunk)
                 if not self._may_send.is_set():
                     self._settle(records[: start + size])
                     self._paused.set()
@@ -110,6 +119,28 @@ class Emitter:
             self._settle(records)
         except (KafkaException, TimeoutError) as error:
             self._error = error
+
+    def _send_together(self, chunk: Sequence[Record], *, abort: bool) -> None:
+        """Send in one transaction; or in two, the first of which comes to nothing."""
+        if abort:
+            self._producer.begin_transaction()
+            self._send(chunk)
+            self._producer.flush(_FLUSH_SECONDS)
+            self._producer.abort_transaction(_FLUSH_SECONDS)
+            for record in chunk:
+                record.acked.clear()
+                record.failures.clear()
+        self._producer.begin_transaction()
+        self._send(chunk)
+        self._producer.commit_transaction(_FLUSH_SECONDS)
+
+    def _new_producer(self) -> Producer:
+        if not self._transactional:
+            return Producer(self._settings)
+        settings = {"enable.idempotence": True, "transactional.id": uuid4().hex, "transaction.timeout.ms": 60_000}
+        producer = Producer({**self._settings, **settings})
+        producer.init_transactions(_FLUSH_SECONDS)
+        return producer
 
     def _settle(self, records: Sequence[Record]) -> None:
         """Wait for acknowledgements; send again what failed."""
@@ -121,7 +152,7 @@ class Emitter:
                 if not failed:
                     return
                 # An idempotent client is broken for good by an error of the wrong kind.
-                self._producer = Producer(self._settings)
+                self._producer = self._new_producer()
                 self._send(failed)
             if time.monotonic() > until:
                 raise TimeoutError(f"{len(self._producer)} records without an answer")

@@ -27,6 +27,7 @@ _STATEMENTS = {
     "stage": rb"INSERT INTO \S*stage_",
     "judge": rb"INSERT INTO \S*verdict_",
     "insert": rb"INSERT INTO \S*event_log",
+    "copies": rb"INSERT INTO \S*copies",
     "ledger": rb"INSERT INTO \S*ledger",
 }
 

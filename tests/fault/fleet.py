@@ -18,16 +18,16 @@ from tests.fault.steps import Trip
 _RESTART_SECONDS = 0.2
 _DUMP_SECONDS = 2.0
 _TELLING = (
-    "waiting, nothing is lost",
-    "waiting for the schema registry",
+    "waiting for ClickHouse",
     "waiting for the broker",
-    "waiting to learn",
-    "going on after",
+    "waiting for the schema registry",
+    "going on",
     "revoked [",
     "lost [",
     "read on from there",
     "offsets not committed",
     "stopped with a batch in hand",
+    "a batch that was given up failed",
 )
 """What tells in a sink's log that a fault was felt."""
 

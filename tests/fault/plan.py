@@ -65,6 +65,7 @@ class Plan:
         flush_seconds: Age of a batch.
         clickhouse_seconds: When a statement's outcome counts as unknown.
         idempotent: Whether the emitter's client is.
+        transactional: Whether it sends in transactions, aborted ones among them.
         delivery_ms: When a record's delivery counts as failed.
         emit_seconds: Over how long the records are spread, at least.
         aftermath: Share of the events sent again when all is settled.
@@ -84,6 +85,7 @@ class Plan:
     flush_seconds: float
     clickhouse_seconds: int
     idempotent: bool
+    transactional: bool
     delivery_ms: int
     emit_seconds: float
     aftermath: float
@@ -126,6 +128,7 @@ def draw(seed: int, *, events: int, only: str = "") -> Plan:
         flush_seconds=pick.choice((0.1, 0.3, 1.0)),
         clickhouse_seconds=pick.choice((3, 5)),
         idempotent=pick.random() < 0.7,
+        transactional=not {BROKER_KILLED, LEADER_KILLED, BROKER_CUT, TOPIC_ANEW} & set(kinds) and pick.random() < 0.15,
         delivery_ms=pick.choice((1_500, 60_000)) if leading in {BROKER_KILLED, LEADER_KILLED, BROKER_CUT} else 60_000,
         emit_seconds=pick.choice((2.0, 3.0, 4.0)),
         aftermath=pick.choice((0.0, 0.01, 0.03)),

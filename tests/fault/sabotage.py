@@ -1,7 +1,9 @@
 """Sinks that are broken on purpose: the suite must find each of them out."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from auditstream_sink.dead_letters import DeadLetters
 from auditstream_sink.statements import Statements
@@ -10,15 +12,19 @@ from auditstream_sink.warehouse import Warehouse
 
 def _swallow_insert() -> None:
     """One insert is skipped, and nobody reads back."""
-    insert, calls = Warehouse.insert, []
+    insert, read_back = Warehouse.insert, Warehouse.read_back
+    calls: list[int] = []
 
-    def skip_second(self: Warehouse, **named: Any) -> None:
+    def skip_second(self: Warehouse, *, now: datetime, topic_id: UUID) -> None:
         calls.append(1)
         if len(calls) != 2:
-            insert(self, **named)
+            insert(self, now=now, topic_id=topic_id)
+
+    def see_nothing(self: Warehouse, *, topic_id: UUID) -> tuple[int, int]:
+        return 0, read_back(self, topic_id=topic_id)[1]
 
     Warehouse.insert = skip_second  # type: ignore[method-assign]
-    Warehouse.missing = lambda _self, **_named: 0  # type: ignore[method-assign]
+    Warehouse.read_back = see_nothing  # type: ignore[method-assign]
 
 
 def _no_look_up() -> None:

@@ -80,7 +80,13 @@ class Scene:
         self.clickhouse = self._parts.enter_context(TcpProxy(endpoints.clickhouse_url.removeprefix("http://")))
         relayed = BROKER_CUT in plan.kinds
         outward = self.brokers.relayed_servers if relayed else self.brokers.servers
-        self.emitter = Emitter(outward, self.tenant.topic, idempotent=plan.idempotent, delivery_ms=plan.delivery_ms)
+        self.emitter = Emitter(
+            outward,
+            self.tenant.topic,
+            idempotent=plan.idempotent,
+            transactional=plan.transactional,
+            delivery_ms=plan.delivery_ms,
+        )
         self.fleet = Fleet(
             env={
                 **self.tenant.env,

@@ -70,6 +70,7 @@ class Outcome:
         found = self.verdict
         how = "ok" if self.passed else "FAILED"
         protocol = "" if self.plan.protocol == "classic" else ", KIP-848"
+        protocol += ", transactions" if self.plan.transactional else ""
         text = (
             f"seed {self.plan.seed:<5} {how:<6} {self.seconds:5.1f} s  sent {found.sent:,}, acked {found.acked:,}, "
             f"visible {found.visible:,}, duplicates {found.duplicates:,}, letters {found.letters:,} "
@@ -93,6 +94,7 @@ class Outcome:
                 "sinks": self.starts,
                 "brokers": self.plan.brokers,
                 "protocol": self.plan.protocol,
+                "transactional": self.plan.transactional,
                 "struck": self.struck,
                 "said": self.said,
                 "phases": {name: round(seconds, 1) for name, seconds in self.phases.items()},

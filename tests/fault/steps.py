@@ -21,9 +21,9 @@ STEPS: dict[str, tuple[type, str]] = {
     "stage": (Warehouse, "stage"),
     "judge": (Warehouse, "judge"),
     "insert": (Warehouse, "insert"),
-    "read-back": (Warehouse, "missing"),
+    "read-back": (Warehouse, "read_back"),
     "dead-letters": (DeadLetters, "send"),
-    "ledger": (Warehouse, "write_line"),
+    "ledger": (Warehouse, "write_lines"),
     "commit": (Sink, "_commit"),
 }
 """The steps of a batch, in their order: each the method that takes it."""
