@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from auditstream_schemas.errors import AuditstreamError
+from tests.benchmarks.connect.rates import connect
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.growth import disk, growth
 from tests.benchmarks.latency import latency
@@ -31,13 +32,14 @@ GROUPS: dict[str, Callable[[Plan, Figures], None]] = {
     "latency": latency,
     "poison": poison,
     "growth": growth,
+    "connect": connect,
     "steps": steps,
     "ratio": ratio,
 }
 """What can be measured, in this order."""
 
-_ON_REQUEST = frozenset({"steps", "ratio"})
-"""Left out unless named: what they measure, another group measures too."""
+_ON_REQUEST = frozenset({"connect", "steps", "ratio"})
+"""Left out unless named: it needs a checkout, or what it measures, another group measures too."""
 
 _SIZES = {False: (1, 10), True: (1, 10, 50)}
 """Millions of rows; the last size takes a quarter of an hour, and is left out unless the group is named."""
@@ -70,13 +72,20 @@ def _groups(_context: click.Context, _parameter: click.Parameter, value: str) ->
     help="Millions of rows for growth; by default 1,10, and 50 too if growth is named.",
 )
 @click.option(
+    "--connector",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A checkout of ClickHouse/clickhouse-kafka-connect, for the group connect.",
+)
+@click.option(
     "--json",
     "path",
     type=click.Path(dir_okay=False, path_type=Path),
     default=_BUILD / "bench.json",
     help="Where the list of figures goes; build/bench.json by default.",
 )
-def main(*, only: list[str], events: int, rounds: int, sizes: tuple[int, ...], path: Path) -> None:
+def main(
+    *, only: list[str], events: int, rounds: int, sizes: tuple[int, ...], connector: Path | None, path: Path
+) -> None:
     """Measure the sink beside the engine's limit and beside others, all in one run on the same events."""
     figures = Figures()
     is_named = len(only) < len(GROUPS) - len(_ON_REQUEST)
@@ -84,6 +93,7 @@ def main(*, only: list[str], events: int, rounds: int, sizes: tuple[int, ...], p
         events=events,
         rounds=rounds,
         sizes=sizes or _SIZES[is_named],
+        connector=connector,
         kept=_BUILD / "bench" / "events",
         scratch=_BUILD / "bench",
     )

@@ -70,6 +70,10 @@ class Figures:
         self._found[name] = Figure(name=name, value=value, unit=unit, note=note)
         click.echo(f"  {name} {_shown(value)} {unit}{f'  ({note})' if note else ''}", err=True)
 
+    def progress(self, text: str) -> None:
+        """Say on standard error what has just been done."""
+        click.echo(f"    {text}", err=True)
+
     def get(self, name: str) -> float | None:
         """The value of a figure, if it was measured."""
         found = self._found.get(name)

@@ -59,6 +59,7 @@ def growth(plan: Plan, figures: Figures) -> None:
         for size in plan.sizes:
             _grow(client, database, held, size)
             held = size
+            figures.progress(f"{size} million rows are there")
             runs = [_top_up(plan, where, database) for _round in range(plan.rounds)]
             _settled(client, database)
             _report(client, database, figures, f"sink.growth.{size}", runs)

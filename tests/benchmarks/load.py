@@ -4,7 +4,7 @@ import array
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,20 +69,34 @@ def fill(bodies: list[bytes], settings: ProducerSettings, schema_id: int) -> Non
     Raises:
         OperationError: The broker did not take all of them.
     """
+    head = b"\x00" + schema_id.to_bytes(4)
+    fill_with(((body[_ID], head + body) for body in bodies), settings)
+
+
+def fill_with(records: Iterable[tuple[bytes, bytes]], settings: ProducerSettings) -> None:
+    """Put records, keys and values, on a topic. Blocks until the broker has them.
+
+    Raises:
+        OperationError: The broker did not take all of them.
+    """
     failed = 0
 
     def delivered(error: object, _message: object) -> None:
         nonlocal failed
         failed += error is not None
 
-    head = b"\x00" + schema_id.to_bytes(4)
     producer = Producer(
-        {**settings.librdkafka_producer(), "queue.buffering.max.messages": 500_000, "on_delivery": delivered}
+        {
+            **settings.librdkafka_client("bench"),
+            **settings.librdkafka_producer(),
+            "queue.buffering.max.messages": 500_000,
+            "on_delivery": delivered,
+        }
     )
-    for number, body in enumerate(tqdm(bodies, desc=f"filling {settings.topic}", unit="", disable=_quiet())):
+    for number, (key, value) in enumerate(tqdm(records, desc=f"filling {settings.topic}", unit="", disable=_quiet())):
         while True:
             try:
-                producer.produce(settings.topic, value=head + body, key=body[_ID])
+                producer.produce(settings.topic, value=value, key=key)
             except BufferError:
                 producer.poll(0.05)
             else:
@@ -91,7 +105,7 @@ def fill(bodies: list[bytes], settings: ProducerSettings, schema_id: int) -> Non
             producer.poll(0)
     left = producer.flush(_FLUSH_SECONDS)
     if left or failed:
-        raise OperationError(f"{left + failed} of {len(bodies)} records did not reach topic {settings.topic}")
+        raise OperationError(f"{left + failed} records did not reach topic {settings.topic}")
 
 
 def _kept(directory: Path, events: int, *, live: bool) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ class Plan:
         events: Distinct events.
         rounds: How often a cheap candidate takes its turn; the median counts.
         sizes: Millions of rows that the table holds, one after the other, in the group ``growth``.
+        connector: Checkout of the ClickHouse Kafka Connect sink, for the group ``connect``.
         kept: Directory of the events.
         scratch: Directory for everything else; removed at the end.
     """
@@ -25,6 +26,7 @@ class Plan:
     events: int
     rounds: int
     sizes: tuple[int, ...]
+    connector: Path | None
     kept: Path
     scratch: Path
 

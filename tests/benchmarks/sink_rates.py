@@ -65,12 +65,15 @@ def _rates(plan: Plan, figures: Figures, where: Site, records: Load, suffix: str
         files = containers(where, topic, count, flush_rows=plan.flush_rows, flush_bytes=SinkSettings().flush_bytes)
         natives = native(where, files) if others else []
         limits, defaults, ours, parsed = [], [], [], []
-        for _round in range(plan.rounds):
+        for number in range(plan.rounds):
             limits.append(_straight(where, files, records, AS_OURS))
             ours.append(_ours(plan, where, topic, records))
             defaults.append(_straight(where, files, records, {}))
             if natives:
                 parsed.append(_straight(where, natives, records, AS_OURS))
+            figures.progress(
+                f"round {number + 1} of {plan.rounds}: limit {limits[-1].seconds:.1f} s, ours {ours[-1].seconds:.1f} s"
+            )
         for path in (*files, *natives):
             path.unlink()
         figures.add(f"sink.limit{suffix}", count / _seconds(limits), "records/s", "optimize_on_insert = 0, as ours")

@@ -23,6 +23,7 @@ from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings, Regi
 Broker = Literal["local", "kafka"]
 
 PARTITIONS = TopicPlan().partitions
+_DRAIN_SECONDS = 120
 _SESSION_TIMEOUT_MS = 6000
 """Tansu makes a group's first member wait for half of it."""
 
@@ -107,6 +108,8 @@ class Site:
             "clickhouse_database": database,
             "group": f"bench-{uuid.uuid4().hex[:12]}",
             "session_timeout_ms": _SESSION_TIMEOUT_MS,
+            # It is told to stop while two batches are in hand; a busy machine may take long over them.
+            "drain_seconds": _DRAIN_SECONDS,
             **settings,
         }
         ours = {f"AUDITSTREAM_{name.upper()}": str(value) for name, value in values.items()}
