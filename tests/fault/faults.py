@@ -24,7 +24,7 @@ Strike = Callable[[Scene], Pause]
 _PATIENCE = 20.0
 _INSERTS: tuple[tuple[str, When], ...] = (("insert", "amid"),) * 12 + (("insert", "before"),) * 4
 _STATEMENTS = {
-    "stage": rb"INSERT INTO \S*stage_",
+    "stage": rb"INSERT[ +]INTO[ +]\S*stage_",
     "judge": rb"INSERT INTO \S*verdict_",
     "insert": rb"INSERT INTO \S*event_log",
     "copies": rb"INSERT INTO \S*copies",
