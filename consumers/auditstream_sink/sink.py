@@ -18,9 +18,10 @@ from uuid import UUID, uuid4
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from auditstream_schemas.codec import split
-from auditstream_schemas.errors import AuditstreamError, RegistryError, SinkError, WireFormatError
+from auditstream_schemas.errors import AuditstreamError, RegistryError, WireFormatError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_sink.batch import Batch, Span
+from auditstream_sink.client import consumer_settings, heed
 from auditstream_sink.clock import Clock, SystemClock
 from auditstream_sink.dead_letters import DeadLetters
 from auditstream_sink.flood import FloodLimit
@@ -38,23 +39,10 @@ from auditstream_sink.writers import UnusableSchema, WriterSchema, WriterSchemas
 
 _POLL_SECONDS = 0.1
 _CONSUME_AT_MOST = 10_000
-_STATISTICS_MS = 1000
-"""How often librdkafka tells whether a broker is there again; it tells by itself when none is."""
 _PATIENCE_SECONDS = 5.0
 """Waiting longer than this for the batch before, the loop pauses its partitions and polls: a pause drops what
 librdkafka has fetched ahead, so it should be rare; not polling delays rebalances, so it should be short. Asking the
 registry for longer, one unknown schema id after another, it polls before it goes on."""
-
-_FATAL = frozenset(
-    {
-        KafkaError._AUTO_OFFSET_RESET,
-        KafkaError.OFFSET_OUT_OF_RANGE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError._FATAL,
-    }
-)
 
 _logger = logging.getLogger("auditstream.sink")
 
@@ -83,7 +71,7 @@ class Sink:
         self._health = Health(settings, self._metrics, self._clock)
         self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url, retries=0), self._metrics)
         self._consumer = Consumer(
-            {**_consumer_settings(settings), "error_cb": self._on_error, "stats_cb": self._on_statistics}
+            {**consumer_settings(settings), "error_cb": self._on_error, "stats_cb": self._on_statistics}
         )
         self._lag = Lag(settings.topic, self._consumer, self._metrics, self._clock)
         # A connection of the loop's own: the settlement's may be in the middle of a statement.
@@ -210,7 +198,7 @@ class Sink:
         """Take a record into the batch; False if neither it nor those behind it can be taken now."""
         error, partition, offset = record.error(), record.partition(), record.offset()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            self._broker_said(error)
+            heed(error, self._settings.topic)
             return True
         if partition is None or offset is None:
             return True
@@ -411,7 +399,7 @@ class Sink:
         """A record that slipped out of a paused partition is read again later."""
         error, partition, offset = record.error(), record.partition(), record.offset()
         if error is not None:
-            self._broker_said(error)
+            heed(error, self._settings.topic)
         elif partition in self._next and partition is not None and offset is not None:
             self._consumer.seek(TopicPartition(self._settings.topic, partition, offset))
 
@@ -470,14 +458,6 @@ class Sink:
             # Unlike the classic protocol, this one calls nobody for an empty assignment.
             self._health.joined()
 
-    def _broker_said(self, error: KafkaError) -> None:
-        if error.code() in _FATAL:
-            missing = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
-            fix = "; run `auditstream topics`" if missing else ""
-            raise SinkError(f"topic {self._settings.topic}: {error.str()}{fix}")
-        if error.code() != KafkaError._PARTITION_EOF:
-            _logger.info("broker: %s", error.str())
-
     def _close(self) -> None:
         try:
             self._consumer.close()
@@ -486,27 +466,3 @@ class Sink:
             if self._server is not None:
                 self._server.close()
             self._books.close()
-
-
-def _consumer_settings(settings: SinkSettings) -> dict[str, object]:
-    group: dict[str, object] = {"group.protocol": settings.group_protocol}
-    if settings.group_protocol == "classic":
-        # With the newer protocol (KIP-848) these are the broker's to say.
-        group |= {
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": settings.session_timeout_ms,
-            "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
-        }
-    return {
-        **settings.librdkafka_client("sink"),
-        **group,
-        "group.id": settings.group,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        # Offsets that are gone must be seen, not skipped or read again in silence.
-        "auto.offset.reset": "error",
-        "fetch.wait.max.ms": 100,
-        "statistics.interval.ms": _STATISTICS_MS,
-        "enable.partition.eof": True,
-        "isolation.level": "read_committed",
-    }

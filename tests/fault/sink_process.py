@@ -73,12 +73,12 @@ def main() -> None:
     if orders.sabotage:
         SABOTAGES[orders.sabotage]()
     arm(orders.trips, Path(orders.meetings))
-    original = sink_module._consumer_settings
+    original = sink_module.consumer_settings
 
     def shortened(settings: SinkSettings) -> dict[str, object]:
         return {**original(settings), "max.poll.interval.ms": orders.max_poll_ms}
 
-    sink_module._consumer_settings = shortened
+    sink_module.consumer_settings = shortened
     mover = Sink(load(SinkSettings), clock=SkewedClock(orders.skew_seconds))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: mover.stop())

@@ -1,0 +1,63 @@
+"""The Kafka consumer as the sink wants it, and which of the broker's errors end it."""
+
+import logging
+
+from confluent_kafka import KafkaError
+
+from auditstream_schemas.errors import SinkError
+from auditstream_sink.settings import SinkSettings
+
+_STATISTICS_MS = 1000
+"""How often librdkafka tells whether a broker is there again; it tells by itself when none is."""
+
+_FATAL = frozenset(
+    {
+        KafkaError._AUTO_OFFSET_RESET,
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError._FATAL,
+    }
+)
+
+_logger = logging.getLogger("auditstream.sink")
+
+
+def consumer_settings(settings: SinkSettings) -> dict[str, object]:
+    """Settings for librdkafka."""
+    group: dict[str, object] = {"group.protocol": settings.group_protocol}
+    if settings.group_protocol == "classic":
+        # With the newer protocol (KIP-848) these are the broker's to say.
+        group |= {
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": settings.session_timeout_ms,
+            "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
+        }
+    return {
+        **settings.librdkafka_client("sink"),
+        **group,
+        "group.id": settings.group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # Offsets that are gone must be seen, not skipped or read again in silence.
+        "auto.offset.reset": "error",
+        "fetch.wait.max.ms": 100,
+        "statistics.interval.ms": _STATISTICS_MS,
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+    }
+
+
+def heed(error: KafkaError, topic: str) -> None:
+    """Take note of what a poll said instead of a record.
+
+    Raises:
+        SinkError: No poll will give records before a person did something.
+    """
+    if error.code() in _FATAL:
+        missing = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+        fix = "; run `auditstream topics`" if missing else ""
+        raise SinkError(f"topic {topic}: {error.str()}{fix}")
+    if error.code() != KafkaError._PARTITION_EOF:
+        _logger.info("broker: %s", error.str())
