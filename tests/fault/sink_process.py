@@ -19,6 +19,7 @@ from auditstream_schemas.errors import AuditstreamError
 from auditstream_schemas.settings import load
 from auditstream_sink import Sink, SinkSettings
 from auditstream_sink import sink as sink_module
+from auditstream_sink.client import consumer_settings
 from auditstream_sink.clock import SystemClock
 from tests.fault.sabotage import SABOTAGES
 from tests.fault.steps import Trip, arm
@@ -73,12 +74,12 @@ def main() -> None:
     if orders.sabotage:
         SABOTAGES[orders.sabotage]()
     arm(orders.trips, Path(orders.meetings))
-    original = sink_module.consumer_settings
+    original = consumer_settings
 
     def shortened(settings: SinkSettings) -> dict[str, object]:
         return {**original(settings), "max.poll.interval.ms": orders.max_poll_ms}
 
-    sink_module.consumer_settings = shortened
+    vars(sink_module)["consumer_settings"] = shortened
     mover = Sink(load(SinkSettings), clock=SkewedClock(orders.skew_seconds))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: mover.stop())

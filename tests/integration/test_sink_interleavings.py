@@ -5,6 +5,7 @@ Broker and ClickHouse are real; what is put in is a step between two of the sink
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -125,6 +126,33 @@ def test_an_outcome_that_is_unknown_leads_back_to_the_stage(
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates, totals.conflicts) == (4, 2, 1, 1)
     assert len(letters(tenant)) == 1
+    assert_balanced(tenant)
+
+
+def test_a_statement_that_hangs_holds_up_nobody(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, released, arrived = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(_warehouse: Warehouse, original: Callable[[], None]) -> None:
+        begun.set()
+        assert released.wait(120)
+        original()
+        arrived.set()
+
+    def stop() -> None:
+        if begun.wait(60):
+            sink.stop()
+
+    put_events(tenant, [make_event(number) for number in range(100)])
+    once(monkeypatch, "insert", hang)
+    sink = Sink(sink_settings(tenant, drain_seconds=0.5))
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    assert sink.run().read == 0
+    stopper.join()
+    assert run_sink(tenant).stored == 100
+    released.set()
+    assert arrived.wait(60)
+    assert count(tenant) == 100
     assert_balanced(tenant)
 
 
