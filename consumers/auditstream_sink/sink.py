@@ -17,16 +17,16 @@ from uuid import UUID, uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from auditstream_schemas.codec import split
-from auditstream_schemas.errors import AuditstreamError, RegistryError, WireFormatError
+from auditstream_schemas.errors import AuditstreamError, RegistryError
 from auditstream_schemas.registry import RegistryClient
-from auditstream_sink.batch import Batch, Span
+from auditstream_sink.batch import Span
 from auditstream_sink.client import consumer_settings, heed
 from auditstream_sink.clock import Clock, SystemClock
 from auditstream_sink.dead_letters import DeadLetters
 from auditstream_sink.flood import FloodLimit
 from auditstream_sink.health import Health, part_at_fault
 from auditstream_sink.health_server import HealthServer
+from auditstream_sink.intake import Intake
 from auditstream_sink.lag import Lag
 from auditstream_sink.ledger import LedgerLine, Totals
 from auditstream_sink.metrics import Metrics
@@ -38,7 +38,6 @@ from auditstream_sink.worker import Worker
 from auditstream_sink.writers import UnusableSchema, WriterSchema, WriterSchemas
 
 _POLL_SECONDS = 0.1
-_CONSUME_AT_MOST = 10_000
 _PATIENCE_SECONDS = 5.0
 """Waiting longer than this for the batch before, the loop pauses its partitions and polls: a pause drops what
 librdkafka has fetched ahead, so it should be rare; not polling delays rebalances, so it should be short. Asking the
@@ -80,12 +79,9 @@ class Sink:
         self._flood = FloodLimit(settings, self._metrics)
         self._worker = Worker(self._new_settlement)
         self._topic_id = UUID(int=0)
-        self._epoch = 0
-        self._next: dict[int, int] = {}
         self._unplaced: set[int] = set()
-        self._at_end: set[int] = set()
         self._placements = self._read_placements = 0
-        self._batch = self._empty_batch()
+        self._intake = Intake(settings, self._clock, self._schema)
         self._settling: Mapping[int, Span] = {}
         self._totals = Totals()
         self._ask_until = 0.0
@@ -130,7 +126,7 @@ class Sink:
                 _logger.warning("stopped with a batch in hand: the next sink reads it again")
         except BaseException:
             # What follows a batch that failed may not be settled in its stead.
-            self._batch = self._empty_batch()
+            self._intake.hand_out()
             raise
         finally:
             self._close()
@@ -141,15 +137,14 @@ class Sink:
         while self._stop_by is None:
             records = self._gather()
             self._finish(0)
-            now = self._clock.monotonic()
-            if self._is_due(now):
+            if self._intake.is_due(is_busy=self._worker.is_busy):
                 self._hand_over()
-            is_at_end = self._next and self._at_end.issuperset(self._next)
-            if records or self._worker.is_busy or self._unplaced or not is_at_end:
+            now = self._clock.monotonic()
+            if records or self._worker.is_busy or self._unplaced or not self._intake.is_at_end:
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = now
-            elif until_idle is not None and now - quiet_since >= until_idle and self._batch.is_empty:
+            elif until_idle is not None and now - quiet_since >= until_idle and self._intake.batch.is_empty:
                 return
 
     def _gather(self) -> int:
@@ -158,19 +153,19 @@ class Sink:
             self._place()
         if self._placements != self._read_placements:
             self._rewind()
-        records = self._consume(self._room(), _POLL_SECONDS)
-        rows, size = self._batch.rows, self._batch.bytes
+        records = self._consume(self._intake.room, _POLL_SECONDS)
+        batch = self._intake.batch
+        rows, size = batch.rows, batch.bytes
         self._ask_until = self._clock.monotonic() + _PATIENCE_SECONDS
         for record in records:
             if self._placements != self._read_placements:
                 # Placed anew under records that were fetched before: taking those might leave a gap.
                 break
-            if not self._take(record):
+            if not self._intake.take(record):
                 # It and those behind it are fetched again.
                 self._placements += 1
                 break
-        if self._batch.rows > rows:
-            self._metrics.consumed(self._batch.rows - rows, self._batch.bytes - size)
+        self._metrics.consumed(batch.rows - rows, batch.bytes - size)
         return len(records)
 
     def _consume(self, number: int, seconds: float) -> list[Message]:
@@ -180,66 +175,9 @@ class Sink:
             raise self._failure
         if records:
             self._health.go_on("client")
-        self._health.polled(partitions=len(self._next) + len(self._unplaced), unplaced=len(self._unplaced))
-        self._lag.show(self._next, self._worker.tails, (self._settling, self._batch.spans))
+        self._health.polled(partitions=len(self._intake.next) + len(self._unplaced), unplaced=len(self._unplaced))
+        self._lag.show(self._intake.next, self._worker.tails, (self._settling, self._intake.batch.spans))
         return records
-
-    def _room(self) -> int:
-        return max(1, min(_CONSUME_AT_MOST, self._settings.flush_rows - self._batch.rows))
-
-    def _is_due(self, now: float) -> bool:
-        """Whether to write the batch. One that is only old grows on while another is being settled."""
-        if self._batch.rows >= self._settings.flush_rows or self._batch.bytes >= self._settings.flush_bytes:
-            return True
-        is_old = now - self._batch.opened >= self._settings.flush_seconds
-        return not self._batch.is_empty and is_old and not self._worker.is_busy
-
-    def _take(self, record: Message) -> bool:
-        """Take a record into the batch; False if neither it nor those behind it can be taken now."""
-        error, partition, offset = record.error(), record.partition(), record.offset()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            heed(error, self._settings.topic)
-            return True
-        if partition is None or offset is None:
-            return True
-        expected = self._next.get(partition)
-        if expected is None or offset < expected:
-            # Revoked meanwhile; or delivered twice, as librdkafka has done after an incremental assignment.
-            return True
-        if self._batch.is_empty:
-            self._batch = self._empty_batch()
-        if error is not None:
-            self._pass(partition, offset, expected)
-            return True
-        value = record.value()
-        data = value if isinstance(value, bytes) else b""
-        try:
-            schema_id, body = split(data)
-        except WireFormatError as wrong:
-            self._batch.refuse(record, partition, offset, reason="wire_format", error=str(wrong))
-        else:
-            placements = self._placements
-            schema = self._writers.get_known(schema_id) or self._schema(schema_id)
-            if schema is None or self._placements != placements:
-                return False
-            if isinstance(schema, UnusableSchema):
-                self._batch.refuse(record, partition, offset, reason=schema.reason, error=schema.error)
-            else:
-                self._batch.add(record, schema, partition, offset, body)
-        self._batch.count(record, partition, offset, len(data), expected=expected, epoch=self._epoch)
-        self._next[partition] = offset + 1
-        return True
-
-    def _pass(self, partition: int, end: int, expected: int) -> None:
-        """Take the end of a partition: between the last record and it lie offsets that hold none.
-
-        Markers of transactions, and records of aborted ones. Were they not in the books, they would look
-        like records that nobody read, once the broker has deleted them.
-        """
-        self._at_end.add(partition)
-        if end > expected:
-            self._batch.reach(partition, end - 1, expected=expected, epoch=self._epoch)
-            self._next[partition] = end
 
     def _schema(self, schema_id: int) -> WriterSchema | UnusableSchema | None:
         """Ask the registry until it answers, and stay in the group meanwhile.
@@ -247,10 +185,13 @@ class Sink:
         None when told to stop; and when enough was asked since the last poll, as for records that are garbage,
         each with an id of its own.
         """
+        known = self._writers.get_known(schema_id)
+        if known is not None:
+            return known
         if self._clock.monotonic() >= self._ask_until:
             return None
-        attempt = 0
-        while True:
+        attempt, placements = 0, self._placements
+        while self._placements == placements:
             try:
                 schema = self._writers.get(schema_id)
             except RegistryError as error:
@@ -260,7 +201,8 @@ class Sink:
                 return schema
             attempt += 1
             if not self._poll_paused(min(30.0, 0.2 * 2 ** min(attempt, 10))):
-                return None
+                break
+        return None
 
     def _hand_over(self) -> None:
         """Give the batch to the worker once that is free; polls meanwhile."""
@@ -269,15 +211,15 @@ class Sink:
             if not self._poll_paused(1.0):
                 return
             is_free = self._finish(0)
-        if not self._batch.is_empty:
+        if not self._intake.batch.is_empty:
             self._begin()
             self._writers.forget_unusable(self._clock.monotonic())
 
     def _begin(self) -> None:
         """The worker is free: let it settle the batch."""
-        self._worker.begin(self._batch, self._topic_id)
-        self._settling = self._batch.spans
-        self._batch = self._empty_batch()
+        batch = self._intake.hand_out()
+        self._settling = batch.spans
+        self._worker.begin(batch, self._topic_id)
 
     def _finish(self, timeout: float) -> bool:
         """Commit what the worker has settled; False if it is still at it."""
@@ -322,21 +264,21 @@ class Sink:
         """Settle and commit everything in hand; False if the deadline passed, and then all of it is given up."""
         by = deadline if deadline is not None else self._clock.monotonic() + self._settings.drain_seconds
         if self._finish(max(0.0, by - self._clock.monotonic())):
-            if not self._batch.is_empty:
+            if not self._intake.batch.is_empty:
                 self._begin()
             if self._finish(max(0.0, by - self._clock.monotonic())):
                 return True
         self._worker.give_up()
-        self._batch = self._empty_batch()
+        self._intake.hand_out()
         return False
 
     def _start_over(self) -> None:
         """Forget what is in hand; partitions that are ours are read again from where the books end."""
         self._worker.give_up()
         self._settling = {}
-        self._batch = self._empty_batch()
-        self._unplaced |= set(self._next)
-        self._next.clear()
+        self._intake.hand_out()
+        self._unplaced |= set(self._intake.next)
+        self._intake.next.clear()
         self._placements += 1
 
     def _place(self) -> None:
@@ -357,23 +299,25 @@ class Sink:
                 continue
             if not self._unplaced.issuperset(wanted):
                 continue
-            if topic_id != self._topic_id and self._next:
+            if topic_id != self._topic_id and self._intake.next:
                 # Created anew: what was read under the old id ends here.
                 self._start_over()
                 continue
-            self._topic_id, self._epoch = topic_id, epoch
+            self._topic_id, self._intake.epoch = topic_id, epoch
             self._unplaced -= set(wanted)
             self._worker.tails.update(tails)
-            self._next |= {partition: tail.end + 1 for partition, tail in tails.items()}
+            self._intake.next |= {partition: tail.end + 1 for partition, tail in tails.items()}
             self._placements += 1
-            _logger.info("reading on from %s", {partition: self._next[partition] for partition in wanted})
+            _logger.info("reading on from %s", {partition: self._intake.next[partition] for partition in wanted})
         self._health.go_on("places")
 
     def _rewind(self) -> None:
         """Read every partition from where the batch in hand ends, whatever was fetched ahead."""
         self._read_placements = self._placements
-        self._at_end.clear()
-        places = [TopicPartition(self._settings.topic, partition, offset) for partition, offset in self._next.items()]
+        self._intake.at_end.clear()
+        places = [
+            TopicPartition(self._settings.topic, partition, offset) for partition, offset in self._intake.next.items()
+        ]
         # A seek fails on a partition whose fetcher has not started yet; assigning it anew does not.
         self._consumer.incremental_unassign(places)
         self._consumer.incremental_assign(places)
@@ -400,11 +344,8 @@ class Sink:
         error, partition, offset = record.error(), record.partition(), record.offset()
         if error is not None:
             heed(error, self._settings.topic)
-        elif partition in self._next and partition is not None and offset is not None:
+        elif partition in self._intake.next and partition is not None and offset is not None:
             self._consumer.seek(TopicPartition(self._settings.topic, partition, offset))
-
-    def _empty_batch(self) -> Batch:
-        return Batch(opened=self._clock.monotonic())
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         # The loop finds their places: that may take as long as ClickHouse is away. Until then they stand still.
@@ -429,14 +370,14 @@ class Sink:
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         _logger.warning("lost %s: another sink owns them", sorted(place.partition for place in lost))
         self._worker.give_up()
-        self._batch = self._empty_batch()
+        self._intake.hand_out()
         self._forget(consumer, lost)
         self._start_over()
         self._health.rebalanced("lost", unplaced=len(self._unplaced))
 
     def _forget(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
         for place in gone:
-            self._next.pop(place.partition, None)
+            self._intake.next.pop(place.partition, None)
             self._unplaced.discard(place.partition)
         self._placements += 1
         consumer.incremental_unassign(gone)

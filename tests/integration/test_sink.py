@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.demo_events import broken_records
@@ -50,19 +50,19 @@ def test_events_become_rows_and_every_offset_is_in_the_books(tenant: Tenant) -> 
 def test_a_sink_that_has_not_been_answered_yet_is_not_idle(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     put_events(tenant, [make_event(number) for number in range(100)])
     sink = Sink(sink_settings(tenant))
-    rewind, room, polls = sink._rewind, sink._room, itertools.count()
+    rewind, consume, polls = sink._rewind, sink._consume, itertools.count()
 
     def hold_up() -> None:
         rewind()
         sink._consumer.pause(sink._consumer.assignment())
 
-    def poll() -> int:
-        if sink._next and next(polls) == 10:
+    def poll(number: int, seconds: float) -> list[Message]:
+        if sink._intake.next and next(polls) == 10:
             sink._consumer.resume(sink._consumer.assignment())
-        return room()
+        return consume(number, seconds)
 
     monkeypatch.setattr(sink, "_rewind", hold_up)
-    monkeypatch.setattr(sink, "_room", poll)
+    monkeypatch.setattr(sink, "_consume", poll)
     assert sink.run(until_idle=0.1).read == 100
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from auditstream_ops.accounts import verify
@@ -330,19 +330,19 @@ def test_a_registry_that_is_slow_to_know_ids_does_not_keep_the_sink_from_polling
 
     clock = Leaping()
     sink = Sink(sink_settings(tenant), clock=clock)
-    get, room, asked = sink._writers.get, sink._room, [0]
+    get, consume, asked = sink._writers.get, sink._consume, [0]
 
     def be_slow(number: int) -> Any:
         clock.seconds += 2
         asked[-1] += 1
         return get(number)
 
-    def poll() -> int:
+    def poll(number: int, seconds: float) -> list[Message]:
         asked.append(0)
-        return room()
+        return consume(number, seconds)
 
     monkeypatch.setattr(sink._writers, "get", be_slow)
-    monkeypatch.setattr(sink, "_room", poll)
+    monkeypatch.setattr(sink, "_consume", poll)
     values = [b"\0" + number.to_bytes(4) + b"garbage" for number in range(70_000, 70_012)]
     put(tenant, [*values, encode(make_event(1), schema_id(tenant))], partition=0)
     totals = sink.run(until_idle=IDLE_SECONDS)
