@@ -32,7 +32,7 @@ def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> 
             self._pass_on()
 
         def _pass_on(self) -> None:
-            question = self.rfile.read(int(self.headers.get("content-length") or 0))
+            question = b"".join(self._question())
             given = instead(question)
             if given is not None:
                 self.send_response(200)
@@ -40,7 +40,11 @@ def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> 
                 self.end_headers()
                 self.wfile.write(given)
                 return
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in {"host", "content-length", "transfer-encoding"}
+            }
             answer = pool.request(self.command, url + self.path, body=question, headers=headers, decode_content=False)
             self.send_response(answer.status)
             for name, value in answer.headers.items():
@@ -56,6 +60,15 @@ def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> 
             if proper:
                 self.wfile.write(b"0\r\n\r\n")
             self.close_connection = not proper
+
+        def _question(self) -> Iterator[bytes]:
+            if self.headers.get("transfer-encoding") != "chunked":
+                yield self.rfile.read(int(self.headers.get("content-length") or 0))
+                return
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
 
         def _send(self, piece: bytes) -> None:
             if piece:
