@@ -9,7 +9,7 @@ What the checks rest on, and where they end:
   batch, its records are read again. After that, missing rows are a fault.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -123,7 +123,16 @@ class _Table:
     def partitions(self) -> set[int]:
         return {*self.totals, *self.rows}
 
-    def account(self, partition: int, looks: Mapping[int, Look]) -> PartitionAccount:
+    def account(
+        self, partition: int, looks: Mapping[int, Look], others: Collection[int] = frozenset()
+    ) -> PartitionAccount:
+        """One partition's.
+
+        Args:
+            partition: Which.
+            looks: What the topic says of its lines, by first offset.
+            others: Offsets of this partition from which the table has events of lines that lack rows.
+        """
         lines = self.findings.get(partition, ())
         return against_table(
             self.totals.get(partition) or _none_yet(partition),
@@ -131,6 +140,7 @@ class _Table:
             [(line, looks.get(line.first_offset)) for line in lines],
             self.extra.get(partition, _NO_EXTRA),
             self.losses.get(partition, ()),
+            others=others,
         )
 
 
@@ -156,15 +166,13 @@ class _Audit:
         earlier_ends = self._ends(earlier)
         table = self._table(topic_id)
         extents = self._reader.extents({each.partition: each.last_offset + 1 for each in table.totals.values()})
-        refused: set[tuple[int, int]] | None = None
+        looks = self._all_looks(topic_id, table, extents)
         found = []
         for partition in sorted({*table.partitions, *extents}):
-            doubtful = [line for line in table.findings.get(partition, ()) if line.is_hollow or line.lacks_rows]
-            if doubtful and refused is None:
-                refused = self._refused(topic_id)
             extent = extents.get(partition)
-            looks = self._looks(doubtful, extent, refused or set())
-            account = table.account(partition, looks)
+            others = {offset for look in looks.values() for offset in look.elsewhere.get(partition, ())}
+            mine = {first: look for (of, first), look in looks.items() if of == partition}
+            account = table.account(partition, mine, others)
             if extent is not None:
                 account = against_topic(
                     account,
@@ -210,15 +218,23 @@ class _Audit:
             if letter.topic_id == str(topic_id)
         }
 
-    def _looks(self, lines: Sequence[Finding], extent: Extent | None, refused: set[tuple[int, int]]) -> dict[int, Look]:
+    def _all_looks(self, topic_id: UUID, table: _Table, extents: Mapping[int, Extent]) -> dict[tuple[int, int], Look]:
+        """What the topic says of doubtful lines, by partition and first offset."""
+        refused: set[tuple[int, int]] | None = None
         looks = {}
-        for line in lines:
-            if extent is None or line.last_offset < extent.low or line.offsets > self._may_read:
-                continue
-            self._may_read -= line.offsets
-            looks[line.first_offset] = look_again(
-                self._client, self._database, self._reader, line, low=extent.low, refused=refused
-            )
+        for partition, lines in table.findings.items():
+            extent = extents.get(partition)
+            for line in lines:
+                if not (line.is_hollow or line.lacks_rows):
+                    continue
+                if extent is None or line.last_offset < extent.low or line.offsets > self._may_read:
+                    continue
+                if refused is None:
+                    refused = self._refused(topic_id)
+                self._may_read -= line.offsets
+                looks[partition, line.first_offset] = look_again(
+                    self._client, self._database, self._reader, topic_id, line, low=extent.low, refused=refused
+                )
         return looks
 
     def _head(self, account: PartitionAccount, extent: Extent) -> int:

@@ -5,7 +5,7 @@ from two partitions at once, and the table shows it once; or an event was almost
 came. The records tell. The event contract begins a body with the id and the time, so no schema is needed.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -19,6 +19,8 @@ from auditstream_sink.statements import RETENTION_MONTHS
 
 READ_AT_MOST = 1_000_000
 """Records that one run reads again, over all batches."""
+
+_Place = tuple[UUID, int, int]
 
 _ID_BYTES = 36
 _LENGTH_BYTE = bytes([2 * _ID_BYTES])
@@ -34,16 +36,25 @@ class Look:
         lost: Ids of events that are neither visible, nor refused, nor older than the retention; a place
             where a record has no readable id.
         aged: Events that are not visible and are older than the retention by now.
+        elsewhere: Offsets outside of the line, by partition, that the table has for its events.
     """
 
     is_whole: bool
     records: int
     lost: Sequence[str]
     aged: int
+    elsewhere: Mapping[int, Collection[int]]
 
 
 def look_again(
-    client: Client, database: str, reader: TopicReader, line: Finding, *, low: int, refused: Collection[tuple[int, int]]
+    client: Client,
+    database: str,
+    reader: TopicReader,
+    topic_id: UUID,
+    line: Finding,
+    *,
+    low: int,
+    refused: Collection[tuple[int, int]],
 ) -> Look:
     """Read a line's records once more and look for their events. Blocks on broker and ClickHouse.
 
@@ -51,6 +62,7 @@ def look_again(
         client: ClickHouse.
         database: A checked identifier.
         reader: The line's topic.
+        topic_id: Its id.
         line: The line.
         low: First offset that the topic still holds.
         refused: Places, as partition and offset, that are among the dead letters.
@@ -70,7 +82,8 @@ def look_again(
             lost.append(f"offset {place[1]}")
         else:
             events[identity] = occurred_at
-    missing = set(events) - _stored(client, database, events)
+    stored = _stored(client, database, events)
+    missing = set(events) - set(stored)
     oldest = _oldest_kept(client) if missing else 0
     aged = {identity for identity in missing if events[identity] < oldest}
     return Look(
@@ -78,6 +91,7 @@ def look_again(
         records=records,
         lost=[*lost, *sorted(map(str, missing - aged))],
         aged=len(aged),
+        elsewhere=_outside(line, topic_id, (place for places in stored.values() for place in places)),
     )
 
 
@@ -108,13 +122,24 @@ def _oldest_kept(client: Client) -> int:
     return int(rows[0][0])
 
 
-def _stored(client: Client, database: str, ids: Iterable[UUID]) -> set[UUID]:
+def _outside(line: Finding, topic_id: UUID, places: Iterable[_Place]) -> dict[int, set[int]]:
+    found: dict[int, set[int]] = {}
+    for its_topic, partition, offset in places:
+        is_inside = partition == line.partition and line.first_offset <= offset <= line.last_offset
+        if its_topic == topic_id and not is_inside:
+            found.setdefault(partition, set()).add(offset)
+    return found
+
+
+def _stored(client: Client, database: str, ids: Iterable[UUID]) -> dict[UUID, Sequence[_Place]]:
+    """Which of these ids are stored, and from where."""
     listed = "\n".join(map(str, ids))
     if not listed:
-        return set()
+        return {}
     external = ExternalData(file_name="wanted", data=listed.encode(), fmt="TSV", structure="id UUID")
     rows = client.query(
-        f"SELECT DISTINCT id FROM {database}.event_log WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM wanted)",
+        f"SELECT id, groupUniqArray((kafka_topic_id, kafka_partition, kafka_offset)) FROM {database}.event_log "
+        "WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM wanted) GROUP BY id",
         external_data=external,
     ).result_rows
-    return {row[0] for row in rows}
+    return {row[0]: row[1] for row in rows}

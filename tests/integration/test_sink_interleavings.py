@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import SinkError
 from auditstream_schemas.event import Entity
 from auditstream_sink import Sink
+from auditstream_sink.background import AbandonedError
 from auditstream_sink.clock import SystemClock
 from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse
 from tests.support.events import make_event
@@ -234,19 +236,24 @@ def test_one_id_taken_by_two_sinks_at_once(
     assert not earlier.is_balanced
 
 
+@pytest.mark.parametrize("reads_back", [True, False])
 def test_a_late_insert_of_what_others_settled_meanwhile_breaks_no_books(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch, *, reads_back: bool
 ) -> None:
     put_events(tenant, [make_event(1), make_event(2)], partition=0)
     put_events(tenant, [make_event(1)], partition=1)
 
-    def oversleep(_warehouse: Warehouse, _original: Callable[[], None]) -> None:
+    def oversleep(_warehouse: Warehouse, original: Callable[[], None]) -> None:
         settle_partition(tenant, 1)
         # The successor on partition 0: the id is a second delivery for it.
         settle_partition(tenant, 0, group="successor")
+        if not reads_back:
+            original()
+            raise AbandonedError
 
     once(monkeypatch, "insert", oversleep)
-    settle_partition(tenant, 0)
+    with nullcontext() if reads_back else pytest.raises(AbandonedError):
+        settle_partition(tenant, 0)
     client = connect(sink_settings(tenant))
     for _ in range(2):
         assert [(each.stored, each.duplicates) for each in books(tenant)] == [(1, 1), (1, 0), (0, 0)]

@@ -38,7 +38,7 @@ LINE = Finding(
     is_fault=True,
     is_past=False,
 )
-LOOK = Look(is_whole=True, records=50, lost=(), aged=0)
+LOOK = Look(is_whole=True, records=50, lost=(), aged=0, elsewhere={})
 SOUND = against_table(TOTALS, ROWS, [], NONE)
 
 
