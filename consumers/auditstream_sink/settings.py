@@ -25,7 +25,9 @@ class SinkSettings(DeadLetterSettings, ClickHouseSettings):
     group: str = setting("auditstream-sink", "Consumer group; sinks of one group share the partitions.")
     flush_rows: int = setting(250_000, "Write a batch when it holds so many records.")
     flush_bytes: int = setting(64 * 1024 * 1024, "Write a batch when its records hold so many bytes.")
-    flush_seconds: float = setting(1.0, "Write a batch when its first record has waited so long.")
+    flush_seconds: float = setting(
+        1.0, "Write a batch when its first record has waited so long and no other is being written."
+    )
     group_protocol: Literal["classic", "consumer"] = setting(
         "classic", "How the group shares partitions: 'classic', or 'consumer' (KIP-848, Kafka 4)."
     )

@@ -164,7 +164,7 @@ class Warehouse:
 
     def staged(self) -> int:
         """Records on the stage."""
-        return int(self._rows(self._sql.staged())[0][0])
+        return int(self._row(self._sql.staged())[0])
 
     def judge(self, *, now: datetime, topic_id: UUID) -> Judgement:
         """Give every staged record its verdict. Staged records without one are new."""
@@ -194,11 +194,11 @@ class Warehouse:
 
         Events that another sink stored, too, are noted.
         """
-        suspects, staged = self._rows(self._sql.suspects(), topic_id=str(topic_id))[0]
+        suspects, staged = self._row(self._sql.suspects(), topic_id=str(topic_id))
         if not int(suspects):
             return 0, int(staged)
         self._command(self._sql.note_copies(), settings={"async_insert": 0})
-        return int(self._rows(self._sql.missing(), topic_id=str(topic_id))[0][0]), int(staged)
+        return int(self._row(self._sql.missing(), topic_id=str(topic_id))[0]), int(staged)
 
     def tails(self, *, topic_id: UUID) -> dict[int, Tail]:
         """Where the books end, for every partition that has any."""
@@ -207,7 +207,7 @@ class Warehouse:
 
     def epoch(self) -> int:
         """ClickHouse's clock, nanoseconds since 1970."""
-        return int(self._rows(self._sql.epoch())[0][0])
+        return int(self._row(self._sql.epoch())[0])
 
     def ends_of_books(self, known: Mapping[int, Tail], *, topic_id: UUID) -> dict[int, tuple[int, bool]]:
         """The last accounted offset of partitions, and whether this sink accounted for it.
@@ -258,6 +258,13 @@ class Warehouse:
         except (ClickHouseError, HTTPError, OSError) as error:
             raise _unknown(error) from error
         return rows
+
+    def _row(self, query: str, **parameters: object) -> Sequence[Any]:
+        """The one row of a query that always has one."""
+        rows = self._rows(query, **parameters)
+        if not rows:
+            raise UnknownOutcomeError("ClickHouse: an answer without its row")
+        return rows[0]
 
     def _connected(self) -> Client:
         if self._client is None:
