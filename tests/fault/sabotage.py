@@ -51,7 +51,7 @@ def _garble() -> None:
     insert = Statements.insert
 
     def garbled(self: Statements) -> str:
-        return _changed(insert(self), "SELECT action,", "SELECT if(_offset % 500 = 499, 'some.thing', action),")
+        return _changed(insert(self), "SELECT action,", "SELECT if(_offset % 50 = 49, 'some.thing', action),")
 
     Statements.insert = garbled  # type: ignore[method-assign]
 
