@@ -22,7 +22,7 @@ from tests.support.tcp_proxy import Conversation, TcpProxy
 Strike = Callable[[Scene], Pause]
 
 _PATIENCE = 20.0
-_INSERTS: tuple[tuple[str, When], ...] = (("insert", "amid"),) * 12 + (("insert", "before"),) * 4
+_INSERTS: tuple[tuple[str, When], ...] = (("insert", "amid"),) * 45 + (("insert", "before"),) * 10
 _STATEMENTS = {
     "stage": rb"INSERT[ +]INTO[ +]\S*stage_",
     "judge": rb"INSERT INTO \S*verdict_",
