@@ -100,8 +100,17 @@ def _check_itself(servers: Servers, directory: Path, seed: int) -> bool:
     """Whether the suite sees what broken sinks do."""
     missed = []
     for name in SABOTAGES:
-        drawn = draw(seed, events=800, only=SECOND_DELIVERIES)
-        plan = replace(drawn, kinds=(SECOND_DELIVERIES,), brokers=1, sinks=1, emit_seconds=0.2, aftermath=0.0)
+        plan = replace(
+            draw(seed, events=800, only=SECOND_DELIVERIES),
+            kinds=(SECOND_DELIVERIES,),
+            partitions=2,
+            brokers=1,
+            sinks=1,
+            flush_rows=300,
+            transactional=False,
+            emit_seconds=0.2,
+            aftermath=0.0,
+        )
         outcome = play(plan, servers, directory / "sabotaged", sabotage=name)
         if outcome.passed:
             missed.append(name)
