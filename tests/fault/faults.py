@@ -50,7 +50,10 @@ def stop_sink(scene: Scene) -> Pause:
     pick = scene.chance("stop-sink")
     step, when = pick.choice((*_INSERTS, *MOMENTS))
     trip = Trip(step=step, when=when, call=pick.choice((1, 2, 3)), act="stop", seconds=pick.uniform(0, 0.03))
-    scene.fleet.trips.append([trip])
+    waiting = [trip]
+    scene.fleet.trips.append(waiting)
+    # Sinks that are to be killed may come first.
+    yield from scene.until(lambda: all(each is not waiting for each in scene.fleet.trips), 3 * _PATIENCE)
     yield from scene.until(scene.fleet.asleep, _PATIENCE)
     for sleeper in scene.fleet.asleep():
         scene.note(f"asleep: {trip}")

@@ -175,7 +175,7 @@ def _storm(scene: Scene) -> None:
         for strike in strikes:
             strike.close()
     scene.clickhouse.heal()
-    scene.fleet.wake()
+    scene.fleet.trips.clear()
 
 
 def _aftermath(scene: Scene) -> None:
@@ -199,6 +199,8 @@ def _drain(scene: Scene) -> None:
     scene.fleet.wanted = max(1, scene.fleet.wanted)
     scene.forget_drained()
     while not scene.is_drained():
+        # One that came late to where it was to be stopped sleeps with nobody left to wake it.
+        scene.fleet.wake()
         scene.tick()
 
 
