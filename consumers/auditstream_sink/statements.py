@@ -220,22 +220,22 @@ class Statements:
                 {{now:DateTime64(3, 'UTC')}}, {{topic:String}}, {{topic_id:UUID}}, _partition, _offset
             FROM {self.stage_table} WHERE {self._is_new}"""
 
-    def suspects(self) -> str:
-        """How many ids that were judged new or kept are not stored from just their own place; how many are staged.
+    def agreement(self) -> str:
+        """Whether the ids that were judged new or kept are stored from just their own places; how many are staged.
 
-        None, as a rule: then nothing is missing, and no other sink took one of them at the same moment.
-        Parameter: topic_id.
+        So it is, as a rule: then nothing is missing, and no other sink took one of them at the same moment. Compares
+        a sum of hashes, which costs half of comparing row by row. Parameter: topic_id.
         """
-        return f"""SELECT count(), (SELECT count() FROM {self.stage_table}) FROM (
-            SELECT uid FROM (
-                SELECT uid, 1 AS staged, toInt64(cityHash64({{topic_id:UUID}}, _partition, _offset)) AS place
+        return f"""SELECT staged.1 = stored.1 AND staged.2 = stored.2, (SELECT count() FROM {self.stage_table}) FROM (
+            SELECT (
+                SELECT (count(), sum(cityHash64(uid, {{topic_id:UUID}}, _partition, _offset)))
                 FROM {self.stage_table} WHERE {self._is_to_be_stored}
-                UNION ALL
-                SELECT id, 0, -toInt64(cityHash64(kafka_topic_id, kafka_partition, kafka_offset))
+            ) AS staged, (
+                SELECT (count(), sum(cityHash64(id, kafka_topic_id, kafka_partition, kafka_offset)))
                 FROM {self.database}.event_log
-                WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table})
-            ) GROUP BY uid HAVING sum(staged) > 0 AND (count() != 2 OR sum(place) != 0))
-            SETTINGS {_BY_ID}"""
+                WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table} WHERE {self._is_to_be_stored})
+            ) AS stored
+        ) SETTINGS {_BY_ID}"""
 
     def note_copies(self) -> str:
         """Keep the places of events that are stored from more than one: a merge leaves one of them."""

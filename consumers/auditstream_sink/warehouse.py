@@ -194,8 +194,8 @@ class Warehouse:
 
         Events that another sink stored, too, are noted.
         """
-        suspects, staged = self._row(self._sql.suspects(), topic_id=str(topic_id))
-        if not int(suspects):
+        agree, staged = self._row(self._sql.agreement(), topic_id=str(topic_id))
+        if agree:
             return 0, int(staged)
         self._command(self._sql.note_copies(), settings={"async_insert": 0})
         return int(self._row(self._sql.missing(), topic_id=str(topic_id))[0]), int(staged)
