@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,8 @@ def main(
     *, only: list[str], events: int, rounds: int, sizes: tuple[int, ...], connector: Path | None, path: Path
 ) -> None:
     """Measure the sink beside the engine's limit and beside others, all in one run on the same events."""
+    # SIGTERM ends it as Ctrl-C does: servers stopped, files removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     figures = Figures()
     before = os.getloadavg()[0]
     is_named = len(only) < len(GROUPS) - len(_ON_REQUEST)
