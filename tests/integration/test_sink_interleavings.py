@@ -320,7 +320,10 @@ def test_a_stop_while_the_registry_is_asked_skips_no_record(tenant: Tenant, monk
     def stop(_schema_id: int) -> None:
         sink.stop()
 
-    monkeypatch.setattr(sink, "_schema", lambda number: stop(number) if number == 77_777 else sink._writers.get(number))
+    schema_of = sink._intake._schema_of
+    monkeypatch.setattr(
+        sink._intake, "_schema_of", lambda number: stop(number) if number == 77_777 else schema_of(number)
+    )
     assert sink.run().read == 50
     monkeypatch.undo()
     totals = run_sink(tenant)
