@@ -118,6 +118,7 @@ class _Table:
     findings: Mapping[int, Sequence[Finding]]
     extra: Mapping[int, Extra]
     losses: Mapping[int, Sequence[Loss]]
+    rivals: Mapping[int, Collection[int]]
 
     @property
     def partitions(self) -> set[int]:
@@ -140,7 +141,7 @@ class _Table:
             [(line, looks.get(line.first_offset)) for line in lines],
             self.extra.get(partition, _NO_EXTRA),
             self.losses.get(partition, ()),
-            others=others,
+            others={*others, *self.rivals.get(partition, ())},
         )
 
 
@@ -208,7 +209,9 @@ class _Audit:
         )
         losses = books.losses() if any(each.lost for each in totals.values()) else {}
         extra = {} if is_all_told else books.extra()
-        return _Table(totals=totals, rows=rows, findings=findings, extra=extra, losses=losses)
+        surplus = [line for lines in findings.values() for line in lines if line.rows > line.stored]
+        rivals = books.rivals(surplus) if surplus else {}
+        return _Table(totals=totals, rows=rows, findings=findings, extra=extra, losses=losses, rivals=rivals)
 
     def _refused(self, topic_id: UUID) -> set[tuple[int, int]]:
         """Places of the topic's records that are among the dead letters."""

@@ -136,7 +136,8 @@ def against_table(
         findings: Lines that may be wrong, each with what the topic says of it, if it was asked.
         extra: What the list of findings leaves out.
         losses: What a person entered as lost.
-        others: Offsets from which the table has events of other lines, ones that lack rows.
+        others: Offsets from which the table has events of other lines, ones that lack rows; and offsets whose
+            id the table has with other content, too.
     """
     faults: list[Fault] = []
     notes = [
@@ -330,7 +331,10 @@ def _surplus(line: Finding, others: Collection[int]) -> Fault | Explained:
     lacking = sum(line.first_offset <= offset <= line.last_offset for offset in others)
     if line.rows - line.stored > line.noted + lacking:
         return _of(line, "extra", what)
-    text = f"{_range(line)}: {what}: second deliveries that the table shows from here, by an insert that came late"
+    text = (
+        f"{_range(line)}: {what}: an insert came late, of what the books have as second deliveries of other places, or "
+        "as conflicts"
+    )
     return _explained(line, "late", text)
 
 

@@ -243,6 +243,21 @@ class Books:
         hidden = {int(partition): list(map(int, offsets)) for partition, offsets, _ in rows}
         return hidden, {int(partition): list(map(int, offsets)) for partition, _, offsets in rows}
 
+    def rivals(self, lines: Sequence[Finding]) -> dict[int, set[int]]:
+        """Offsets of these lines, by partition, whose id is stored with other content, too: for `reconcile` to show."""
+        within = " OR ".join(
+            f"(kafka_partition = {line.partition} AND kafka_offset BETWEEN {line.first_offset} AND {line.last_offset})"
+            for line in lines
+        )
+        log = f"{self._sql.database}.event_log"
+        mine = f"kafka_topic_id = {{topic_id:UUID}} AND ({within})"
+        rows = self._rows(
+            f"SELECT kafka_partition, groupUniqArray(kafka_offset) FROM {log} WHERE {mine} AND id IN ("
+            f"SELECT id FROM {log} WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM {log} WHERE {mine}) "
+            "GROUP BY id HAVING uniqExact(content_hash, occurred_at, scope.id) > 1) GROUP BY kafka_partition"
+        )
+        return {int(partition): set(map(int, offsets)) for partition, offsets in rows}
+
     def losses(self) -> dict[int, list[Loss]]:
         """What was accepted as lost, by partition and offset."""
         rows = self._rows(

@@ -262,6 +262,30 @@ def test_a_late_insert_of_what_others_settled_meanwhile_breaks_no_books(
     assert count(tenant, "event_log") == 2
 
 
+def test_a_late_insert_of_other_content_is_for_reconcile_to_show(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = make_event(1)
+    put_events(tenant, [event, make_event(2)], partition=0)
+    put_events(tenant, [replace(event, success=not event.success)], partition=1)
+
+    def oversleep(_warehouse: Warehouse, original: Callable[[], None]) -> None:
+        settle_partition(tenant, 1)
+        # The successor on partition 0: the id is taken by other content, so this one is a dead letter.
+        settle_partition(tenant, 0, group="successor")
+        original()
+        raise AbandonedError
+
+    once(monkeypatch, "insert", oversleep)
+    with pytest.raises(AbandonedError):
+        settle_partition(tenant, 0)
+    assert [(each.stored, each.conflicts) for each in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
+    assert_balanced(tenant)
+    settings = sink_settings(tenant)
+    assert [each.id for each in reconcile(connect(settings), tenant.database).doubled] == [event.id]
+    assert len(letters(tenant)) == 1
+
+
 def settle_partition(tenant: Tenant, partition: int, *, group: str = "") -> None:
     """Run a sink that is given one partition of the three, and no other."""
     sink = Sink(sink_settings(tenant, group=f"{tenant.group}-{partition}{group}"))
