@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
@@ -119,7 +120,9 @@ def _act(trip: Trip, meetings: Path) -> None:
     elif trip.act == "stall":
         time.sleep(trip.seconds)
     elif trip.act == "wake":
-        os.kill(trip.pid, signal.SIGCONT)
+        # It may have been killed meanwhile.
+        with suppress(ProcessLookupError):
+            os.kill(trip.pid, signal.SIGCONT)
     else:
         _meet(meetings / f"met-{os.getpid()}")
 
