@@ -32,6 +32,8 @@ SETTINGS
     ttl_only_drop_parts = 1,
     deduplicate_merge_projection_mode = 'rebuild',
     default_compression_codec = 'ZSTD(3)',
+    -- A text's length beside the text, not in a stream of its own: the pair repeats, and is compressed as one.
+    string_serialization_version = 'single_stream',
     -- A batch has a part in each month that it touches. One file a part, not one a column, until they are merged.
     min_bytes_for_wide_part = 134217728;
 
