@@ -66,6 +66,11 @@ def body_of(framed: bytes) -> bytes:
     return framed[at : -len(END) - len(SYNC)]
 
 
+def end_field() -> dict[str, Any]:
+    """The field that a container's schema ends with."""
+    return {"name": END_FIELD, "type": {"type": "fixed", "name": "auditstream_end", "size": len(END)}}
+
+
 def header(writer_schema: dict[str, Any]) -> bytes:
     """The container's head for records of this writer schema."""
     schema = {
@@ -74,7 +79,7 @@ def header(writer_schema: dict[str, Any]) -> bytes:
             {"name": PARTITION_FIELD, "type": "int"},
             {"name": OFFSET_FIELD, "type": "long"},
             *writer_schema["fields"],
-            {"name": END_FIELD, "type": {"type": "fixed", "name": "auditstream_end", "size": len(END)}},
+            end_field(),
         ],
     }
     text = json.dumps(schema).encode()

@@ -15,6 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 
 from auditstream_schemas.codec import decode, decode_record
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
+from auditstream_sink.alignment import alignment
 from auditstream_sink.background import GiveUp
 from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
@@ -26,8 +27,8 @@ from auditstream_sink.metrics import Metrics
 from auditstream_sink.statements import FAULTS
 from auditstream_sink.warehouse import DataRefusedError, Judgement, UnknownOutcomeError, Warehouse
 
-_DECODE_AT_MOST = 2048
-"""A refused container is halved down to this many records; these are decoded here to find the broken ones."""
+_LOOK_AT_MOST = 2048
+"""A refused container is halved down to this many records; these are looked at one by one to find the broken ones."""
 
 _WAITER = "settlement"
 
@@ -177,9 +178,11 @@ class Settlement:
             self.given_up.check()
             taken, pieces = pieces[-_PARSERS:], pieces[:-_PARSERS]
             errors = self._warehouse.stage(lot.schema.head, [lot.blocks(piece) for piece in taken])
+            # Two neighbours at once: there are many, and halving on would parse everything again and again.
+            is_dense = sum(error is not None for error in errors) > 1
             for piece, error in zip(taken, errors, strict=True):
                 if error is not None:
-                    pieces += _without_broken(lot, piece, error, broken)
+                    pieces += _without_broken(lot, piece, error, broken, look=is_dense)
         batch.refused += [
             Refused(record=lot.record(index), verdict="invalid", reason=reason, error=error)
             for index, (reason, error) in broken.items()
@@ -234,11 +237,13 @@ class Settlement:
 
 
 def _without_broken(
-    lot: Lot, piece: Sequence[int], refusal: DataRefusedError, broken: dict[int, tuple[str, str]]
+    lot: Lot, piece: Sequence[int], refusal: DataRefusedError, broken: dict[int, tuple[str, str]], *, look: bool
 ) -> list[Sequence[int]]:
     """Split what ClickHouse refused into pieces to try again; note in ``broken`` reason and error of broken records."""
-    if len(piece) <= _DECODE_AT_MOST:
-        errors = {index: _decode_error(lot.body(index), lot.schema.text) for index in piece}
+    if look or len(piece) <= _LOOK_AT_MOST:
+        is_aligned = alignment(lot.schema.text)
+        bodies = ((index, lot.body(index)) for index in piece)
+        errors = {index: _decode_error(body, lot.schema.text) for index, body in bodies if not is_aligned(body)}
         found = {index: ("undecodable", error) for index, error in errors.items() if error}
         if found:
             broken |= found

@@ -27,8 +27,9 @@ SCHEMA_JSON: str = json.dumps(
 _MAGIC = b"\x00"
 _HEADER = struct.Struct(">cI")
 
-# What fastavro raises on bytes that are not of the schema.
-_BODY_ERRORS = (EOFError, ValueError, IndexError, OverflowError, MemoryError, fastavro.read.SchemaResolutionError)
+BODY_ERRORS = (EOFError, ValueError, IndexError, OverflowError, MemoryError, fastavro.read.SchemaResolutionError)
+"""What fastavro raises on bytes that are not of the schema."""
+
 _SCHEMA_ERRORS = (
     ValueError,
     KeyError,
@@ -117,15 +118,15 @@ def decode_record(body: bytes, writer_schema: str | dict[str, Any] | None = None
     Raises:
         WireFormatError: The bytes are not one record of the writer's schema.
     """
-    reader = _parsed(SCHEMA_JSON)
+    reader = parsed_schema(SCHEMA_JSON)
     if writer_schema is None:
         writer = reader
     else:
-        writer = _parsed(writer_schema if isinstance(writer_schema, str) else json.dumps(writer_schema))
+        writer = parsed_schema(writer_schema if isinstance(writer_schema, str) else json.dumps(writer_schema))
     stream = BytesIO(body)
     try:
         record = fastavro.schemaless_reader(stream, writer, None if writer is reader else reader)
-    except _BODY_ERRORS as error:
+    except BODY_ERRORS as error:
         raise WireFormatError(_reason(body, writer, error)) from error
     if stream.tell() != len(body):
         raise WireFormatError(
@@ -136,7 +137,12 @@ def decode_record(body: bytes, writer_schema: str | dict[str, Any] | None = None
 
 
 @lru_cache(maxsize=256)
-def _parsed(schema_json: str) -> dict[str, Any]:
+def parsed_schema(schema_json: str) -> dict[str, Any]:
+    """A record's schema as fastavro wants it, without logical types.
+
+    Raises:
+        WireFormatError: It is no schema, or not that of a record.
+    """
     try:
         schema = fastavro.parse_schema(_without_logical_types(json.loads(schema_json)))
     except _SCHEMA_ERRORS as error:
@@ -162,7 +168,7 @@ def _reason(body: bytes, writer: dict[str, Any], error: Exception) -> str:
         stream = BytesIO(body)
         try:
             fastavro.schemaless_reader(stream, start, None)
-        except _BODY_ERRORS as found:
+        except BODY_ERRORS as found:
             what = "ends too early" if stream.tell() == len(body) else f"is no such value ({found})"
             return f"field {field['name']!r}, from byte {end} of a body of {len(body)} bytes, {what}"
         end = stream.tell()
