@@ -6,6 +6,9 @@ UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := .venv/bin
 PYTEST := $(RUN)/python -m pytest
+# Tests wait for brokers most of the time: three at once, each on a stack of its own. WORKERS=0 runs them one by one.
+WORKERS ?= 3
+SPREAD := -n $(WORKERS) --dist loadfile
 export UV_PYTHON_DOWNLOADS := never
 
 .PHONY: help
@@ -40,7 +43,7 @@ down: setup ## Stop the local stack
 
 .PHONY: test
 test: setup ## Run unit and integration tests on the local stack
-	@$(PYTEST) tests/unit tests/integration $(ARGS)
+	@$(PYTEST) tests/unit tests/integration $(SPREAD) $(ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## Run the unit tests alone
@@ -48,7 +51,7 @@ test-unit: setup ## Run the unit tests alone
 
 .PHONY: test-kafka
 test-kafka: setup ## Run the integration tests on real Apache Kafka from Maven Central
-	@$(PYTEST) tests/integration --backend kafka $(ARGS)
+	@$(PYTEST) tests/integration --backend kafka $(SPREAD) $(ARGS)
 
 .PHONY: test-docker
 test-docker: setup ## Run the integration tests on containers, where Docker answers
