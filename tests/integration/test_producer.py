@@ -125,7 +125,9 @@ def test_a_resent_event_lands_on_the_same_partition(tenant: Tenant, settings: Pr
 
 
 @pytest.mark.parametrize("late", [("broker",), ("registry",), ("broker", "registry")], ids="-".join)
-def test_nothing_is_lost_when_a_part_arrives_late(tenant: Tenant, settings: ProducerSettings, late: tuple[str, ...]) -> None:
+def test_nothing_is_lost_when_a_part_arrives_late(
+    tenant: Tenant, settings: ProducerSettings, late: tuple[str, ...]
+) -> None:
     events = [plain_event(number) for number in range(300)]
     with (
         Door(settings.kafka_bootstrap_servers) as broker,
