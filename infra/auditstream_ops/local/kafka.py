@@ -127,7 +127,8 @@ class KafkaCluster:
             OperationError: The jars cannot be had, or a broker ended or does not answer.
         """
         fetch_jars()
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Without its first bit it does not begin with "-", which the tool would take for an option.
+        cluster_id = base64.urlsafe_b64encode((uuid.uuid4().int >> 1).to_bytes(16)).decode().rstrip("=")
         for node, properties in enumerate(self._properties, start=1):
             home = self._home(node)
             shutil.rmtree(home, ignore_errors=True)
