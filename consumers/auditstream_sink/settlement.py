@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 from auditstream_schemas.codec import decode, decode_record
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
 from auditstream_sink.alignment import alignment
-from auditstream_sink.background import GiveUp
+from auditstream_sink.background import AbandonedError, GiveUp
 from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
@@ -108,6 +108,8 @@ class Settlement:
         judgement = Judgement(counts={}, refused=())
         if batch.lots:
             judgement = self._persistently(lambda: self._store(batch, topic_id))
+        # Left in the middle of a statement, this thread has a successor already.
+        self.given_up.check()
         letters = [*batch.refused, *_letters(batch, judgement)]
         self._flood.check(batch.rows, letters)
         if letters:
@@ -128,9 +130,15 @@ class Settlement:
             reraise=True,
         )
         try:
-            return tries(action)
-        finally:
+            result = tries(action)
+        except AbandonedError:
+            # Nobody knows whether it would go on: the successor says so.
+            raise
+        except BaseException:
             self._health.go_on(_WAITER)
+            raise
+        self._health.go_on(_WAITER)
+        return result
 
     def _wait(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None

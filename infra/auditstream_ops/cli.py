@@ -100,8 +100,10 @@ def cli(verbose: int) -> None:
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("auditstream").setLevel(logging.INFO if verbose else logging.WARNING)
-    # librdkafka repeats itself every 50 ms while a broker is away; the clients say it once themselves.
+    # Libraries repeat themselves with every try while a server is away, librdkafka every 50 ms; we say it once.
     logging.getLogger("auditstream.kafka").setLevel(logging.DEBUG if verbose > 1 else logging.CRITICAL)
+    for library in ("clickhouse_connect", "urllib3"):
+        logging.getLogger(library).setLevel(logging.WARNING if verbose > 1 else logging.CRITICAL)
 
 
 def main() -> None:
