@@ -1,6 +1,7 @@
 """The parts of the ClickHouse front that need no engine."""
 
 import gzip
+import socket
 import sys
 import zlib
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import lz4.frame
 import pytest
 
+from auditstream_ops.local.clickhouse import _listen
 from auditstream_ops.local.clickhouse_body import Decoder, Intake, Spool
 from auditstream_ops.local.clickhouse_errors import ClickHouseError, exception_block
 from auditstream_ops.local.clickhouse_reception import columns_of
@@ -169,3 +171,9 @@ def test_the_block_of_an_exception_has_its_length_and_its_tag_twice() -> None:
 
 def test_types_become_columns() -> None:
     assert columns_of("Int8, Map(String, Array(Int8)),String") == "_1 Int8, _2 Map(String, Array(Int8)), _3 String"
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement() -> None:
+    with _listen("127.0.0.1", 0) as listener:
+        # asyncio turns Nagle's algorithm off for sockets of this protocol alone.
+        assert listener.proto == socket.IPPROTO_TCP
