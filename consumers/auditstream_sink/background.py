@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from auditstream_schemas.errors import AuditstreamError
 
@@ -18,11 +19,12 @@ class GiveUp:
     """Tells a thread that its batch is not wanted any more."""
 
     def __init__(self) -> None:
-        self._told = threading.Event()
+        self._told: Future[None] = Future()
 
     def tell(self) -> None:
         """Stop the batch before its next step, also if it waits between two tries. Does not block."""
-        self._told.set()
+        with suppress(InvalidStateError):
+            self._told.set_result(None)
 
     def pause(self, seconds: float) -> None:
         """Wait between two tries.
@@ -30,8 +32,20 @@ class GiveUp:
         Raises:
             AbandonedError: The batch was given up.
         """
-        if self._told.wait(seconds):
+        done, _waiting = wait([self._told], seconds)
+        if done:
             raise AbandonedError("the batch was given up")
+
+    def outlast(self, other: "Future[Any]") -> None:
+        """Wait until other work is done, however long that takes.
+
+        Raises:
+            AbandonedError: The batch was given up, or the other work failed.
+        """
+        wait([self._told, other], return_when=FIRST_COMPLETED)
+        self.check()
+        if other.exception() is not None:
+            raise AbandonedError("the batch before this one was not settled")
 
     def check(self) -> None:
         """Go on only if the batch is still wanted.

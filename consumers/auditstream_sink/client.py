@@ -10,6 +10,12 @@ from auditstream_sink.settings import SinkSettings
 _STATISTICS_MS = 1000
 """How often librdkafka tells whether a broker is there again; it tells by itself when none is."""
 
+_FETCHED_AHEAD_KB = 16 * 1024
+"""What librdkafka may hold of records that nobody took yet; small ones take as much again."""
+
+_FETCH_AGAIN_MS = 20
+"""How soon it fetches on when it held that much; its default of a second empties the queue and starves the loop."""
+
 _FATAL = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,
@@ -35,6 +41,8 @@ def consumer_settings(settings: SinkSettings) -> dict[str, object]:
             "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
         }
     return {
+        "queued.max.messages.kbytes": _FETCHED_AHEAD_KB,
+        "fetch.queue.backoff.ms": _FETCH_AGAIN_MS,
         **settings.librdkafka_client("sink"),
         **group,
         "group.id": settings.group,

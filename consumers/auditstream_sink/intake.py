@@ -13,6 +13,8 @@ from auditstream_sink.settings import SinkSettings
 from auditstream_sink.writers import UnusableSchema, WriterSchema
 
 _CONSUME_AT_MOST = 10_000
+_BEGIN_WITH = 0.25
+"""Share of a full batch that is written while there is nothing else to do: the first rows come to ClickHouse sooner."""
 _PREFIX = 5
 """Bytes of a message in front of its body."""
 
@@ -60,11 +62,12 @@ class Intake:
         return bool(self.next) and self.at_end.issuperset(self.next)
 
     def is_due(self, *, is_busy: bool) -> bool:
-        """Whether to write the batch. One that is only old grows on while another is being settled."""
-        if self.batch.rows >= self._settings.flush_rows or self.batch.bytes >= self._settings.flush_bytes:
-            return True
+        """Whether to write the batch. One that is not full grows on while another is being settled."""
+        fullness = max(self.batch.rows / self._settings.flush_rows, self.batch.bytes / self._settings.flush_bytes)
+        if is_busy or self.batch.is_empty:
+            return fullness >= 1
         is_old = self._clock.monotonic() - self.batch.opened >= self._settings.flush_seconds
-        return not self.batch.is_empty and is_old and not is_busy
+        return is_old or fullness >= _BEGIN_WITH
 
     def hand_out(self) -> Batch:
         """The batch in hand; another one is begun."""

@@ -23,8 +23,8 @@ class SinkSettings(DeadLetterSettings, ClickHouseSettings):
     """From which topic to which database, and how large a batch may grow."""
 
     group: str = setting("auditstream-sink", "Consumer group; sinks of one group share the partitions.")
-    flush_rows: int = setting(250_000, "Write a batch when it holds so many records.")
-    flush_bytes: int = setting(64 * 1024 * 1024, "Write a batch when its records hold so many bytes.")
+    flush_rows: int = setting(200_000, "Write a batch when it holds so many records.")
+    flush_bytes: int = setting(48 * 1024 * 1024, "Write a batch when its records hold so many bytes.")
     flush_seconds: float = setting(
         1.0, "Write a batch when its first record has waited so long and no other is being written."
     )

@@ -8,7 +8,8 @@ offset, and a ledger line written twice collapses.
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 from uuid import UUID
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
@@ -65,8 +66,6 @@ class Settlement:
     Attributes:
         given_up: Tells that the batch in hand is not wanted any more. What it stored stays, and is known by its
             coordinates to whoever reads these offsets next.
-        tails: Where the books of each partition end. The loop enters a partition that it is given; from then
-            on the lines that are written move it.
     """
 
     def __init__(
@@ -88,7 +87,6 @@ class Settlement:
         self._metrics = metrics
         self._health = health
         self.given_up = GiveUp()
-        self.tails: dict[int, Tail] = {}
 
     def close(self) -> None:
         """Drop the stage. Blocks on ClickHouse; no batch may be in hand."""
@@ -97,8 +95,16 @@ class Settlement:
         except UnknownOutcomeError as error:
             _logger.warning("the stage was left behind, a later sink removes it: %s", error)
 
-    def settle(self, batch: Batch, topic_id: UUID) -> list[LedgerLine]:
+    def settle(
+        self, batch: Batch, topic_id: UUID, *, tails: dict[int, Tail], before: "Future[Any]"
+    ) -> list[LedgerLine]:
         """Bring a batch into the books and return its lines, one a partition.
+
+        Args:
+            batch: What was read.
+            topic_id: From which topic.
+            tails: Where the books of each of its partitions end; the lines that are written move them.
+            before: The batch before this one: it is settled before this one is judged.
 
         Raises:
             TakenOverError: Another sink accounted for these offsets meanwhile; drop the batch.
@@ -107,15 +113,15 @@ class Settlement:
         """
         judgement = Judgement(counts={}, refused=())
         if batch.lots:
-            judgement = self._persistently(lambda: self._store(batch, topic_id))
+            judgement = self._persistently(lambda: self._store(batch, topic_id, before))
         # Left in the middle of a statement, this thread has a successor already.
-        self.given_up.check()
+        self.given_up.outlast(before)
         letters = [*batch.refused, *_letters(batch, judgement)]
         self._flood.check(batch.rows, letters)
         if letters:
             self._persistently(lambda: self._send(letters, topic_id))
         lines = [_line(partition, span, batch, judgement) for partition, span in sorted(batch.spans.items())]
-        self._persistently(lambda: self._account(lines, topic_id))
+        self._persistently(lambda: self._account(lines, topic_id, tails))
         self._flood.passed(batch.rows, letters)
         self._metrics.settled(lines, (letter.reason for letter in letters), opened=batch.opened)
         return lines
@@ -145,16 +151,17 @@ class Settlement:
         if error is not None:
             self._health.wait(_WAITER, part_at_fault(error), error)
 
-    def _store(self, batch: Batch, topic_id: UUID) -> Judgement:
+    def _store(self, batch: Batch, topic_id: UUID, before: "Future[Any]") -> Judgement:
         try:
-            return self._try_to_store(batch, topic_id)
+            return self._try_to_store(batch, topic_id, before)
         except AuditstreamError:
             self._warehouse.leave_stage()
             raise
 
-    def _try_to_store(self, batch: Batch, topic_id: UUID) -> Judgement:
+    def _try_to_store(self, batch: Batch, topic_id: UUID, before: "Future[Any]") -> Judgement:
         with self._metrics.step("stage"):
             staged = self._stage(batch)
+        self.given_up.outlast(before)
         now = self._clock.now()
         with self._metrics.step("judge"):
             judgement = self._warehouse.judge(now=now, topic_id=topic_id)
@@ -203,18 +210,18 @@ class Settlement:
         with self._metrics.step("dead_letters"):
             self._dead_letters.send(letters, topic_id=topic_id)
 
-    def _account(self, lines: list[LedgerLine], topic_id: UUID) -> None:
+    def _account(self, lines: list[LedgerLine], topic_id: UUID, tails: dict[int, Tail]) -> None:
         self.given_up.check()
         with self._metrics.step("account"):
             if self._topic_id() != topic_id:
                 raise TakenOverError("the topic was deleted and created anew")
-            new = [line for line in lines if self._goes_on(line)]
+            new = [line for line in lines if self._goes_on(line, tails[line.partition].end)]
             if new:
-                self._write(new, topic_id)
+                self._write(new, topic_id, tails)
 
-    def _goes_on(self, line: LedgerLine) -> bool:
+    @staticmethod
+    def _goes_on(line: LedgerLine, end: int) -> bool:
         """Whether the line is still to be written, as far as we know; if so, it must follow the one before."""
-        end = self.tails[line.partition].end
         if end not in {line.last_offset, line.first_offset - 1}:
             raise SinkError(
                 f"partition {line.partition}: the books end at offset {end}, but this batch begins at "
@@ -222,13 +229,13 @@ class Settlement:
             )
         return end != line.last_offset
 
-    def _write(self, lines: Sequence[LedgerLine], topic_id: UUID) -> None:
-        known = {line.partition: self.tails[line.partition] for line in lines}
+    def _write(self, lines: Sequence[LedgerLine], topic_id: UUID, tails: dict[int, Tail]) -> None:
+        known = {line.partition: tails[line.partition] for line in lines}
         found = self._warehouse.ends_of_books(known, topic_id=topic_id)
         new = [line for line in lines if self._is_new(line, known[line.partition], found.get(line.partition))]
         if new:
             self._warehouse.write_lines(new, now=self._clock.now(), topic_id=topic_id)
-        self.tails.update({line.partition: Tail(end=line.last_offset, line_first=line.first_offset) for line in lines})
+        tails.update({line.partition: Tail(end=line.last_offset, line_first=line.first_offset) for line in lines})
 
     @staticmethod
     def _is_new(line: LedgerLine, tail: Tail, found: tuple[int, bool] | None) -> bool:

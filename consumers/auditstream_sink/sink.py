@@ -12,14 +12,13 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID, uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from auditstream_schemas.errors import AuditstreamError, RegistryError
 from auditstream_schemas.registry import RegistryClient
-from auditstream_sink.batch import Span
 from auditstream_sink.client import consumer_settings, heed
 from auditstream_sink.clock import Clock, SystemClock
 from auditstream_sink.dead_letters import DeadLetters
@@ -82,7 +81,6 @@ class Sink:
         self._unplaced: set[int] = set()
         self._placements = self._read_placements = 0
         self._intake = Intake(settings, self._clock, self._schema)
-        self._settling: Mapping[int, Span] = {}
         self._totals = Totals()
         self._ask_until = 0.0
         self._stop_by: float | None = None
@@ -176,7 +174,7 @@ class Sink:
         if records:
             self._health.go_on("client")
         self._health.polled(partitions=len(self._intake.next) + len(self._unplaced), unplaced=len(self._unplaced))
-        self._lag.show(self._intake.next, self._worker.tails, (self._settling, self._intake.batch.spans))
+        self._lag.show(self._intake.next, self._worker.tails, (*self._worker.spans, self._intake.batch.spans))
         return records
 
     def _schema(self, schema_id: int) -> WriterSchema | UnusableSchema | None:
@@ -205,24 +203,23 @@ class Sink:
         return None
 
     def _hand_over(self) -> None:
-        """Give the batch to the worker once that is free; polls meanwhile."""
-        is_free = self._finish(_PATIENCE_SECONDS)
-        while not is_free:
+        """Give the batch to the worker once that can take it; polls meanwhile."""
+        if self._worker.is_full:
+            self._finish(_PATIENCE_SECONDS)
+        while self._worker.is_full:
             if not self._poll_paused(1.0):
                 return
-            is_free = self._finish(0)
+            self._finish(0)
         if not self._intake.batch.is_empty:
             self._begin()
             self._writers.forget_unusable(self._clock.monotonic())
 
     def _begin(self) -> None:
-        """The worker is free: let it settle the batch."""
-        batch = self._intake.hand_out()
-        self._settling = batch.spans
-        self._worker.begin(batch, self._topic_id)
+        """Let the worker, which is not full, settle the batch."""
+        self._worker.begin(self._intake.hand_out(), self._topic_id)
 
     def _finish(self, timeout: float) -> bool:
-        """Commit what the worker has settled; False if it is still at it."""
+        """Commit the oldest batch that the worker has in hand; False if it is still at it."""
         try:
             lines = self._worker.collect(timeout)
         except TakenOverError as error:
@@ -231,7 +228,6 @@ class Sink:
             return True
         if lines is None:
             return False
-        self._settling = {}
         if lines:
             self._commit(lines)
         return True
@@ -263,11 +259,13 @@ class Sink:
     def _drain(self, deadline: float | None) -> bool:
         """Settle and commit everything in hand; False if the deadline passed, and then all of it is given up."""
         by = deadline if deadline is not None else self._clock.monotonic() + self._settings.drain_seconds
-        if self._finish(max(0.0, by - self._clock.monotonic())):
-            if not self._intake.batch.is_empty:
+        is_settled = True
+        while is_settled:
+            if not self._worker.is_full and not self._intake.batch.is_empty:
                 self._begin()
-            if self._finish(max(0.0, by - self._clock.monotonic())):
+            if not self._worker.is_busy:
                 return True
+            is_settled = self._finish(max(0.0, by - self._clock.monotonic()))
         self._worker.give_up()
         self._intake.hand_out()
         return False
@@ -275,7 +273,6 @@ class Sink:
     def _start_over(self) -> None:
         """Forget what is in hand; partitions that are ours are read again from where the books end."""
         self._worker.give_up()
-        self._settling = {}
         self._intake.hand_out()
         self._unplaced |= set(self._intake.next)
         self._intake.next.clear()

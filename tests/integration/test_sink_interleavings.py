@@ -23,11 +23,13 @@ from auditstream_ops.clickhouse import connect
 from auditstream_ops.reconcile import reconcile
 from auditstream_ops.topics import TopicPlan, create_topics
 from auditstream_schemas.codec import encode
-from auditstream_schemas.errors import SinkError
+from auditstream_schemas.errors import AuditstreamError, SinkError
 from auditstream_schemas.event import Entity
 from auditstream_sink import Sink
 from auditstream_sink.background import AbandonedError
 from auditstream_sink.clock import SystemClock
+from auditstream_sink.ledger import LedgerLine
+from auditstream_sink.settlement import TakenOverError
 from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse
 from tests.support.events import make_event
 from tests.support.pipeline import (
@@ -155,6 +157,64 @@ def test_a_statement_that_hangs_holds_up_nobody(tenant: Tenant, monkeypatch: pyt
     assert arrived.wait(60)
     assert count(tenant) == 100
     assert_balanced(tenant)
+
+
+def test_a_batch_is_staged_while_the_one_before_is_inserted_and_judged_after_it(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second_is_staged = _told_when_staged(monkeypatch, stages=2)
+
+    def wait_for_the_second(_warehouse: Warehouse, _original: Callable[[], None]) -> None:
+        assert second_is_staged.wait(60)
+
+    put_events(tenant, [make_event(number) for number in range(50)] * 2, partition=0)
+    once(monkeypatch, "insert", wait_for_the_second)
+    totals = run_sink(tenant, flush_rows=50)
+    assert (totals.stored, totals.duplicates) == (50, 50)
+    assert count(tenant, "event_log") == 50
+    assert_balanced(tenant)
+
+
+@pytest.mark.parametrize("error", [SinkError("a person is needed"), TakenOverError("the books went on")])
+def test_a_batch_behind_one_that_failed_is_not_judged(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch, error: AuditstreamError
+) -> None:
+    second_is_staged = _told_when_staged(monkeypatch, stages=2)
+    lines: list[LedgerLine] = []
+
+    def fail(_warehouse: Warehouse, _original: Callable[[], None]) -> None:
+        assert second_is_staged.wait(60)
+        raise error
+
+    put_events(tenant, [make_event(number) for number in range(100)], partition=0)
+    once(monkeypatch, "write_lines", fail)
+    sink = Sink(sink_settings(tenant, flush_rows=50), on_lines=lines.extend)
+    if isinstance(error, SinkError):
+        with pytest.raises(SinkError):
+            sink.run(until_idle=IDLE_SECONDS)
+        assert count(tenant, "event_log") == 50
+        assert not lines
+        run_sink(tenant, flush_rows=50)
+    else:
+        # Read again from where the books end: from the start.
+        sink.run(until_idle=IDLE_SECONDS)
+        assert lines[0].first_offset == 0
+    assert count(tenant, "event_log") == 100
+    assert_balanced(tenant)
+
+
+def _told_when_staged(monkeypatch: pytest.MonkeyPatch, *, stages: int) -> threading.Event:
+    told, calls, staged = threading.Event(), [], Warehouse.staged
+
+    def counted(self: Warehouse) -> int:
+        number = staged(self)
+        calls.append(number)
+        if len(calls) == stages:
+            told.set()
+        return number
+
+    monkeypatch.setattr(Warehouse, "staged", counted)
+    return told
 
 
 def test_an_exception_in_an_answer_that_began_well_is_an_unknown_outcome(tenant: Tenant) -> None:

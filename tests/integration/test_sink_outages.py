@@ -45,6 +45,8 @@ def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: Loc
         local_stack.server(CLICKHOUSE).kill()
         time.sleep(pause)
         if turn == 3:
+            # It may have settled everything by now; second deliveries are work, too.
+            put_events(victim, [make_event(number) for number in range(7_000, 7_100)])
             health.wait_until_it_waits_for("clickhouse")
         restart(local_stack, CLICKHOUSE)
     _wait_for_rows(victim, 8_000)
