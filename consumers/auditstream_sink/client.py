@@ -10,7 +10,7 @@ from auditstream_sink.settings import SinkSettings
 _STATISTICS_MS = 1000
 """How often librdkafka tells whether a broker is there again; it tells by itself when none is."""
 
-_FETCHED_AHEAD_KB = 16 * 1024
+_FETCHED_AHEAD_KB = 8 * 1024
 """What librdkafka may hold of records that nobody took yet; small ones take as much again."""
 
 _FETCH_AGAIN_MS = 20

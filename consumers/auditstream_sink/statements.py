@@ -1,13 +1,14 @@
 """The SQL of the sink: every decision about a record is one statement over the whole batch.
 
 The stage holds a batch as it was parsed. Its materialized columns are computed while ClickHouse parses:
-``uid``, ``content_hash`` (of the event's own fields, in an order that does not depend on the writer) and
+``uid`` and its key, ``content_hash`` (of the event's own fields, in an order that does not depend on the writer) and
 ``fault`` (the first thing that is wrong with the event, or nothing).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from auditstream_schemas.id_key import id_key
 from auditstream_schemas.validation import ACTION_PATTERN
 from auditstream_sink.framing import END
 from auditstream_sink.ledger import LedgerLine
@@ -136,6 +137,7 @@ class Statements:
                 scope Nullable({_ENTITY}), success Bool, request Nullable({_REQUEST}),
                 _end FixedString({len(END)}),
                 uid UUID MATERIALIZED toUUIDOrZero(id),
+                uid_key UInt64 MATERIALIZED {id_key("uid")},
                 content_hash UInt64 MATERIALIZED {_CONTENT_HASH},
                 fault LowCardinality(String) MATERIALIZED {_FAULT}
             ) ENGINE = Memory SETTINGS allow_experimental_nullable_tuple_type = 1""",
@@ -180,7 +182,8 @@ class Statements:
                     SELECT id AS uid, any(content_hash) AS stored_hash,
                         groupArray((kafka_topic_id, kafka_partition, kafka_offset)) AS places
                     FROM {self.database}.event_log
-                    WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table})
+                    WHERE id_key IN (SELECT uid_key FROM {self.stage_table})
+                        AND id IN (SELECT uid FROM {self.stage_table})
                     GROUP BY id
                 )
             SELECT partition, offset, verdict, reason, other FROM (
@@ -233,7 +236,8 @@ class Statements:
             ) AS staged, (
                 SELECT (count(), sum(cityHash64(id, kafka_topic_id, kafka_partition, kafka_offset)))
                 FROM {self.database}.event_log
-                WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table} WHERE {self._is_to_be_stored})
+                WHERE id_key IN (SELECT uid_key FROM {self.stage_table} WHERE {self._is_to_be_stored})
+                    AND id IN (SELECT uid FROM {self.stage_table} WHERE {self._is_to_be_stored})
             ) AS stored
         ) SETTINGS {_BY_ID}"""
 
@@ -243,7 +247,8 @@ class Statements:
             SELECT tupleElement(place, 1), tupleElement(place, 2), tupleElement(place, 3), id FROM (
                 SELECT id, groupUniqArray((kafka_topic_id, kafka_partition, kafka_offset)) AS places
                 FROM {self.database}.event_log
-                WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table} WHERE {self._is_to_be_stored})
+                WHERE id_key IN (SELECT uid_key FROM {self.stage_table} WHERE {self._is_to_be_stored})
+                    AND id IN (SELECT uid FROM {self.stage_table} WHERE {self._is_to_be_stored})
                 GROUP BY id, content_hash HAVING length(places) > 1
             ) ARRAY JOIN places AS place SETTINGS {_BY_ID}"""
 
@@ -253,7 +258,7 @@ class Statements:
             WHERE {self._is_to_be_stored}
             AND (uid, _partition, _offset) NOT IN (
                 SELECT id, kafka_partition, kafka_offset FROM {self.database}.event_log
-                WHERE UUIDToNum(id) IN (SELECT UUIDToNum(uid) FROM {self.stage_table})
+                WHERE id_key IN (SELECT uid_key FROM {self.stage_table})
                     AND kafka_topic_id = {{topic_id:UUID}})
             SETTINGS {_BY_ID}"""
 

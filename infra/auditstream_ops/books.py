@@ -13,6 +13,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from auditstream_ops.sweep import Sweep
 from auditstream_schemas.errors import OperationError
+from auditstream_schemas.id_key import id_key
 
 LISTED_AT_MOST = 100
 """Findings of a partition that are listed; the rest are counted."""
@@ -238,7 +239,7 @@ class Books:
             f"WHERE kafka_topic_id = {{topic_id:UUID}} AND id IN ({ids})) AS is_shown "
             f"FROM {self._sql.database}.copies WHERE topic_id = {{topic_id:UUID}} AND id IN "
             f"(SELECT id FROM {self._sql.database}.event_log "
-            f"WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM ({ids})))) GROUP BY partition"
+            f"WHERE id_key IN (SELECT {id_key('id')} FROM ({ids})))) GROUP BY partition"
         )
         hidden = {int(partition): list(map(int, offsets)) for partition, offsets, _ in rows}
         return hidden, {int(partition): list(map(int, offsets)) for partition, _, offsets in rows}
@@ -253,7 +254,7 @@ class Books:
         mine = f"kafka_topic_id = {{topic_id:UUID}} AND ({within})"
         rows = self._rows(
             f"SELECT kafka_partition, groupUniqArray(kafka_offset) FROM {log} WHERE {mine} AND id IN ("
-            f"SELECT id FROM {log} WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM {log} WHERE {mine}) "
+            f"SELECT id FROM {log} WHERE id_key IN (SELECT id_key FROM {log} WHERE {mine}) "
             "GROUP BY id HAVING uniqExact(content_hash, occurred_at, scope.id) > 1) GROUP BY kafka_partition"
         )
         return {int(partition): set(map(int, offsets)) for partition, offsets in rows}

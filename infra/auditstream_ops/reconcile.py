@@ -127,24 +127,23 @@ def reconcile(client: Client, database: str, *, slice_ids: int = SLICE_IDS) -> F
 def _slices(client: Client, database: str, rows: int, slice_ids: int) -> Iterator[str]:
     """Conditions that take every id once: between ids of a sample, in their order."""
     every = max(1, slice_ids // _SAMPLES_A_SLICE)
-    bounds: list[str] = []
+    bounds: list[int] = []
     if rows > slice_ids:
         sample = client.query(
-            f"SELECT hex(UUIDToNum(id)) AS number FROM {database}.event_log "
-            f"WHERE cityHash64(id) % {every} = 0 ORDER BY number"
+            f"SELECT id_key FROM {database}.event_log WHERE cityHash64(id) % {every} = 0 ORDER BY id_key"
         ).result_rows
-        bounds = [str(row[0]) for row in sample[_SAMPLES_A_SLICE::_SAMPLES_A_SLICE]]
-    for low, high in zip(["", *bounds], [*bounds, ""], strict=True):
+        bounds = [int(row[0]) for row in sample[_SAMPLES_A_SLICE::_SAMPLES_A_SLICE]]
+    for low, high in zip([0, *bounds], [*bounds, None], strict=True):
         # A comparison, be it with the least number, is what makes ClickHouse take the projection.
-        begins = f"UUIDToNum(id) >= unhex('{low or '0' * 32}')"
-        yield f"{begins} AND UUIDToNum(id) < unhex('{high}')" if high else begins
+        begins = f"id_key >= {low}"
+        yield begins if high is None else f"{begins} AND id_key < {high}"
 
 
 def _slice(database: str, condition: str) -> str:
     """The ids of a slice that are visible more than once: how many, and their rows."""
     repeated = (
-        f"SELECT UUIDToNum(id) AS number, min(occurred_at) AS earliest, max(occurred_at) AS latest "
-        f"FROM {database}.event_log WHERE {condition} GROUP BY number HAVING count() > 1"
+        f"SELECT id, min(occurred_at) AS earliest, max(occurred_at) AS latest "
+        f"FROM {database}.event_log WHERE {condition} GROUP BY id HAVING count() > 1"
     )
     return f"""
         WITH repeated AS ({repeated}),
@@ -159,7 +158,7 @@ def _slice(database: str, condition: str) -> str:
                     toString(kafka_topic), kafka_topic_id, kafka_partition, kafka_offset))) AS copies
             FROM {database}.event_log
             WHERE occurred_at >= span.1 AND occurred_at <= span.2
-                AND UUIDToNum(id) IN (SELECT number FROM repeated)
+                AND id IN (SELECT id FROM repeated)
             GROUP BY id HAVING visible > 1 ORDER BY id)"""
 
 

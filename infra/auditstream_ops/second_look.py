@@ -15,6 +15,7 @@ from clickhouse_connect.driver.external import ExternalData
 from auditstream_ops.books import Finding
 from auditstream_ops.topic_reader import TopicReader
 from auditstream_schemas.errors import WireFormatError
+from auditstream_schemas.id_key import id_key
 from auditstream_sink.statements import RETENTION_MONTHS
 
 READ_AT_MOST = 1_000_000
@@ -139,7 +140,7 @@ def _stored(client: Client, database: str, ids: Iterable[UUID]) -> dict[UUID, Se
     external = ExternalData(file_name="wanted", data=listed.encode(), fmt="TSV", structure="id UUID")
     rows = client.query(
         f"SELECT id, groupUniqArray((kafka_topic_id, kafka_partition, kafka_offset)) FROM {database}.event_log "
-        "WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM wanted) GROUP BY id",
+        f"WHERE id_key IN (SELECT {id_key('id')} FROM wanted) AND id IN (SELECT id FROM wanted) GROUP BY id",
         external_data=external,
     ).result_rows
     return {row[0]: row[1] for row in rows}

@@ -129,8 +129,8 @@ def _questions(database: str) -> dict[str, str]:
         "final_count": f"SELECT count() FROM {database}.events",
         "final_page": f"SELECT * FROM {database}.events WHERE scope_id = 'org-acme' ORDER BY occurred_at DESC LIMIT 50",
         "scattered": (
-            f"SELECT count() FROM {database}.event_log WHERE UUIDToNum(id) IN (SELECT UUIDToNum(id) FROM "
-            f"(SELECT id FROM {database}.event_log WHERE cityHash64(id) % 100 = 0 LIMIT {_OLD_IDS}))"
+            f"SELECT count() FROM {database}.event_log WHERE id_key IN (SELECT id_key FROM "
+            f"(SELECT id_key FROM {database}.event_log WHERE cityHash64(id) % 100 = 0 LIMIT {_OLD_IDS}))"
         ),
     }
 

@@ -32,7 +32,7 @@ def _no_look_up() -> None:
     judge = Statements.judge
 
     def blind(self: Statements) -> str:
-        return _changed(judge(self), "WHERE UUIDToNum(id) IN", "WHERE 0 AND UUIDToNum(id) IN")
+        return _changed(judge(self), "WHERE id_key IN", "WHERE 0 AND id_key IN")
 
     Statements.judge = blind  # type: ignore[method-assign]
 
