@@ -4,7 +4,7 @@ The ledger in ClickHouse is the truth about what was read; Kafka's committed off
 tools that watch lag. On an assignment reading goes on where the books end, so a crash between the books
 and the commit repeats nothing, and an empty ClickHouse is filled from the start of the topic.
 
-The consumer belongs to the loop's thread, ClickHouse and the dead letters to the worker's: while a batch is
+The consumer belongs to the loop's thread, ClickHouse and the dead letters to the worker's: while batches are
 settled the next one is read, and while ClickHouse is away the loop goes on polling and stays in the group.
 """
 
