@@ -1,0 +1,169 @@
+"""An export with a watermark is the same, byte for byte, whatever arrived since."""
+
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from auditstream_export import ExportFilter, ExportRequest, Position, Shape, Watermark, export_events
+from auditstream_export.snapshot import Snapshot
+from auditstream_schemas.errors import ExportError
+from auditstream_schemas.event import AuditEvent
+from auditstream_schemas.settings import ClickHouseSettings
+from auditstream_schemas.timestamp import from_datetime
+from tests.support.events import START, make_event
+from tests.support.stack import Tenant
+from tests.support.stored_events import TOPIC_ID, connect, store
+
+ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timedelta(days=30)))
+NEW_TOPIC = UUID(int=2)
+
+
+@pytest.fixture
+def settings(tenant: Tenant) -> ClickHouseSettings:
+    return ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+
+
+def _spread(count: int) -> list[AuditEvent]:
+    return [make_event(number, occurred_at=START + timedelta(minutes=number)) for number in range(count)]
+
+
+def _run(settings: ClickHouseSettings, *statements: str) -> None:
+    with connect(settings) as client:
+        for sql in statements:
+            client.command(sql.format(database=settings.clickhouse_database), use_database=False)
+
+
+def _note_copies(settings: ClickHouseSettings, *places: tuple[AuditEvent, int, int]) -> None:
+    """What the sink notes of events that are stored from more places than one."""
+    rows = ", ".join(f"('{TOPIC_ID}', {partition}, {offset}, '{event.id}')" for event, partition, offset in places)
+    _run(settings, f"INSERT INTO {{database}}.copies VALUES {rows}")
+
+
+def _exported(settings: ClickHouseSettings, path: Path, watermark: Watermark | None = None) -> Watermark:
+    return export_events(settings, ALL, path, watermark=watermark, overwrite=True).watermark
+
+
+def test_it_is_the_same_whatever_arrived_since(settings: ClickHouseSettings, tmp_path: Path) -> None:
+    early = _spread(200)
+    unaccounted, elsewhere = make_event(900), make_event(901)
+    store(settings, early)
+    # Stored from partition 1 and accounted; from partition 2, too, which has not come to it in its books.
+    store(settings, [elsewhere], partition=1, offsets=[7])
+    store(settings, [make_event(902)], partition=2, offsets=[0])
+    # Inserted, and not in the books yet.
+    store(settings, [unaccounted], partition=2, offsets=[1], accounted=False)
+    first = {suffix: tmp_path / f"first.csv{suffix}" for suffix in ("", ".gz", ".zst")}
+    for path in first.values():
+        watermark = _exported(settings, path)
+    assert {(each.partition, each.last_offset) for each in watermark.positions} == {(0, 199), (1, 7), (2, 0)}
+
+    # The books catch up.
+    _run(
+        settings,
+        "INSERT INTO {database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, stored, epoch) "
+        f"VALUES ('audit.events', '{TOPIC_ID}', 2, 1, 1, 1, 1, 1)",
+    )
+    # New events in the middle of the old ones, on old partitions and on a new one.
+    store(settings, [make_event(1000 + number, occurred_at=START + timedelta(minutes=number)) for number in range(50)])
+    store(settings, [make_event(2000)], partition=3)
+    # A late insert of a sink that slept: rows that are there already, from the same places.
+    store(settings, early[:50], offsets=range(50), accounted=False, ingested_at=datetime.now(UTC) - timedelta(hours=1))
+    # Two sinks stored it at once; the view shows it from beyond the watermark.
+    store(settings, [elsewhere], partition=2, offsets=[90])
+    _note_copies(settings, (elsewhere, 1, 7), (elsewhere, 2, 90))
+    # And of what came later, from two places as well, none is below it.
+    store(settings, [make_event(2001)], partition=2, offsets=[91])
+    store(settings, [make_event(2001)], partition=3, offsets=[9])
+    _note_copies(settings, (make_event(2001), 2, 91), (make_event(2001), 3, 9))
+    # The topic was deleted and created anew: its offsets begin at 0 again.
+    store(settings, [make_event(3000 + number) for number in range(20)], topic_id=NEW_TOPIC)
+    for merge in (
+        "SYSTEM FLUSH LOGS",
+        "OPTIMIZE TABLE {database}.event_log FINAL",
+        "OPTIMIZE TABLE {database}.ledger FINAL",
+    ):
+        _run(settings, merge)
+
+    for suffix, path in first.items():
+        again = tmp_path / f"again.csv{suffix}"
+        assert _exported(settings, again, watermark) == watermark
+        assert again.read_bytes() == path.read_bytes()
+    _exported(settings, tmp_path / "now.csv")
+    assert len((tmp_path / "now.csv").read_bytes()) > len(first[""].read_bytes())
+
+
+def test_other_content_under_an_id_beyond_the_watermark_stays_out(settings: ClickHouseSettings, tmp_path: Path) -> None:
+    event = make_event(1)
+    store(settings, [event])
+    watermark = _exported(settings, tmp_path / "first.csv")
+    store(settings, [event], partition=1)
+    _note_copies(settings, (event, 0, 0), (event, 1, 0))
+    store(settings, [make_event(1, payload={"other": True})], partition=2)
+    _exported(settings, tmp_path / "again.csv", watermark)
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
+
+
+def test_slices_make_one_ordered_whole(settings: ClickHouseSettings, tmp_path: Path) -> None:
+    store(settings, reversed(_spread(1000)))
+    _exported(settings, tmp_path / "one.csv")
+    with connect(settings) as client:
+        snapshot = Snapshot(client, ALL, database=settings.clickhouse_database, shape=Shape(), slice_rows=100)
+        chunks = []
+        for part in snapshot.slices:
+            chunks += list(snapshot.records(part))
+            # What arrives between them is beyond the watermark.
+            store(settings, [make_event(5000 + len(chunks), occurred_at=START + timedelta(minutes=999))])
+    assert (len(snapshot.slices), snapshot.rows) == (16, 1000)
+    assert sum(len(chunk.starts) for chunk in chunks) == 1000
+    assert (tmp_path / "one.csv").read_bytes().endswith(b"".join(chunk.data for chunk in chunks))
+
+
+def test_a_manifest_is_enough_to_make_it_again(settings: ClickHouseSettings, tmp_path: Path) -> None:
+    store(settings, _spread(50))
+    wanted = replace(ALL, filter=ExportFilter(success=True, actions=("user.*",)))
+    export_events(settings, wanted, tmp_path / "first.csv")
+    store(settings, [make_event(100)])
+    manifest = json.loads((tmp_path / "first.csv.manifest.json").read_text("utf-8"))
+    request, watermark = ExportRequest.from_described(manifest), Watermark.from_json(manifest)
+    assert request == wanted
+    export_events(settings, request, tmp_path / "again.csv", watermark=watermark, repeats=manifest)
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
+    again = json.loads((tmp_path / "again.csv.manifest.json").read_text("utf-8"))
+    assert again["books"] == manifest["books"]
+
+
+def test_what_is_gone_since_is_told_and_nothing_is_written(settings: ClickHouseSettings, tmp_path: Path) -> None:
+    """As when a month falls behind the retention."""
+    old = replace(ALL, start=from_datetime(datetime.now(UTC) - timedelta(days=800)))
+    store(settings, _spread(50))
+    export_events(settings, old, tmp_path / "first.csv")
+    manifest = json.loads((tmp_path / "first.csv.manifest.json").read_text("utf-8"))
+    _run(settings, "ALTER TABLE {database}.event_log DELETE WHERE kafka_offset < 10 SETTINGS mutations_sync = 2")
+    watermark = Watermark.from_json(manifest)
+    with pytest.raises(
+        ExportError, match=r"it had 50 rows, now there are 40; the range begins at .* are deleted already"
+    ):
+        export_events(settings, old, tmp_path / "again.csv", watermark=watermark, repeats=manifest)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.csv", "first.csv.manifest.json"]
+
+
+def test_a_watermark_that_the_ledger_does_not_reach_is_refused(settings: ClickHouseSettings, tmp_path: Path) -> None:
+    store(settings, _spread(5))
+    for place in ({"topic_id": TOPIC_ID, "last_offset": 5}, {"topic_id": NEW_TOPIC, "last_offset": 0}):
+        position = Position(**{"topic": "audit.events", "partition": 0, **place})  # type: ignore[arg-type]
+        with pytest.raises(ExportError, match=r"the ledger ends at (4|none)"):
+            _exported(settings, tmp_path / "all.csv", Watermark(positions=(position,)))
+
+
+def test_books_that_do_not_balance_are_told(settings: ClickHouseSettings, tmp_path: Path) -> None:
+    store(settings, _spread(5))
+    store(settings, [make_event(7)], offsets=[9])
+    assert not export_events(settings, ALL, tmp_path / "all.csv").balanced
+    books = json.loads((tmp_path / "all.csv.manifest.json").read_text("utf-8"))["books"]
+    assert [(each["breaks"], each["balanced"]) for each in books["partitions"]] == [(1, False)]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", books["partitions"][0]["last_at"])
