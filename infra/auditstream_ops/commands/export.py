@@ -26,6 +26,7 @@ from auditstream_export import (
 )
 from auditstream_export.manifest import shape_of
 from auditstream_export.shape import FORMATS, PROFILES, Format, Profile
+from auditstream_ops.commands.export_verify import keygen, verify
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import loaders
 from auditstream_schemas.timestamp import parse_moment
@@ -232,3 +233,7 @@ def _print(result: ExportResult, output: str, *, as_json: bool) -> None:
 def _json(result: ExportResult) -> Mapping[str, object]:
     files = [{name: value for name, value in asdict(each).items() if name != "checksums"} for each in result.files]
     return {**asdict(result), "files": files, "watermark": result.watermark.described()}
+
+
+export.add_command(verify)
+export.add_command(keygen)
