@@ -69,7 +69,7 @@ class Bucket:
         """Upload a file, in parts if it is large; the object is there when all of them are, and not before."""
         try:
             obstore.put(self._store, self._folder + name, part, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE)
-        except BaseError as error:
+        except (BaseError, OSError) as error:
             raise ExportError(
                 f"cannot write {self.told(name)}: {_told(error)}; what was exported is kept in {part.parent}: --resume "
                 "uploads it"
@@ -82,5 +82,5 @@ class Bucket:
         self.draft.parent.rmdir()
 
 
-def _told(error: BaseError) -> str:
+def _told(error: Exception) -> str:
     return str(error).partition("\n")[0][:300]

@@ -7,6 +7,7 @@ to the same name is refused, and what a crash left can be told from what another
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from auditstream_export.part_file import FileSummary, PartFile, part_path
 from auditstream_export.records import Chunk
 from auditstream_export.shape import Shape, numbered
 from auditstream_schemas.errors import ExportError
+
+_logger = logging.getLogger("auditstream.export")
 
 
 def journal_path(path: Path) -> Path:
@@ -139,6 +142,11 @@ class Draft:
             place(part, part.name.removesuffix(".part"))
         journal_path(self.path).unlink()
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether it can be taken up again if it breaks off now."""
+        return self.slices_done > 0 and not self._is_rejected
+
     def reject(self) -> None:
         """Take back that what is done may be resumed: it is not wanted."""
         self._is_rejected = True
@@ -147,7 +155,7 @@ class Draft:
         """Close the files; remove them unless they can be taken up again."""
         if self._open is not None:
             self._open.abandon()
-        if self._is_rejected or not self.slices_done:
+        if not self.is_kept:
             for part in self._made:
                 part.unlink(missing_ok=True)
             journal_path(self.path).unlink(missing_ok=True)
@@ -234,6 +242,8 @@ def drafting(path: Path, *, overwrite: bool, resume: bool) -> Iterator[Draft]:
         except BaseException:
             with suppress(OSError):
                 draft.abandon()
+            if draft.is_kept:
+                _logger.warning("what is done of %s is kept: --resume goes on with it", path)
             raise
 
 

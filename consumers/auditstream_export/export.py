@@ -21,7 +21,7 @@ from auditstream_export.request import ExportRequest
 from auditstream_export.settings import ExportSettings
 from auditstream_export.shape import Shape, compression_of, numbered
 from auditstream_export.signing import SigningKey, load_signing_key
-from auditstream_export.slices import Slice
+from auditstream_export.slices import ROWS, Slice
 from auditstream_export.snapshot import Snapshot, connect, wrong_count
 from auditstream_export.statements import header
 from auditstream_export.watermark import Watermark
@@ -73,6 +73,7 @@ def export_events(
     requester: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    slice_rows: int = ROWS,
     progress: Progress = _unseen,
 ) -> ExportResult:
     """Export the events of a request to a file, or to several, with a manifest.
@@ -92,6 +93,7 @@ def export_events(
         requester: Who asked, for the manifest; the user of this process by default.
         overwrite: Replace files of these names.
         resume: Go on with what was left of an export of the same request to the same target.
+        slice_rows: Events that ClickHouse is to sort at once, and after which the export can be resumed.
         progress: Told how far it is.
 
     Raises:
@@ -121,6 +123,7 @@ def export_events(
                 request,
                 database=exporting.clickhouse_database,
                 shape=shape,
+                slice_rows=slice_rows,
                 **_known(draft, described, watermark),
             )
             plan = {

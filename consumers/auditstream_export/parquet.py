@@ -74,7 +74,8 @@ class _Compact:
         elif kind == 7:
             self._at += 8
         elif kind == 8:
-            self._at += self.varint()
+            length = self.varint()
+            self._at += length
         elif kind in {9, 10}:
             head = self.byte()
             for _ in range(self.varint() if head >> 4 == 15 else head >> 4):

@@ -118,12 +118,12 @@ def make_key(path: Path) -> PublicKey:
     key = SigningKey(Ed25519PrivateKey.generate())
     private = key.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     beside = path.with_name(f"{path.name}.pub")
+    if taken := [file for file in (path, beside) if file.exists()]:
+        raise ExportError(f"{taken[0]} exists: a key is never overwritten, choose another name")
     try:
         for file, mode, text in ((path, 0o600, private), (beside, 0o644, key.public.pem.encode())):
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
                 stream.write(text)
-    except FileExistsError as error:
-        raise ExportError(f"{error.filename} exists: a key is never overwritten, choose another name") from error
     except OSError as error:
         raise ExportError(f"cannot write {error.filename}: {error.strerror}") from error
     return key.public

@@ -30,6 +30,8 @@ def csv_row(number: int, **cells: str) -> bytes:
         "success": "true",
         "request": "",
     }
+    escaped = {name: value.replace('"', '""') for name, value in (values | cells).items()}
+    quoted = (value if name == "version" else f'"{value}"' for name, value in escaped.items())
     return ",".join(quoted).encode() + b"\r\n"
 
 

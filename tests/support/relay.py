@@ -7,17 +7,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import urllib3
 
+_ROWS = (b"FORMAT CSV", b"FORMAT TSVRaw", b"FORMAT Parquet")
+
 Send = Callable[[bytes], None]
 Spoil = Callable[[bytes, Send], bool]
-"""Given the body of a CSV answer and a way to send pieces of it: sends what it likes, and returns whether
-the answer then ends properly; if not, the connection is cut."""
+"""Given the body of an answer with rows of an export and a way to send pieces of it: sends what it likes, and returns
+whether the answer then ends properly; if not, the connection is cut."""
 Instead = Callable[[bytes], bytes | None]
 """Given a question: the body of an answer of status 200 that is given at once, or None to ask ClickHouse."""
 
 
 @contextmanager
 def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> Iterator[str]:
-    """Serve on a free port; yields its URL. Answers that neither are CSV nor are given instead pass unharmed."""
+    """Serve on a free port; yields its URL. Answers that neither are such rows nor are given instead pass unharmed."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -52,7 +54,7 @@ def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> 
                     self.send_header(name, value)
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
-            if answer.status == 200 and b"FORMAT CSV" in question:
+            if answer.status == 200 and any(name in question for name in _ROWS):
                 proper = spoil(answer.data, self._send)
             else:
                 self._send(answer.data)
