@@ -14,10 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from auditstream_export.background_sync import BackgroundSync
 from auditstream_export.part_file import FileSummary, PartFile, part_path
 from auditstream_export.records import Chunk
 from auditstream_export.shape import Shape, numbered
 from auditstream_schemas.errors import ExportError
+
+_SYNC_BYTES = 64 * 1024 * 1024
 
 _logger = logging.getLogger("auditstream.export")
 
@@ -33,13 +36,14 @@ class Draft:
     Attributes:
         path: Where the file is to lie, or where its numbered files are to.
         plan: What is being exported, as `begin` was told before a crash; None for a new export.
-        slices_done: How many slices are in the parts for good.
+        slices_done: How many slices are in the parts for good, on the disk.
     """
 
     def __init__(self, path: Path, journal: IO[bytes]) -> None:
         self.path = path
         self.plan: dict[str, Any] | None = None
         self.slices_done = 0
+        self._slices = 0
         self._journal = journal
         self._is_rejected = False
         self._kept: list[int] = []
@@ -49,6 +53,8 @@ class Draft:
         self._open: PartFile | None = None
         self._rows = 0
         self._made: list[Path] = []
+        self._disk = BackgroundSync()
+        self._unsynced = 0
         self._recall()
         self._is_resumed = self.plan is not None
 
@@ -91,24 +97,36 @@ class Draft:
             self._open_file()
             chunk = Chunk(data=chunk.data[edge:], starts=[start - edge for start in chunk.starts[room:]])
         self._part.write(chunk)
+        self._written(len(chunk.data))
 
     def write_bytes(self, data: bytes) -> None:
         """Write a piece of a file that is no sequence of rows."""
         self._part.write_bytes(data)
+        self._written(len(data))
 
     def checkpoint(self) -> None:
-        """Note that one more slice is done. Blocks until it is on the disk."""
-        lengths = [*(each.bytes for each in self._closed), self._part.sync()]
-        self.slices_done += 1
-        self._note({"slices_done": self.slices_done, "lengths": lengths})
+        """Note that one more slice is done, as soon as it is on the disk."""
+        part = self._part
+        lengths = [*(each.bytes for each in self._closed), part.end_member()]
+        self._slices += 1
+        done = self._slices
+
+        def note() -> None:
+            part.sync()
+            self._note({"slices_done": done, "lengths": lengths})
+            self.slices_done = done
+
+        self._disk.submit(note)
+        self._unsynced = 0
 
     def finish(self, rows: int | None = None) -> list[FileSummary]:
-        """Close the last file and return all of them.
+        """Close the last file and return all of them. Blocks until everything is on the disk.
 
         Args:
             rows: How many there are, where they were not written as rows.
         """
         self._close_file(rows)
+        self._disk.wait()
         return list(self._closed)
 
     def part_of(self, file: FileSummary) -> Path:
@@ -141,6 +159,7 @@ class Draft:
         for part in [*(each for each in self._made if each not in files), *files]:
             place(part, part.name.removesuffix(".part"))
         journal_path(self.path).unlink()
+        self._disk.close()
 
     @property
     def is_kept(self) -> bool:
@@ -153,6 +172,7 @@ class Draft:
 
     def abandon(self) -> None:
         """Close the files; remove them unless they can be taken up again."""
+        self._disk.close()
         if self._open is not None:
             self._open.abandon()
         if not self.is_kept:
@@ -186,10 +206,20 @@ class Draft:
         self._made.append(part)
 
     def _close_file(self, rows: int | None = None) -> None:
-        self._part.finish()
-        self._closed.append(self._part.summary(rows))
+        part = self._part
+        part.end_member()
+        self._disk.submit(part.close)
+        self._closed.append(part.summary(rows))
         self._rows += self._closed[-1].rows
         self._open = None
+
+    def _written(self, length: int) -> None:
+        self._unsynced += length
+        if self._unsynced > _SYNC_BYTES and self._disk.is_idle:
+            # So that the disk works all the time, and the last file does not wait for all of it.
+            part = self._part
+            self._disk.submit(part.sync)
+            self._unsynced = 0
 
     def _note(self, line: dict[str, Any]) -> None:
         self._journal.write(json.dumps(line).encode() + b"\n")
@@ -207,7 +237,8 @@ class Draft:
             self.plan = json.loads(lines[0])
         if len(lines) > 1:
             last = json.loads(lines[-1])
-            self.slices_done, self._kept = last["slices_done"], last["lengths"]
+            self.slices_done = self._slices = last["slices_done"]
+            self._kept = last["lengths"]
 
 
 @contextmanager

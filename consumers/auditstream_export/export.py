@@ -132,7 +132,8 @@ def export_events(
                 "slices": [asdict(part) for part in snapshot.slices],
             }
             draft.begin(plan, shape, range_size=range_size(snapshot.rows))
-            files = _fill(draft, snapshot, shape, progress)
+            with closing(snapshot):
+                files = _fill(draft, snapshot, shape, progress)
             if repeats is not None and (told := _difference(files, repeats)):
                 draft.reject()
                 raise ExportError(f"{told}; {retention.notice(request.start, now=now) or _UNEXPECTED}; {_NOTHING}")
@@ -186,11 +187,12 @@ def write_events(
         if shape.format == "parquet":
             raise ExportError("parquet is written to a file: whether a stream of it is whole cannot be told")
         write(header(shape))
-        for part in snapshot.slices:
-            for chunk in snapshot.records(part):
-                write(chunk.data)
-                rows += len(chunk.starts)
-                progress(rows, snapshot.rows)
+        with closing(snapshot):
+            for part in snapshot.slices:
+                for chunk in snapshot.records(part):
+                    write(chunk.data)
+                    rows += len(chunk.starts)
+                    progress(rows, snapshot.rows)
     stream.flush()
     file = FileSummary(
         name="-",

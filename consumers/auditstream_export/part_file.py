@@ -97,24 +97,29 @@ class PartFile:
             self._content.add(data)
         self._store(self._compressor.compress(data))
 
-    def sync(self) -> int:
-        """Bring everything to the disk, so that it can be taken up from here; return the length."""
+    def end_member(self) -> int:
+        """Let what was written be readable for itself, so that it can be taken up from here; return the length."""
         self._store(self._compressor.end())
         self._stream.flush()
-        os.fsync(self._stream.fileno())
         return self._stored.bytes
 
-    def finish(self) -> None:
-        """Bring everything to the disk, and write no more."""
-        self.sync()
-        self._stream.close()
+    def sync(self) -> None:
+        """Bring what was written to the disk; blocks. May run beside everything else."""
+        os.fsync(self._stream.fileno())
+
+    def close(self) -> None:
+        """Bring everything to the disk, and write no more; after `end_member`."""
+        try:
+            self.sync()
+        finally:
+            self._stream.close()
 
     def abandon(self) -> None:
         """Close it, whatever state it is in."""
         self._stream.close()
 
     def summary(self, rows: int | None = None) -> FileSummary:
-        """What it is; complete after `finish`.
+        """What it is; complete after `end_member`.
 
         Args:
             rows: How many there are, where they were not written as rows.

@@ -1,8 +1,8 @@
 """The events of a request up to a watermark, as the bytes of a format: streamed, each exactly once.
 
 One query reads the books, which fix the watermark unless one is given; one counts the events per hour. Then each
-slice of time is one query, which must give as many events as were counted. What is visible and beyond the
-watermark is not counted and does not come.
+slice of time is one query, which must give as many events as were counted; the next is asked while one is read. What
+is visible and beyond the watermark is not counted and does not come.
 """
 
 from collections.abc import Generator, Sequence
@@ -14,6 +14,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
+from auditstream_export.ahead import Asked
 from auditstream_export.books import read_books
 from auditstream_export.records import CSV, LINES, Chunk, Records
 from auditstream_export.request import ExportRequest
@@ -72,7 +73,7 @@ class Snapshot:
         """Read the books and count the events; blocks until ClickHouse has done so.
 
         Args:
-            client: Connection to ClickHouse; this snapshot's alone while a slice is read.
+            client: Connection to ClickHouse; this snapshot's alone until `close`.
             request: Which events.
             database: Database of the audit tables.
             shape: What their bytes look like.
@@ -84,6 +85,7 @@ class Snapshot:
             ExportError: ClickHouse cannot be reached or refuses, or the books do not reach the watermark.
         """
         self._client = client
+        self._ahead: dict[Slice, Asked] = {}
         self._parameters: dict[str, object] = {"database": database}
         self.books = read_books(self._query, watermark)
         self._statements = Statements(filter=request.filter, watermark=self.books.watermark, shape=shape)
@@ -129,8 +131,34 @@ class Snapshot:
         Raises:
             ExportError: ClickHouse failed. An answer that breaks off in the middle may merely end.
         """
+        asked = self._ahead.pop(part, None) or self._ask(part)
         try:
-            response = cast(
+            response = asked.answer()
+            try:
+                self._ask_ahead(part)
+                while piece := response.read(_PIECE):
+                    yield piece
+            finally:
+                # Not drained: an export that stops here must not wait for the rest.
+                response.close()
+        except _FAILURES as error:
+            raise _failed(error) from error
+
+    def close(self) -> None:
+        """Let go of what was asked ahead."""
+        for asked in self._ahead.values():
+            asked.drop()
+        self._ahead.clear()
+
+    def _ask_ahead(self, part: Slice) -> None:
+        """Let ClickHouse sort the next slice while this one is read."""
+        following = self.slices.index(part) + 1
+        if following < len(self.slices):
+            self._ahead[self.slices[following]] = self._ask(self.slices[following])
+
+    def _ask(self, part: Slice) -> Asked:
+        def ask() -> BaseHTTPResponse:
+            return cast(
                 "BaseHTTPResponse",
                 self._client.raw_stream(
                     self._statements.rows(),
@@ -140,14 +168,8 @@ class Snapshot:
                     use_database=False,
                 ),
             )
-            try:
-                while piece := response.read(_PIECE):
-                    yield piece
-            finally:
-                # Not drained: an export that stops here must not wait for the rest.
-                response.close()
-        except _FAILURES as error:
-            raise _failed(error) from error
+
+        return Asked(ask)
 
     def _query(self, sql: str, parameters: dict[str, object]) -> Sequence[Sequence[object]]:
         try:
