@@ -64,7 +64,7 @@ def compare(one: Path, other: Path, shape: Shape) -> Iterator[RowDifference]:
                 yield _told(left, "missing", right.peek(), shape)
                 right.take()
         else:
-            yield _changed(left.number, mine or b"", theirs or b"", shape)
+            yield from _differing(left.number, mine or b"", theirs or b"", shape)
             left.take()
             right.take()
 
@@ -106,14 +106,24 @@ def _told(left: _Rows, kind: str, row: bytes | None, shape: Shape) -> RowDiffere
     return RowDifference(row=left.number, kind=kind, id=_cells(row or b"", shape).get("id"), columns={})
 
 
-def _changed(number: int, mine: bytes, theirs: bytes, shape: Shape) -> RowDifference:
+def _differing(number: int, mine: bytes, theirs: bytes, shape: Shape) -> Iterator[RowDifference]:
+    """One row in the place of the other: changed, or another event altogether."""
     one, other = _cells(mine, shape), _cells(theirs, shape)
+    if (
+        "id" in one
+        and "id" in other
+        and one["id"] != other["id"]
+        and one.get("occurred_at") != other.get("occurred_at")
+    ):
+        yield RowDifference(row=number, kind="extra", id=one["id"], columns={})
+        yield RowDifference(row=number, kind="missing", id=other["id"], columns={})
+        return
     columns = {
         name: (one.get(name, "")[:_CELL_SHOWN], other.get(name, "")[:_CELL_SHOWN])
         for name in dict.fromkeys((*one, *other))
         if one.get(name) != other.get(name)
     }
-    return RowDifference(row=number, kind="changed", id=one.get("id"), columns=columns)
+    yield RowDifference(row=number, kind="changed", id=one.get("id"), columns=columns)
 
 
 def _cells(row: bytes, shape: Shape) -> dict[str, str]:

@@ -1,16 +1,21 @@
 """An export with a watermark is the same, byte for byte, whatever arrived since."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner
 
 from auditstream_export import ExportFilter, ExportRequest, Position, Shape, Watermark, export_events
 from auditstream_export.snapshot import Snapshot
+from auditstream_ops.commands.export import export
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
@@ -167,3 +172,78 @@ def test_books_that_do_not_balance_are_told(settings: ClickHouseSettings, tmp_pa
     books = json.loads((tmp_path / "all.csv.manifest.json").read_text("utf-8"))["books"]
     assert [(each["breaks"], each["balanced"]) for each in books["partitions"]] == [(1, False)]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", books["partitions"][0]["last_at"])
+
+
+def _command(tenant: Tenant, folder: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "auditstream_ops", "export", *arguments],
+        env={**os.environ, **tenant.env, **variables},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_command_signs_repeats_and_verifies(tenant: Tenant, settings: ClickHouseSettings, tmp_path: Path) -> None:
+    store(settings, _spread(30))
+    made = _command(tenant, tmp_path, "keygen", "key.pem")
+    key_id = made.stdout.rpartition(" ")[2].strip()
+    signing = {"AUDITSTREAM_EXPORT_KEY_FILE": "key.pem"}
+    whole = ("--from", f"{START:%Y-%m-%d}", "--to", "2200-01-01")
+    first = _command(
+        tenant, tmp_path, *whole, "--scope", "org-1", "--profile", "spreadsheet", "--split-rows", "4",
+        "--requester", "ann@acme", "-o", "first.csv.gz", **signing,
+    )  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    names = [f"first-{number:05d}.csv.gz" for number in (1, 2, 3)]
+    assert re.findall(r"^(\d) rows, SHA-256 [0-9a-f]{64}, (.*)$", first.stdout, re.MULTILINE) == [
+        ("4", names[0]),
+        ("4", names[1]),
+        ("2", names[2]),
+    ]
+    manifest = json.loads((tmp_path / "first.csv.gz.manifest.json").read_text("utf-8"))
+    assert (manifest["requester"], manifest["signed_by"]["key_id"]) == ("ann@acme", key_id)
+
+    store(settings, [make_event(100 + number) for number in range(9)])
+    again = _command(tenant, tmp_path, "--watermark", "first.csv.gz.manifest.json", "-o", "again.csv.gz")
+    assert again.returncode == 0, again.stderr
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (tmp_path / name.replace("first", "again")).read_bytes()
+    # Another export up to the same offsets.
+    other = _command(tenant, tmp_path, *whole, "--watermark", "first.csv.gz.manifest.json", "-o", "all.ndjson")
+    assert other.stdout.startswith("30 rows, "), other.stderr
+
+    trusting = ("verify", "--key-id", key_id)
+    sound = _command(tenant, tmp_path, *trusting, *names)
+    assert (sound.returncode, sound.stdout.count("as they were exported")) == (0, 3)
+    unsigned = _command(tenant, tmp_path, *trusting, "again.csv.gz.manifest.json")
+    assert (unsigned.returncode, "is not signed" in unsigned.stdout) == (4, True)
+    (tmp_path / names[0]).write_bytes((tmp_path / names[1]).read_bytes())
+    differing = _command(tenant, tmp_path, *trusting, "--against", "again-00001.csv.gz", names[0])
+    assert differing.returncode == 3
+    assert f"row 1 (event {make_event(13).id}) is not in the other copy" in differing.stdout
+    assert f"(event {make_event(1).id}) is in the other copy alone" in differing.stdout
+    gone = _command(tenant, tmp_path, *trusting, "nothing.csv")
+    assert (gone.returncode, gone.stderr.startswith("auditstream: there is no nothing.csv.manifest.json")) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-o", "x.csv"), "missing option '--from'"),
+        (("--from", "2026-01-01", "-o", "x.csv"), "missing option '--to'"),
+        (("--from", "2026-01-01", "--to", "2026-02-01"), "missing option '-o' / '--output'"),
+        (("--watermark", "m.json", "--scope", "a", "-o", "x.csv"), "has the filter of its manifest"),
+        (("--watermark", "m.json", "-o", "x.ndjson"), "the export of that manifest is csv"),
+    ],
+)
+def test_a_command_that_lacks_something_is_told(
+    tmp_path: Path, arguments: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = {**ALL.described(), "watermark": [], "format": "csv", "profile": "raw", "split_rows": None}
+    (tmp_path / "m.json").write_text(json.dumps(described), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(export, arguments)
+    assert (ended.exit_code, told in ended.stderr) == (2, True), ended.output

@@ -114,8 +114,9 @@ def _verdict(file: CheckedFile) -> str:
 
 def _show_row(row: RowDifference) -> None:
     event = f" (event {row.id})" if row.id else ""
-    what = {"missing": "lacks a row of the other copy", "extra": "is not in the other copy", "changed": "differs"}
-    click.echo(f"  row {row.row:,}{event} {what[row.kind]}")
+    place = f"before row {row.row:,}" if row.kind == "missing" else f"row {row.row:,}"
+    what = {"missing": "is in the other copy alone", "extra": "is not in the other copy", "changed": "differs"}
+    click.echo(f"  {place}{event} {what[row.kind]}")
     for name, (one, other) in row.columns.items():
         click.echo(f"    {name}: {one!r}, in the other copy {other!r}")
 
