@@ -1,34 +1,35 @@
-"""Asking for what comes next while what came is still being read."""
+"""Waiting for what takes long without being deaf to signals, and asking for what comes next in the meantime."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
+from typing import Generic, TypeVar
 
-from urllib3.response import BaseHTTPResponse
+_T = TypeVar("_T")
 
 
-class Asked:
-    """A question that is under way, on a thread of its own that nothing waits for."""
+class Asked(Generic[_T]):
+    """Something that is under way on a thread of its own; the process may end without it."""
 
-    def __init__(self, ask: Callable[[], BaseHTTPResponse]) -> None:
-        self._answer: Future[BaseHTTPResponse] = Future()
+    def __init__(self, ask: Callable[[], _T]) -> None:
+        self._answer: Future[_T] = Future()
         Thread(target=self._run, args=(ask,), name="export-ahead", daemon=True).start()
 
-    def answer(self) -> BaseHTTPResponse:
-        """The answer, when it has begun to come; blocks, and raises what asking raised."""
+    def answer(self) -> _T:
+        """What came of it; blocks, and raises what it raised. A signal ends the wait."""
         return self._answer.result()
 
-    def drop(self) -> None:
-        """The answer is not wanted: close it as soon as it begins to come."""
-        self._answer.add_done_callback(_close)
+    def drop(self, close: Callable[[_T], object]) -> None:
+        """It is not wanted: close what comes of it, as soon as it comes."""
 
-    def _run(self, ask: Callable[[], BaseHTTPResponse]) -> None:
+        def dropped(answer: "Future[_T]") -> None:
+            if answer.exception() is None:
+                close(answer.result())
+
+        self._answer.add_done_callback(dropped)
+
+    def _run(self, ask: Callable[[], _T]) -> None:
         try:
             self._answer.set_result(ask())
         except BaseException as error:  # noqa: BLE001 (raised where the answer is taken)
             self._answer.set_exception(error)
-
-
-def _close(answer: "Future[BaseHTTPResponse]") -> None:
-    if answer.exception() is None:
-        answer.result().close()

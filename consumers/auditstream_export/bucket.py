@@ -11,6 +11,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from auditstream_export.ahead import Asked
 from auditstream_schemas.errors import ExportError
 
 _PART = 8 * 1024 * 1024
@@ -20,7 +21,7 @@ _PATIENCE = timedelta(seconds=60)
 
 
 class Bucket:
-    """A bucket.
+    """A bucket. obstore hears no signal until it is done, so it is waited for on another thread.
 
     Attributes:
         draft: Where the file lies in the spool folder.
@@ -58,7 +59,7 @@ class Bucket:
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
         try:
-            obstore.head(self._store, self._folder + name)
+            Asked(lambda: obstore.head(self._store, self._folder + name)).answer()
         except FileNotFoundError:
             return False
         except BaseError as error:
@@ -66,9 +67,17 @@ class Bucket:
         return True
 
     def place(self, part: Path, name: str) -> None:
-        """Upload a file, in parts if it is large; the object is there when all of them are, and not before."""
+        """Upload a file, in parts if it is large; the object is there when all of them are, and not before.
+
+        Raises:
+            ExportError: The storage refused, or did not answer.
+        """
         try:
-            obstore.put(self._store, self._folder + name, part, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE)
+            Asked(
+                lambda: obstore.put(
+                    self._store, self._folder + name, part, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
+                )
+            ).answer()
         except (BaseError, OSError) as error:
             raise ExportError(
                 f"cannot write {self.told(name)}: {_told(error)}; what was exported is kept in {part.parent}: --resume "

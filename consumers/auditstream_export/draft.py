@@ -1,8 +1,8 @@
 """An export that is not whole yet: its part files, and a journal of how far it came.
 
 The journal is a file of JSON lines beside the parts. Its first line says what is being exported, each further one
-that a slice is done and how long the parts were then. It is locked while an export writes it, so that a second one
-to the same name is refused, and what a crash left can be told from what another process is about.
+that a slice is done and what the parts were then, with their hashes. It is locked while an export writes it, so
+that a second one to the same name is refused, and what a crash left can be told from what another process is about.
 """
 
 import fcntl
@@ -11,11 +11,12 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from auditstream_export.background_sync import BackgroundSync
-from auditstream_export.part_file import FileSummary, PartFile, part_path
+from auditstream_export.part_file import FileSummary, Kept, PartFile, part_path
 from auditstream_export.records import Chunk
 from auditstream_export.shape import Shape, numbered
 from auditstream_schemas.errors import ExportError
@@ -46,7 +47,7 @@ class Draft:
         self._slices = 0
         self._journal = journal
         self._is_rejected = False
-        self._kept: list[int] = []
+        self._kept: list[Kept] = []
         self._shape = Shape()
         self._range_size = 1
         self._closed: list[FileSummary] = []
@@ -74,10 +75,10 @@ class Draft:
         if self.plan is None:
             self.plan = plan
             self._note(plan)
-        for number, length in enumerate(self._kept):
+        for number, kept in enumerate(self._kept):
             if number:
                 self._close_file()
-            self._open_file(kept=length)
+            self._open_file(kept)
         if self._open is None:
             self._open_file()
 
@@ -107,13 +108,13 @@ class Draft:
     def checkpoint(self) -> None:
         """Note that one more slice is done, as soon as it is on the disk."""
         part = self._part
-        lengths = [*(each.bytes for each in self._closed), part.end_member()]
+        parts = [*(Kept(bytes=each.bytes, sha256=each.sha256) for each in self._closed), part.end_member()]
         self._slices += 1
         done = self._slices
 
         def note() -> None:
             part.sync()
-            self._note({"slices_done": done, "lengths": lengths})
+            self._note({"slices_done": done, "parts": [asdict(each) for each in parts]})
             self.slices_done = done
 
         self._disk.submit(note)
@@ -189,7 +190,7 @@ class Draft:
     def _name(self, number: int) -> str:
         return self.path.name if self._shape.split_rows is None else numbered(self.path.name, number + 1)
 
-    def _open_file(self, *, kept: int = 0) -> None:
+    def _open_file(self, kept: Kept | None = None) -> None:
         name = self._name(len(self._closed))
         part = part_path(self.path.with_name(name))
         if self._is_resumed and not kept:
@@ -238,7 +239,7 @@ class Draft:
         if len(lines) > 1:
             last = json.loads(lines[-1])
             self.slices_done = self._slices = last["slices_done"]
-            self._kept = last["lengths"]
+            self._kept = [Kept(**each) for each in last["parts"]]
 
 
 @contextmanager

@@ -236,7 +236,10 @@ def _fill(draft: Draft, snapshot: Snapshot, shape: Shape, progress: Progress) ->
             progress(draft.rows, snapshot.rows)
         draft.checkpoint()
     if shape.format != "parquet":
-        return draft.finish()
+        files = draft.finish()
+        if sum(each.rows for each in files) != snapshot.rows:
+            raise ExportError(f"what is written has not {snapshot.rows:,} rows, as were counted: begin anew (--force)")
+        return files
     files = draft.finish(snapshot.rows)
     came = stored_rows(draft.part_of(files[0]))
     if came != snapshot.rows:

@@ -41,6 +41,19 @@ class FileSummary:
     checksums: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What is for good in a file that is not finished.
+
+    Attributes:
+        bytes: Its first bytes, so many.
+        sha256: Their SHA-256, hexadecimal.
+    """
+
+    bytes: int
+    sha256: str
+
+
 class PartFile:
     """The file while it is being written.
 
@@ -50,7 +63,9 @@ class PartFile:
         rows: Rows so far.
     """
 
-    def __init__(self, folder: Path, name: str, shape: Shape, *, first_row: int, range_size: int, kept: int) -> None:
+    def __init__(
+        self, folder: Path, name: str, shape: Shape, *, first_row: int, range_size: int, kept: Kept | None
+    ) -> None:
         """Make it, or take up one of which a length is known to be sound.
 
         Args:
@@ -59,10 +74,11 @@ class PartFile:
             shape: What it looks like.
             first_row: Number of its first row in the whole export.
             range_size: Rows of a run that gets a checksum.
-            kept: So many bytes of it are there, whole members and rows; they are read again. 0 for a new file.
+            kept: What of it is there, whole members and rows, which are read again. None for a new file.
 
         Raises:
             OSError: It is there already, or cannot be read or written.
+            ExportError: What is there is not what was written.
         """
         self.name = name
         self.path = part_path(folder / name)
@@ -76,9 +92,9 @@ class PartFile:
         self._stream: IO[bytes]
         if kept:
             self._stream = self.path.open("r+b")
-            self._stream.truncate(kept)
+            self._stream.truncate(kept.bytes)
             self._recall(kept)
-            self._stream.seek(kept)
+            self._stream.seek(kept.bytes)
         else:
             self._stream = self.path.open("xb")
             self.write_bytes(header(shape))
@@ -97,11 +113,11 @@ class PartFile:
             self._content.add(data)
         self._store(self._compressor.compress(data))
 
-    def end_member(self) -> int:
-        """Let what was written be readable for itself, so that it can be taken up from here; return the length."""
+    def end_member(self) -> Kept:
+        """Let what was written be readable for itself, so that it can be taken up from here; return what it is."""
         self._store(self._compressor.end())
         self._stream.flush()
-        return self._stored.bytes
+        return Kept(bytes=self._stored.bytes, sha256=self._stored.sha256)
 
     def sync(self) -> None:
         """Bring what was written to the disk; blocks. May run beside everything else."""
@@ -140,11 +156,14 @@ class PartFile:
             self._stream.write(data)
             self._stored.add(data)
 
-    def _recall(self, kept: int) -> None:
+    def _recall(self, kept: Kept) -> None:
         """Take what is there into account, as if it had just been written."""
         with self.path.open("rb") as stream:
-            while piece := stream.read(min(_PIECE, kept - self._stored.bytes)):
+            while piece := stream.read(_PIECE):
                 self._stored.add(piece)
+        if (self._stored.bytes, self._stored.sha256) != (kept.bytes, kept.sha256):
+            self._stream.close()
+            raise ExportError(f"{self.path} is not as the export had left it: begin anew (--force)")
         for chunk in rows_of(self.path, self._shape, compression_of(self.name), self._recalled):
             self._ranges.add(chunk.data, chunk.starts)
             self.rows += len(chunk.starts)

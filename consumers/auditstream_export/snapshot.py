@@ -85,7 +85,7 @@ class Snapshot:
             ExportError: ClickHouse cannot be reached or refuses, or the books do not reach the watermark.
         """
         self._client = client
-        self._ahead: dict[Slice, Asked] = {}
+        self._ahead: dict[Slice, Asked[BaseHTTPResponse]] = {}
         self._parameters: dict[str, object] = {"database": database}
         self.books = read_books(self._query, watermark)
         self._statements = Statements(filter=request.filter, watermark=self.books.watermark, shape=shape)
@@ -147,7 +147,7 @@ class Snapshot:
     def close(self) -> None:
         """Let go of what was asked ahead."""
         for asked in self._ahead.values():
-            asked.drop()
+            asked.drop(BaseHTTPResponse.close)
         self._ahead.clear()
 
     def _ask_ahead(self, part: Slice) -> None:
@@ -156,7 +156,7 @@ class Snapshot:
         if following < len(self.slices):
             self._ahead[self.slices[following]] = self._ask(self.slices[following])
 
-    def _ask(self, part: Slice) -> Asked:
+    def _ask(self, part: Slice) -> Asked[BaseHTTPResponse]:
         def ask() -> BaseHTTPResponse:
             return cast(
                 "BaseHTTPResponse",

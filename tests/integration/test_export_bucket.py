@@ -1,6 +1,10 @@
 """Exports to S3-compatible storage, on a server of its API."""
 
 import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -89,3 +93,22 @@ def test_an_address_that_names_no_file_is_refused(settings: ExportSettings) -> N
     for target in ("s3://", "s3://bucket", "s3://bucket/", "s3://bucket/folder/"):
         with pytest.raises(ExportError, match="names no file in a bucket"):
             export_events(settings, ALL, target)
+
+
+def test_a_signal_ends_the_wait_for_storage_that_does_not_answer(
+    tenant: Tenant, settings: ExportSettings, variables: dict[str, str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        where = {**tenant.env, **variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}"}
+        command = [sys.executable, "-m", "auditstream_ops", "export", "--from", "2026-01-01", "--to", "2200-01-01"]
+        export = subprocess.Popen(
+            [*command, "--export-spool-dir", str(settings.export_spool_dir), "-o", "s3://bucket/all.csv"],
+            env={**os.environ, **where},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = deaf.accept()
+        with connection:
+            export.send_signal(signal.SIGTERM)
+            _, told = export.communicate(timeout=30)
+    assert export.returncode == 143, told

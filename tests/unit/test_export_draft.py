@@ -118,3 +118,15 @@ def test_a_journal_line_that_broke_off_was_not_written(tmp_path: Path) -> None:
     assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     with pytest.raises(ExportError, match="no unfinished export"), drafting(path, overwrite=False, resume=True):
         pass
+
+
+def test_what_was_changed_in_the_meantime_is_not_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "all.csv"
+    _break_off(path, Shape(), after=2)
+    part = path.with_name("all.csv.part")
+    part.write_bytes(part.read_bytes().replace(b'""number"":3', b'""number"":4', 1))
+    with pytest.raises(ExportError, match="is not as the export had left it"):
+        write_export(path, SLICES, resume=True)
+    assert not path.exists()
+    with drafting(path, overwrite=True, resume=False) as draft:
+        assert draft.plan is None
