@@ -1,9 +1,11 @@
 """An HTTP relay in front of ClickHouse that spoils what it passes on."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import urllib3
 
@@ -15,6 +17,13 @@ Spoil = Callable[[bytes, Send], bool]
 whether the answer then ends properly; if not, the connection is cut."""
 Instead = Callable[[bytes], bytes | None]
 """Given a question: the body of an answer of status 200 that is given at once, or None to ask ClickHouse."""
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that had enough of an answer is no error.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
@@ -77,7 +86,7 @@ def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> 
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
                 self.wfile.flush()
 
-    with urllib3.PoolManager() as pool, ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with urllib3.PoolManager() as pool, _Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditstream_export.draft import drafting, journal_path
@@ -67,6 +67,7 @@ def test_the_files_are_those_of_their_formats(tmp_path: Path) -> None:
     assert zstd.decompress((tmp_path / "all.csv.zst").read_bytes()) == plain
 
 
+@settings(max_examples=20, deadline=None)
 @given(count=st.integers(0, 40), split_rows=st.integers(1, 12), most=st.integers(1, 20))
 def test_files_of_several_have_their_rows_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, count: int, split_rows: int, most: int
