@@ -1,46 +1,101 @@
-"""Counting the records of a CSV stream as fast as it comes, and telling whether it broke off."""
+"""Finding the records of a stream as fast as it comes, and telling whether it broke off."""
 
 import re
+from dataclasses import dataclass
 
-# Every record begins with a quoted action and ends with a quoted cell. Inside a quoted cell a quote that
-# follows a line break is doubled, or it ends the cell and a comma or the line's end comes next.
-_NEXT_RECORD = re.compile(rb'\r\n"[^",\r]')
-_END = b'"\r\n'
+from auditstream_schemas.errors import ExportError
+
 _ERROR = re.compile(rb"Code: \d+\. DB::.*", re.DOTALL)
-_KEPT = 32 * 1024
+_LONGEST = 64 * 1024 * 1024
+"""A record is a tenth of it at most: what is longer is no stream of records."""
 
 
-class RecordCounter:
-    """Counts the records of ClickHouse's CSV, fed in pieces, without taking its cells apart.
-
-    It never counts too many: what is not surely the beginning of a record is not counted.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How records of a format are told apart, without taking their cells apart.
 
     Attributes:
-        records: Records whose beginning was seen.
+        first: What every record begins with.
+        next: Matches from the end of a record to the first byte of the next, wherever one begins and nowhere else.
+        end: What every record ends with.
+        quotes: Whether a quote that is not closed means that a record is not whole.
     """
 
-    def __init__(self) -> None:
-        self.records = 0
-        self._quotes = 0
-        self._last = b""
+    first: bytes
+    next: re.Pattern[bytes]
+    end: bytes
+    quotes: bool
 
-    def feed(self, piece: bytes) -> None:
-        """Count the records that begin in this piece."""
-        if not piece:
-            return
-        if not self._last and piece.startswith(b'"'):
-            self.records = 1
-        self.records += len(_NEXT_RECORD.findall(self._last[-3:] + piece))
-        self._quotes += piece.count(b'"')
-        self._last = piece[-_KEPT:] if len(piece) >= _KEPT else (self._last + piece)[-_KEPT:]
 
-    @property
-    def whole(self) -> bool:
-        """Whether the stream ends where a record ends, and not at a line break inside a cell."""
-        return not self._last or (self._quotes % 2 == 0 and self._last.endswith(_END))
+CSV = Layout(
+    # Every record begins with a quoted action and ends with a quoted cell. Inside a quoted cell a quote that
+    # follows a line break is doubled, or it ends the cell and a comma or the line's end comes next.
+    first=b'"',
+    next=re.compile(rb'\r\n(?="[^",\r])'),
+    end=b'"\r\n',
+    quotes=True,
+)
+LINES = Layout(
+    # Inside a record there is no line break, and an exception does not begin so.
+    first=b'{"action":',
+    next=re.compile(rb'\n(?=\{"action":)'),
+    end=b"}\n",
+    quotes=False,
+)
 
-    @property
-    def error(self) -> str | None:
-        """The first line of the exception that ClickHouse put behind its last record, if it did."""
-        found = None if self.whole else _ERROR.search(self._last)
-        return found[0].decode("utf-8", "replace").partition("\n")[0].strip() if found else None
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Whole records.
+
+    Attributes:
+        data: Their bytes.
+        starts: Where each begins.
+    """
+
+    data: bytes
+    starts: list[int]
+
+
+class Records:
+    """Divides a stream, fed in pieces of any length, into chunks of whole records.
+
+    It never finds too many: what is not surely the beginning of a record is not taken for one.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> Chunk:
+        """The records that are surely whole by now; the last one never is.
+
+        Raises:
+            ExportError: This is no stream of records.
+        """
+        data = self._rest + piece
+        starts = [found.end() for found in self._layout.next.finditer(data)]
+        if not starts:
+            if len(data) > _LONGEST:
+                raise ExportError(f"no record in {len(data):,} bytes: this is not an export")
+            self._rest = data
+            return Chunk(data=b"", starts=[])
+        last = starts.pop()
+        self._rest = data[last:]
+        return Chunk(data=data[:last], starts=[0, *starts])
+
+    def end(self) -> Chunk:
+        """The last record, if there is one and it is whole.
+
+        Raises:
+            ExportError: It is not whole; the message tells ClickHouse's exception if there is one in its place.
+        """
+        rest, self._rest = self._rest, b""
+        if not rest:
+            return Chunk(data=b"", starts=[])
+        quoted = self._layout.quotes and rest.count(b'"') % 2
+        if quoted or not rest.startswith(self._layout.first) or not rest.endswith(self._layout.end):
+            found = _ERROR.search(rest)
+            told = found[0].decode("utf-8", "replace").partition("\n")[0].strip() if found else None
+            raise ExportError(told or "it ended inside a record")
+        return Chunk(data=rest, starts=[0])

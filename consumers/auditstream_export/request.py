@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from auditstream_schemas.errors import ExportError
-from auditstream_schemas.timestamp import format_timestamp
+from auditstream_schemas.timestamp import format_timestamp, parse_timestamp
 
 _LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
 
@@ -70,6 +71,13 @@ class ExportFilter:
                 found[name] = getattr(self, name)
         return found
 
+    @classmethod
+    def from_described(cls, found: Mapping[str, Any]) -> "ExportFilter":
+        """The filter that `described` told."""
+        return cls(
+            actions=tuple(found.get("action", ())), **{name: value for name, value in found.items() if name != "action"}
+        )
+
 
 _ID_CONDITIONS = {
     "scope": "scope_id = {scope:String}",
@@ -102,3 +110,27 @@ class ExportRequest:
                 f"the range is empty: it begins at {format_timestamp(self.start)} and ends before "
                 f"{format_timestamp(self.end)}; the end must be later"
             )
+
+    def described(self) -> dict[str, object]:
+        """Range and filter, for the manifest."""
+        return {
+            "from": format_timestamp(self.start),
+            "to": format_timestamp(self.end),
+            "filter": self.filter.described(),
+        }
+
+    @classmethod
+    def from_described(cls, found: Mapping[str, Any]) -> "ExportRequest":
+        """The request that `described` told, as a manifest holds it.
+
+        Raises:
+            ExportError: It does not hold one.
+        """
+        try:
+            return cls(
+                start=parse_timestamp(found["from"]),
+                end=parse_timestamp(found["to"]),
+                filter=ExportFilter.from_described(found["filter"]),
+            )
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ExportError(f"the manifest does not tell range and filter: {error}") from error

@@ -1,14 +1,11 @@
-"""The events of a request as CSV: fixed at one moment, streamed, each exactly once.
+"""The events of a request up to a watermark, as the bytes of a format: streamed, each exactly once.
 
-One query counts the events per hour and notes their latest ``ingested_at``. That is the snapshot: what is
-visible then is exported; what is ingested later is not. Then each slice of time is one query.
-
-An insert under way at that moment may hold rows with an ``ingested_at`` before the latest. They are in the
-slices that are read after it and not in those before, so a slice is whole if it has as many records as
-counted at the start, or as counted again after it was read.
+One query reads the books, which fix the watermark unless one is given; one counts the events per hour. Then each
+slice of time is one query, which must give as many events as were counted; the next is asked while one is read. What
+is visible and beyond the watermark is not counted and does not come.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Sequence
 from typing import cast
 
 import clickhouse_connect
@@ -17,10 +14,14 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from auditstream_export import statements
-from auditstream_export.records import RecordCounter
+from auditstream_export.ahead import Asked
+from auditstream_export.books import read_books
+from auditstream_export.records import CSV, LINES, Chunk, Records
 from auditstream_export.request import ExportRequest
+from auditstream_export.shape import Shape
 from auditstream_export.slices import ROWS, Slice, cut
+from auditstream_export.statements import COUNTING, SETTINGS, Statements, output_format
+from auditstream_export.watermark import Watermark
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import format_timestamp
@@ -50,93 +51,140 @@ def connect(settings: ClickHouseSettings) -> Client:
 
 
 class Snapshot:
-    """The events that match a request now, whatever is ingested later.
+    """The events that match a request up to a watermark, whatever arrives later.
 
     Attributes:
-        rows: How many there are.
-        ingested_up_to: Latest ``ingested_at`` among them, milliseconds since the epoch; None if there are none.
+        books: The ledger up to the watermark.
+        slices: The stretches of time that are read one after another.
+        rows: How many events there are.
     """
 
-    def __init__(self, client: Client, request: ExportRequest, *, database: str, slice_rows: int = ROWS) -> None:
-        """Count the events; blocks until ClickHouse has done so.
+    def __init__(
+        self,
+        client: Client,
+        request: ExportRequest,
+        *,
+        database: str,
+        shape: Shape,
+        watermark: Watermark | None = None,
+        slices: Sequence[Slice] | None = None,
+        slice_rows: int = ROWS,
+    ) -> None:
+        """Read the books and count the events; blocks until ClickHouse has done so.
 
         Args:
-            client: Connection to ClickHouse; this snapshot's alone until `pieces` is exhausted.
+            client: Connection to ClickHouse; this snapshot's alone until `close`.
             request: Which events.
             database: Database of the audit tables.
+            shape: What their bytes look like.
+            watermark: Up to which offsets; None for the end of the books now.
+            slices: Those of an earlier snapshot of the same request and watermark, which are not counted again.
             slice_rows: Events that ClickHouse is to sort at once, unless there are very many.
 
         Raises:
-            ExportError: ClickHouse cannot be reached or refuses.
+            ExportError: ClickHouse cannot be reached or refuses, or the books do not reach the watermark.
         """
         self._client = client
-        self._filter = request.filter
-        self._parameters = {"database": database, **request.filter.where()[1]}
-        hours = self._query(statements.hours(self._filter), start=request.start, end=request.end)
-        held = [(hour, found) for hour, found, _ in hours]
-        self._slices = tuple(cut(request.start, request.end, held, rows=slice_rows))
-        self.rows = sum(found for _, found, _ in hours)
-        self.ingested_up_to = max((last for _, _, last in hours), default=None)
+        self._ahead: dict[Slice, Asked[BaseHTTPResponse]] = {}
+        self._parameters: dict[str, object] = {"database": database}
+        self.books = read_books(self._query, watermark)
+        self._statements = Statements(filter=request.filter, watermark=self.books.watermark, shape=shape)
+        self._parameters |= self._statements.parameters()
+        self._shape = shape
+        if slices is None:
+            rows = self._query(self._statements.hours(), {"start": request.start, "end": request.end})
+            hours = [(int(str(hour)), int(str(found))) for hour, found in rows]
+            if shape.format == "parquet":
+                slices = (Slice(start=request.start, end=request.end, rows=sum(found for _, found in hours)),)
+            else:
+                slices = tuple(cut(request.start, request.end, hours, rows=slice_rows))
+        self.slices = tuple(slices)
+        self.rows = sum(part.rows for part in self.slices)
 
-    def pieces(self) -> Generator[tuple[bytes, int]]:
-        """Yield the CSV, header first, in pieces of any length; with each the records that it begins.
+    def records(self, part: Slice) -> Generator[Chunk]:
+        """Yield the records of a slice, in chunks of about a megabyte. Not for parquet.
 
-        Blocks on ClickHouse between pieces. When the iterator ends, everything has come and was counted.
+        Blocks on ClickHouse between chunks. When the iterator ends, everything has come and was counted.
 
         Raises:
-            ExportError: ClickHouse failed, or what came is not whole. The pieces so far are worthless.
+            ExportError: ClickHouse failed, or what came is not whole. The chunks so far are worthless.
         """
-        yield statements.HEADER, 0
-        for part in self._slices:
-            yield from self._slice(part)
-
-    def _slice(self, part: Slice) -> Generator[tuple[bytes, int]]:
-        parameters = {"start": part.start, "end": part.end, "ingested_up_to": self.ingested_up_to}
-        counter = RecordCounter()
+        records = Records(CSV if self._shape.format == "csv" else LINES)
+        came = 0
+        for piece in self.pieces(part):
+            chunk = records.feed(piece)
+            came += len(chunk.starts)
+            if chunk.data:
+                yield chunk
         try:
-            response = cast(
-                "BaseHTTPResponse",
-                self._client.raw_stream(
-                    statements.rows(self._filter),
-                    parameters=self._parameters | parameters,
-                    settings=statements.SETTINGS,
-                    fmt="CSV",
-                    use_database=False,
-                ),
-            )
+            last = records.end()
+        except ExportError as error:
+            raise ExportError(f"ClickHouse's answer broke off: {error}; nothing was exported, try again") from error
+        came += len(last.starts)
+        if came != part.rows:
+            raise wrong_count(part, came)
+        yield last
+
+    def pieces(self, part: Slice) -> Generator[bytes]:
+        """Yield what ClickHouse answers for a slice, as it comes.
+
+        Raises:
+            ExportError: ClickHouse failed. An answer that breaks off in the middle may merely end.
+        """
+        asked = self._ahead.pop(part, None) or self._ask(part)
+        try:
+            response = asked.answer()
             try:
+                self._ask_ahead(part)
                 while piece := response.read(_PIECE):
-                    before = counter.records
-                    counter.feed(piece)
-                    yield piece, counter.records - before
+                    yield piece
             finally:
                 # Not drained: an export that stops here must not wait for the rest.
                 response.close()
         except _FAILURES as error:
             raise _failed(error) from error
-        if not counter.whole:
-            found = counter.error or "it ended inside a record"
-            raise ExportError(f"ClickHouse's answer broke off: {found}; nothing was exported, try again")
-        if counter.records != part.rows:
-            counted = self._query(statements.count(self._filter), **parameters)[0][0]
-            if counter.records != counted:
-                raise ExportError(
-                    f"ClickHouse sent {counter.records} of {counted} events between "
-                    f"{format_timestamp(part.start)} and {format_timestamp(part.end)} ({part.rows} when the "
-                    "export began); nothing was exported, try again"
-                )
 
-    def _query(self, sql: str, **parameters: object) -> list[tuple[int, ...]]:
+    def close(self) -> None:
+        """Let go of what was asked ahead."""
+        for asked in self._ahead.values():
+            asked.drop(BaseHTTPResponse.close)
+        self._ahead.clear()
+
+    def _ask_ahead(self, part: Slice) -> None:
+        """Let ClickHouse sort the next slice while this one is read."""
+        following = self.slices.index(part) + 1
+        if following < len(self.slices):
+            self._ahead[self.slices[following]] = self._ask(self.slices[following])
+
+    def _ask(self, part: Slice) -> Asked[BaseHTTPResponse]:
+        def ask() -> BaseHTTPResponse:
+            return cast(
+                "BaseHTTPResponse",
+                self._client.raw_stream(
+                    self._statements.rows(),
+                    parameters=self._parameters | {"start": part.start, "end": part.end},
+                    settings=SETTINGS,
+                    fmt=output_format(self._shape),
+                    use_database=False,
+                ),
+            )
+
+        return Asked(ask)
+
+    def _query(self, sql: str, parameters: dict[str, object]) -> Sequence[Sequence[object]]:
         try:
-            answer = self._client.query(sql, parameters=self._parameters | parameters, settings=dict(_COUNTING))
+            answer = self._client.query(sql, parameters=self._parameters | parameters, settings=dict(COUNTING))
         except _FAILURES as error:
             raise _failed(error) from error
-        return [tuple(map(int, row)) for row in answer.result_rows]
+        return answer.result_rows
 
 
-_COUNTING: Mapping[str, object] = {
-    name: value for name, value in statements.SETTINGS.items() if "csv" not in name and "json" not in name
-}
+def wrong_count(part: Slice, came: int) -> ExportError:
+    """What to say when a slice has not as many events as were counted."""
+    return ExportError(
+        f"ClickHouse sent {came} of {part.rows} events between {format_timestamp(part.start)} and "
+        f"{format_timestamp(part.end)}; nothing was exported, try again"
+    )
 
 
 def _failed(error: Exception) -> ExportError:

@@ -1,16 +1,21 @@
-"""The SQL of an export. ClickHouse makes every byte of the CSV; Python only passes it on.
+"""The SQL of an export. ClickHouse makes every byte of the rows; Python only passes them on.
 
 All of it reads the view ``events``. Values are server-side parameters; so is the database's name.
 """
 
+from dataclasses import dataclass
+
 from auditstream_export.request import ExportFilter
+from auditstream_export.shape import Shape
+from auditstream_export.watermark import Watermark
 
 _VIEW = "{database:Identifier}.events"
+_COPIES = "{database:Identifier}.copies"
 _RANGE = (
     "occurred_at >= fromUnixTimestamp64Nano({start:Int64}, 'UTC')"
     " AND occurred_at < fromUnixTimestamp64Nano({end:Int64}, 'UTC')"
 )
-_BOUND = "ingested_at <= fromUnixTimestamp64Milli({ingested_up_to:Int64}, 'UTC')"
+_PLACE = ("kafka_topic_id", "kafka_partition", "kafka_offset")
 
 SETTINGS: dict[str, object] = {
     "format_csv_delimiter": ",",
@@ -33,35 +38,83 @@ SETTINGS: dict[str, object] = {
     # Interrupting an export ends its query.
     "cancel_http_readonly_queries_on_client_close": 1,
 }
+"""For the rows."""
+
+COUNTING: dict[str, object] = {
+    name: value for name, value in SETTINGS.items() if "csv" not in name and "json" not in name
+}
+"""For everything else."""
 
 
-def hours(wanted: ExportFilter) -> str:
-    """Per hour that has any: its first nanosecond, its events, and their last ``ingested_at`` in milliseconds."""
-    return (
-        "WITH toUnixTimestamp64Nano(occurred_at) AS time"
-        " SELECT time - positiveModulo(time, 3600000000000) AS hour, count(),"
-        " max(toUnixTimestamp64Milli(ingested_at))"
-        f" FROM {_VIEW} WHERE {_RANGE} AND {wanted.where()[0]} GROUP BY hour ORDER BY hour"
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statements:
+    """The statements of one export.
 
-
-def count(wanted: ExportFilter) -> str:
-    """How many events a slice holds."""
-    return f"SELECT count() FROM {_VIEW} WHERE {_slice(wanted)}"
-
-
-def rows(wanted: ExportFilter) -> str:
-    """The CSV records of a slice, without a header, by time and then by the text of the id.
-
-    A UUID column sorts by its second half; the number of a UUID sorts as its text does.
+    Attributes:
+        filter: Which events of the range.
+        watermark: Up to which offsets.
+        shape: What the rows look like.
     """
-    return (
-        f"SELECT {', '.join(_CELLS.values())} FROM {_VIEW} WHERE {_slice(wanted)} ORDER BY occurred_at, UUIDToNum(id)"
-    )
+
+    filter: ExportFilter
+    watermark: Watermark
+    shape: Shape
+
+    def parameters(self) -> dict[str, object]:
+        """Parameters of all of them but for start and end, nanoseconds since the epoch."""
+        return {**self.filter.where()[1], **self.watermark.parameters()}
+
+    def hours(self) -> str:
+        """Per hour that has any: its first nanosecond and its events."""
+        return (
+            "WITH toUnixTimestamp64Nano(occurred_at) AS time"
+            " SELECT time - positiveModulo(time, 3600000000000) AS hour, count()"
+            f" FROM {_VIEW} WHERE {self._where()} GROUP BY hour ORDER BY hour"
+        )
+
+    def rows(self) -> str:
+        """The rows of a slice, without a header, by time and then by the text of the id.
+
+        A UUID column sorts by its second half; the number of a UUID sorts as its text does. The place decides
+        between two events of other content that were stored under one id at the same moment.
+        """
+        order = ("occurred_at", "UUIDToNum(id)", *_PLACE)
+        if self.shape.format != "parquet":
+            cells = _cells(self.shape)
+            return f"SELECT {cells} FROM {_VIEW} WHERE {self._where()} ORDER BY {', '.join(order)}"
+        # Its columns have names, and a name that is an alias would shadow the column in WHERE and ORDER BY.
+        inner = [f"{cell} AS cell_{number}" for number, cell in enumerate(_TYPED_CELLS.values())]
+        inner += [f"{key} AS key_{number}" for number, key in enumerate(order)]
+        named = ", ".join(f"cell_{number} AS {name}" for number, name in enumerate(_TYPED_CELLS))
+        keys = ", ".join(f"key_{number}" for number in range(len(order)))
+        return f"SELECT {named} FROM (SELECT {', '.join(inner)} FROM {_VIEW} WHERE {self._where()}) ORDER BY {keys}"
+
+    def _where(self) -> str:
+        return f"{_RANGE} AND {self._is_below()} AND {self.filter.where()[0]}"
+
+    def _is_below(self) -> str:
+        """Whether an event came from a place at or below the watermark, shown from there or not."""
+        shown = self.watermark.at_or_below(*_PLACE)
+        noted = self.watermark.at_or_below("topic_id", "partition", "offset")
+        # A place of the event's own must be noted: another content under its id is another event.
+        return (
+            f"({shown} OR ({', '.join(_PLACE)}) IN (SELECT topic_id, partition, offset FROM {_COPIES}"
+            f" WHERE id IN (SELECT id FROM {_COPIES} WHERE {noted})))"
+        )
 
 
-def _slice(wanted: ExportFilter) -> str:
-    return f"{_RANGE} AND {_BOUND} AND {wanted.where()[0]}"
+def output_format(shape: Shape) -> str:
+    """ClickHouse's name of the format that gives the rows."""
+    return {"csv": "CSV", "ndjson": "TSVRaw", "parquet": "Parquet"}[shape.format]
+
+
+def header(shape: Shape) -> bytes:
+    """What a file begins with, before its first row."""
+    if shape.format != "csv":
+        return b""
+    # Without the mark, spreadsheet programs take UTF-8 for the encoding of their country.
+    mark = "\ufeff" if shape.profile == "spreadsheet" else ""
+    return (mark + ",".join(COLUMNS) + "\r\n").encode()
 
 
 def _object(column: str, *, members: str) -> str:
@@ -99,4 +152,47 @@ _CELLS = {
 }
 COLUMNS = tuple(_CELLS)
 """The columns of an export, in order: the public fields of an event."""
-HEADER = (",".join(COLUMNS) + "\r\n").encode()
+
+_TEXT_CELLS = frozenset({"action", "occurred_at", "id", "version", "success"})
+_TYPED_CELLS = {**_CELLS, "occurred_at": "occurred_at", "version": "version", "success": "success"}
+
+# Between tokens alone: inside a JSON string a line break is escaped.
+_ONE_LINE_PAYLOAD = "translate(payload, '\\r\\n', '  ')"
+
+
+def _cells(shape: Shape) -> str:
+    if shape.format == "ndjson":
+        return _line()
+    if shape.profile == "raw":
+        return ", ".join(_CELLS.values())
+    return ", ".join(cell if name in _TEXT_CELLS else _harmless(cell) for name, cell in _CELLS.items())
+
+
+def _harmless(cell: str) -> str:
+    """A JSON cell that stays one cell, whichever of comma, semicolon and tab a program divides at.
+
+    It begins with a brace, so it is no formula itself. But a program that divides at semicolons, as many countries
+    have it, would make cells of its pieces, and one of them may begin with ``=``. A semicolon can stand in JSON's
+    strings alone, where its escape means the same; tabs and line breaks between tokens alone.
+    """
+    return f"replaceAll(translate({cell}, '\\t\\r\\n', '   '), ';', '\\\\u003b')"
+
+
+def _line() -> str:
+    """An event as one line of JSON, as the SDK writes it."""
+    values = {
+        "action": "toJSONString(action)",
+        "payload": _ONE_LINE_PAYLOAD,
+        "occurred_at": f"concat('\"', {_CELLS['occurred_at']}, '\"')",
+        "id": "concat('\"', toString(id), '\"')",
+        "version": "toString(version)",
+    }
+    parts = []
+    for number, (name, cell) in enumerate(_CELLS.items()):
+        key = f"'{',' if number else '{'}\"{name}\":'"
+        if name in {"scope", "request"}:
+            object_ = _entity("scope") if name == "scope" else _object("request", members="")
+            parts.append(f"if({name}.id = '', '', concat({key}, {object_}))")
+        else:
+            parts += [key, values.get(name, cell)]
+    return f"concat({', '.join(parts)}, '}}')"

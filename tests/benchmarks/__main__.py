@@ -15,6 +15,7 @@ import click
 
 from auditstream_schemas.errors import AuditstreamError
 from tests.benchmarks.connect.rates import connect
+from tests.benchmarks.export_rates import export
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.growth import disk, growth
 from tests.benchmarks.latency import latency
@@ -33,6 +34,7 @@ GROUPS: dict[str, Callable[[Plan, Figures], None]] = {
     "latency": latency,
     "poison": poison,
     "growth": growth,
+    "export": export,
     "connect": connect,
     "steps": steps,
     "ratio": ratio,
@@ -70,7 +72,7 @@ def _groups(_context: click.Context, _parameter: click.Parameter, value: str) ->
     callback=_sizes,
     default="",
     metavar="N,N",
-    help="Millions of rows for growth; by default 1,10, and 50 too if growth is named.",
+    help="Millions of rows for growth and export; by default 1,10, and 50 too if groups are named.",
 )
 @click.option(
     "--connector",

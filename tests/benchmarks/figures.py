@@ -55,8 +55,11 @@ TARGETS = {
     "sink.bytes_per_event": below(45.05),
     "sink.latency.10000.p99": below(2),
     "sink.growth.50.lookup_share": below(0.2),
+    **{f"export.ours.of_straight{suffix}": at_least(0.85) for suffix in ("", ".10", ".50")},
+    "export.ours.of_naive": at_least(10),
+    **{f"export.memory{suffix}": below(150) for suffix in ("", ".10", ".50")},
 }
-"""What the sink is held to, by the figure's name; a figure that was not measured is not judged."""
+"""What sink and export are held to, by the figure's name; a figure that was not measured is not judged."""
 
 
 class Figures:

@@ -54,10 +54,10 @@ def disk(plan: Plan, figures: Figures) -> None:
 def growth(plan: Plan, figures: Figures) -> None:
     """The sink, its look-ups, and what readers pay for FINAL, at so many million rows."""
     with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
-        _sample(plan, where, database, client)
+        sample(plan, where, database, client)
         held = 0
         for size in plan.sizes:
-            _grow(client, database, held, size)
+            grow(client, database, held * _CHUNK, size * _CHUNK)
             held = size
             figures.progress(f"{size} million rows are there")
             runs = [_top_up(plan, where, database) for _round in range(plan.rounds)]
@@ -65,7 +65,7 @@ def growth(plan: Plan, figures: Figures) -> None:
             _report(client, database, figures, f"sink.growth.{size}", runs)
 
 
-def _sample(plan: Plan, where: Site, database: str, client: Client) -> None:
+def sample(plan: Plan, where: Site, database: str, client: Client) -> None:
     """Rows of the demo's kind, by way of the sink, to make all others from."""
     records = plan.load(resent=0.0, events=min(plan.events, _SAMPLE))
     with where.topic() as topic:
@@ -77,13 +77,17 @@ def _sample(plan: Plan, where: Site, database: str, client: Client) -> None:
         client.command(f"TRUNCATE TABLE {database}.{table}")
 
 
-def _grow(client: Client, database: str, held: int, size: int) -> None:
-    """Add rows until there are ``size`` million, of the whole year, in the order of their time."""
+def grow(client: Client, database: str, held: int, rows: int) -> None:
+    """Add rows until there are so many, of the whole year, in the order of their time.
+
+    Whole millions, or as many as the sample has.
+    """
     sample = int(client.query(f"SELECT count() FROM {database}.sample").result_rows[0][0])
-    chunks = (size - held) * 1_000_000 // _CHUNK
-    for chunk in tqdm(range(chunks), desc=f"growing to {size} million", disable=not sys.stderr.isatty()):
+    chunk_rows = min(_CHUNK, rows - held)
+    chunks = (rows - held) // chunk_rows
+    for chunk in tqdm(range(chunks), desc=f"growing to {rows:,} rows", disable=not sys.stderr.isatty()):
         client.command(
-            _COPY.format(database=database, chunk=chunk, chunks=chunks, sample=sample, copies=_CHUNK // sample),
+            _COPY.format(database=database, chunk=chunk, chunks=chunks, sample=sample, copies=chunk_rows // sample),
             settings={"optimize_on_insert": 0, "max_partitions_per_insert_block": 0},
         )
     _settled(client, database)

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,14 +18,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from auditstream_export import ExportFilter, ExportRequest, event_json_from_row, export_events
-from auditstream_export.snapshot import Snapshot
+from auditstream_schemas.catalog import catalog_sha256
+from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.event import FIELDS, AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import format_timestamp, from_datetime
 from tests.support.events import START, events, make_event
 from tests.support.stack import Tenant
-from tests.support.stored_events import awkward_events, clear, connect, store
+from tests.support.stored_events import TOPIC_ID, awkward_events, clear, connect, store
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -135,31 +136,54 @@ def test_line_breaks_in_a_payload_of_another_producer_are_kept_and_counted(
 def test_the_manifest_says_what_lies_beside_it(settings: ClickHouseSettings, tmp_path: Path) -> None:
     store(settings, awkward_events())
     wanted = replace(ALL, filter=ExportFilter(actions=("*",), success=True))
-    result = export_events(settings, wanted, tmp_path / "all.csv.gz")
+    result = export_events(settings, wanted, tmp_path / "all.csv.gz", requester="ann")
     stored = (tmp_path / "all.csv.gz").read_bytes()
     text = gzip.decompress(stored)
     manifest = json.loads((tmp_path / "all.csv.gz.manifest.json").read_text("utf-8"))
     assert manifest.pop("generated_at") <= format_timestamp(from_datetime(datetime.now(UTC)))
     assert re.fullmatch(r"auditstream \d+\.\d+\.\d+", manifest.pop("generated_by"))
+    rows = [line + b"\r\n" for line in text.split(b"\r\n")[1:-1]]
+    place = {"topic": "audit.events", "topic_id": str(TOPIC_ID), "partition": 0}
+    last = len(awkward_events()) - 1
+    books = manifest.pop("books")
+    assert books["balanced"]
+    assert [(each["read"], each["stored"], each["last_offset"]) for each in books["partitions"]] == [
+        (last + 1, last + 1, last)
+    ]
     assert manifest == {
-        "file": "all.csv.gz",
-        "sha256": hashlib.sha256(stored).hexdigest(),
-        "bytes": len(stored),
-        "compression": "gzip",
-        "csv_sha256": hashlib.sha256(text).hexdigest(),
-        "csv_bytes": len(text),
-        "rows": len([event for event in awkward_events() if event.success]),
-        "truncated": False,
-        "format": "csv",
-        "profile": "raw",
-        "columns": list(FIELDS),
+        "manifest_version": 1,
+        "requester": "ann",
         "from": format_timestamp(ALL.start),
         "to": format_timestamp(ALL.end),
         "filter": {"action": ["*"], "success": True},
-        "ingested_up_to": result.ingested_up_to,
+        "watermark": [{**place, "last_offset": last}],
+        "rows": len(rows),
+        "truncated": False,
+        "format": "csv",
+        "profile": "raw",
+        "compression": "gzip",
+        "split_rows": None,
+        "columns": list(FIELDS),
+        "schema_sha256": hashlib.sha256(SCHEMA_JSON.encode()).hexdigest(),
+        "catalog_sha256": catalog_sha256(),
         "retention_months": 12,
         "retention_notice": None,
+        "signed_by": None,
+        "rows_per_checksum": 1,
+        "files": [
+            {
+                "name": "all.csv.gz",
+                "rows": len(rows),
+                "first_row": 1,
+                "bytes": len(stored),
+                "sha256": hashlib.sha256(stored).hexdigest(),
+                "content_bytes": len(text),
+                "content_sha256": hashlib.sha256(text).hexdigest(),
+                "checksums": " ".join(f"{zlib.crc32(row):08x}" for row in rows),
+            }
+        ],
     }
+    assert result.rows == len(rows) == len([event for event in awkward_events() if event.success])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv.gz", "all.csv.gz.manifest.json"]
 
 
@@ -230,56 +254,14 @@ def test_a_row_that_is_stored_twice_is_exported_once(settings: ClickHouseSetting
     assert _events(tmp_path / "all.csv") == stored
 
 
-def _spread(count: int) -> list[AuditEvent]:
-    return [make_event(number, occurred_at=START + timedelta(minutes=number)) for number in range(count)]
-
-
-def _csv_events(pieces: Iterable[bytes]) -> list[AuditEvent]:
-    lines = b"".join(pieces).decode().splitlines(keepends=True)
-    return [AuditEvent.from_json(event_json_from_row(row)) for row in csv.DictReader(lines)]
-
-
-def test_slices_make_one_ordered_whole(settings: ClickHouseSettings) -> None:
-    stored = _spread(1000)
-    store(settings, stored)
-    client = connect(settings)
-    snapshot = Snapshot(client, ALL, database=settings.clickhouse_database, slice_rows=100)
-    pieces = list(snapshot.pieces())
-    client.close()
-    assert snapshot.rows == 1000
-    assert sum(begun for _, begun in pieces) == 1000
-    assert len(pieces) > 10
-    assert _csv_events(piece for piece, _ in pieces) == stored
-
-
-def test_events_that_arrive_meanwhile_are_left_out_and_spoil_nothing(settings: ClickHouseSettings) -> None:
-    stored = _spread(1000)
-    ingested = datetime.now(UTC) - timedelta(seconds=10)
-    store(settings, stored, ingested_at=ingested)
-    client = connect(settings)
-    snapshot = Snapshot(client, ALL, database=settings.clickhouse_database, slice_rows=100)
-    pieces = snapshot.pieces()
-    first = [next(pieces), next(pieces)]
-    late = [make_event(2000 + number, occurred_at=event.occurred_at) for number, event in enumerate(stored)]
-    store(settings, late, ingested_at=ingested + timedelta(milliseconds=1))
-    # An insert that was under way when the snapshot was taken: its rows are visible from now on.
-    under_way = [make_event(4000 + number, occurred_at=stored[900].occurred_at + number) for number in range(5)]
-    store(settings, under_way, ingested_at=ingested - timedelta(milliseconds=1))
-    exported = _csv_events(piece for piece, _ in [*first, *pieces])
-    client.close()
-    expected = [*stored, *under_way]
-    assert exported == sorted(expected, key=lambda event: (event.occurred_at, str(event.id)))
-    assert snapshot.rows == 1000
-
-
 def test_an_export_that_finds_nothing_is_a_header(settings: ClickHouseSettings, tmp_path: Path) -> None:
     result = export_events(settings, ALL, tmp_path / "none.csv")
-    assert (result.rows, result.ingested_up_to) == (0, None)
+    assert (result.rows, result.files[0].rows) == (0, 0)
     assert (tmp_path / "none.csv").read_bytes() == b",".join(name.encode() for name in FIELDS) + b"\r\n"
 
 
 def test_progress_ends_at_the_total(settings: ClickHouseSettings, tmp_path: Path) -> None:
-    store(settings, _spread(50))
+    store(settings, [make_event(number) for number in range(50)])
     seen: list[tuple[int, int]] = []
     export_events(settings, ALL, tmp_path / "all.csv", progress=lambda rows, total: seen.append((rows, total)))
     assert seen[0] == (0, 50)
@@ -300,7 +282,7 @@ def test_an_existing_file_is_overwritten_only_when_told(settings: ClickHouseSett
 
 def test_two_exports_to_one_file_do_not_mix(settings: ClickHouseSettings, tmp_path: Path) -> None:
     (tmp_path / "all.csv.part").write_text("of another export")
-    with pytest.raises(ExportError, match=r"all\.csv\.part exists: another export"):
+    with pytest.raises(ExportError, match=r"all\.csv\.part exists, and is of no export"):
         export_events(settings, ALL, tmp_path / "all.csv", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["all.csv.part"]
 
@@ -322,7 +304,8 @@ def test_the_command_takes_every_condition(tenant: Tenant, settings: ClickHouseS
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
-    assert (result["rows"], result["path"], result["manifest"]) == (1, "one.csv.gz", "one.csv.gz.manifest.json")
+    assert (result["rows"], result["files"][0]["name"]) == (1, "one.csv.gz")
+    assert result["manifest"] == "one.csv.gz.manifest.json"
     assert json.loads((tmp_path / "one.csv.gz.manifest.json").read_text())["filter"] == {
         "action": ["user.*", "context.?"],
         "scope": "org-0",

@@ -1,23 +1,34 @@
 """An HTTP relay in front of ClickHouse that spoils what it passes on."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import urllib3
 
+_ROWS = (b"FORMAT CSV", b"FORMAT TSVRaw", b"FORMAT Parquet")
+
 Send = Callable[[bytes], None]
 Spoil = Callable[[bytes, Send], bool]
-"""Given the body of a CSV answer and a way to send pieces of it: sends what it likes, and returns whether
-the answer then ends properly; if not, the connection is cut."""
+"""Given the body of an answer with rows of an export and a way to send pieces of it: sends what it likes, and returns
+whether the answer then ends properly; if not, the connection is cut."""
 Instead = Callable[[bytes], bytes | None]
 """Given a question: the body of an answer of status 200 that is given at once, or None to ask ClickHouse."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that had enough of an answer is no error.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> Iterator[str]:
-    """Serve on a free port; yields its URL. Answers that neither are CSV nor are given instead pass unharmed."""
+    """Serve on a free port; yields its URL. Answers that neither are such rows nor are given instead pass unharmed."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -52,7 +63,7 @@ def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> 
                     self.send_header(name, value)
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
-            if answer.status == 200 and b"FORMAT CSV" in question:
+            if answer.status == 200 and any(name in question for name in _ROWS):
                 proper = spoil(answer.data, self._send)
             else:
                 self._send(answer.data)
@@ -75,7 +86,7 @@ def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> 
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
                 self.wfile.flush()
 
-    with urllib3.PoolManager() as pool, ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with urllib3.PoolManager() as pool, _Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

@@ -1,7 +1,7 @@
 """Events put into ClickHouse without a sink, and awkward ones to put there."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -23,25 +23,71 @@ def connect(settings: ClickHouseSettings) -> Client:
     return clickhouse_connect.get_client(dsn=settings.clickhouse_url, autogenerate_session_id=False)
 
 
-def store(settings: ClickHouseSettings, events: Iterable[AuditEvent], *, ingested_at: datetime | None = None) -> None:
-    """Insert events as rows of the event log; blocks until they are visible."""
+TOPIC_ID = UUID(int=1)
+"""The topic that stored events are said to come from."""
+
+
+def store(
+    settings: ClickHouseSettings,
+    events: Iterable[AuditEvent],
+    *,
+    ingested_at: datetime | None = None,
+    topic_id: UUID = TOPIC_ID,
+    partition: int = 0,
+    offsets: Sequence[int] | None = None,
+    accounted: bool = True,
+) -> None:
+    """Insert events as rows of the event log, and a line of the ledger; blocks until they are visible.
+
+    Args:
+        settings: Where to.
+        events: At the partition's next offsets, unless these are given.
+        ingested_at: When; now by default.
+        topic_id: The topic that they come from.
+        partition: The partition.
+        offsets: Theirs.
+        accounted: Whether the ledger gets its line.
+    """
     moment = (ingested_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    lines = [json.dumps(_row(number, event, moment)) for number, event in enumerate(events)]
-    client = connect(settings)
-    client.raw_insert(
-        f"{settings.clickhouse_database}.event_log",
-        insert_block="\n".join(lines),
-        fmt="JSONEachRow",
-        settings={"async_insert": 0, "max_partitions_per_insert_block": 0},
-    )
-    client.close()
+    database = settings.clickhouse_database
+    with connect(settings) as client:
+        place = {"topic_id": str(topic_id), "partition": partition}
+        if offsets is None:
+            following = client.query(
+                f"SELECT max(last_offset) + 1, count() FROM {database}.ledger "
+                "WHERE topic_id = {topic_id:UUID} AND partition = {partition:Int32}",
+                parameters=place,
+            ).result_rows[0]
+            events = list(events)
+            begin = following[0] if following[1] else 0
+            offsets = range(begin, begin + len(events))
+        rows = [
+            _row(event, moment, offset) | {"kafka_topic_id": str(topic_id), "kafka_partition": partition}
+            for event, offset in zip(events, offsets, strict=True)
+        ]
+        if not rows:
+            return
+        client.raw_insert(
+            f"{database}.event_log",
+            insert_block="\n".join(map(json.dumps, rows)),
+            fmt="JSONEachRow",
+            settings={"async_insert": 0, "max_partitions_per_insert_block": 0},
+        )
+        if accounted:
+            client.command(
+                f"INSERT INTO {database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, stored, "
+                "instance, epoch, at) SELECT 'audit.events', {topic_id:UUID}, {partition:Int32}, {first:Int64}, "
+                "{last:Int64}, {rows:UInt64}, {rows:UInt64}, 'test', 1, now64(3)",
+                parameters={**place, "first": min(offsets), "last": max(offsets), "rows": len(rows)},
+                use_database=False,
+            )
 
 
 def clear(settings: ClickHouseSettings) -> None:
-    """Remove all events."""
-    client = connect(settings)
-    client.command(f"TRUNCATE TABLE {settings.clickhouse_database}.event_log", use_database=False)
-    client.close()
+    """Remove all events, and the books."""
+    with connect(settings) as client:
+        for table in ("event_log", "ledger"):
+            client.command(f"TRUNCATE TABLE {settings.clickhouse_database}.{table}", use_database=False)
 
 
 def awkward_events() -> list[AuditEvent]:
@@ -92,7 +138,7 @@ def awkward_events() -> list[AuditEvent]:
     return sorted(found, key=lambda event: (event.occurred_at, str(event.id)))
 
 
-def _row(number: int, event: AuditEvent, ingested_at: str) -> dict[str, object]:
+def _row(event: AuditEvent, ingested_at: str, offset: int) -> dict[str, object]:
     seconds, fraction = divmod(event.occurred_at, NANOSECONDS)
     return {
         "action": event.action,
@@ -111,9 +157,7 @@ def _row(number: int, event: AuditEvent, ingested_at: str) -> dict[str, object]:
         "content_hash": str(hash(event) & (2**64 - 1)),
         "ingested_at": ingested_at,
         "kafka_topic": "audit.events",
-        "kafka_topic_id": "00000000-0000-0000-0000-000000000001",
-        "kafka_partition": 0,
-        "kafka_offset": number,
+        "kafka_offset": offset,
     }
 
 

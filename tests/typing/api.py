@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import assert_type
 from uuid import UUID
 
+from auditstream_export import ExportFilter, ExportRequest, ExportResult, Shape, Watermark, export_events
+from auditstream_export.verification import Verification, verify_export
 from auditstream_producer import AuditProducer, DeliveryFailure, EventEmitter, ProducerSettings, ProducerStats
 from auditstream_producer.testing import CapturingProducer
 from auditstream_schemas import (
@@ -18,6 +21,7 @@ from auditstream_schemas import (
 )
 from auditstream_schemas.catalog import CatalogEntry, catalog, validate_payload
 from auditstream_schemas.codec import SCHEMA_JSON, decode, decode_body, decode_record, encode, encode_body, split
+from auditstream_schemas.settings import ClickHouseSettings
 
 # An event is built of values or of mappings, one beside the other.
 event = AuditEvent.build(
@@ -109,3 +113,13 @@ assert_type(AuditProducer.from_env(on_error=on_error), AuditProducer)
 # Its stand-in for the tests of services.
 emitter: EventEmitter = CapturingProducer(queue_events=1)
 assert_type(CapturingProducer().events, list[AuditEvent])
+
+# Exports: to a path or to a bucket, up to a watermark.
+wanted = ExportRequest(start=0, end=1, filter=ExportFilter(actions=("project.*",), scope="org-7"))
+exported = export_events(ClickHouseSettings(), wanted, Path("january.csv.gz"), shape=Shape(split_rows=1_000_000))
+assert_type(exported, ExportResult)
+export_events(ClickHouseSettings(), wanted, "s3://audit/january.ndjson", watermark=exported.watermark, resume=True)
+assert_type(Watermark.from_json({"watermark": []}), Watermark)
+assert_type(verify_export(Path("january.csv.gz"), trusted_ids=("51e3",)), Verification)
+Shape(format="xml")  # type: ignore[arg-type]
+ExportRequest(start=0)  # type: ignore[call-arg]

@@ -1,6 +1,8 @@
 import csv
 import io
 import itertools
+import json
+import zlib
 from datetime import UTC, datetime
 
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditstream_export import retention
-from auditstream_export.records import RecordCounter
+from auditstream_export.digests import RowRanges
+from auditstream_export.records import CSV, LINES, Layout, Records
 from auditstream_export.slices import MOST, Slice, cut
+from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import parse_timestamp
 
 _CELLS = st.text(st.sampled_from('"\r\n,a{é'), max_size=12)
@@ -22,25 +26,37 @@ def _written(rows: list[tuple[str, str, str]]) -> bytes:
     return text.getvalue().encode()
 
 
-@given(rows=_ROWS, cuts=st.lists(st.integers(0, 200), max_size=8))
-def test_records_are_counted_however_the_stream_is_divided(rows: list[tuple[str, str, str]], cuts: list[int]) -> None:
-    stream = _written(rows)
-    counter = RecordCounter()
+def _read(records: Records, stream: bytes, cuts: list[int]) -> list[bytes]:
+    """The records, one by one, of a stream that comes in pieces."""
     edges = sorted({0, len(stream), *(edge for edge in cuts if edge < len(stream))})
-    for start, end in itertools.pairwise(edges):
-        counter.feed(stream[start:end])
-    assert counter.records == len(rows)
-    assert counter.whole
-    assert counter.error is None
+    chunks = [records.feed(stream[start:end]) for start, end in itertools.pairwise(edges)]
+    return [
+        chunk.data[start:end]
+        for chunk in [*chunks, records.end()]
+        for start, end in itertools.pairwise([*chunk.starts, len(chunk.data)])
+    ]
+
+
+@given(rows=_ROWS, cuts=st.lists(st.integers(0, 200), max_size=8))
+def test_records_are_found_however_the_stream_is_divided(rows: list[tuple[str, str, str]], cuts: list[int]) -> None:
+    assert _read(Records(CSV), _written(rows), cuts) == [_written([row]) for row in rows]
 
 
 @given(rows=_ROWS.filter(bool))
 def test_a_shortened_stream_has_too_few_records_or_ends_inside_one(rows: list[tuple[str, str, str]]) -> None:
     stream = _written(rows)
     for kept in range(len(stream)):
-        counter = RecordCounter()
-        counter.feed(stream[:kept])
-        assert counter.records < len(rows) or not counter.whole
+        try:
+            found = _read(Records(CSV), stream[:kept], [])
+        except ExportError:
+            continue
+        assert len(found) < len(rows)
+
+
+@given(texts=st.lists(st.text(max_size=5), max_size=6), cuts=st.lists(st.integers(0, 200), max_size=8))
+def test_lines_are_found_however_the_stream_is_divided(texts: list[str], cuts: list[int]) -> None:
+    lines = [json.dumps({"action": text}, separators=(",", ":")).encode() + b"\n" for text in texts]
+    assert _read(Records(LINES), b"".join(lines), cuts) == lines
 
 
 @pytest.mark.parametrize(
@@ -53,13 +69,34 @@ def test_a_shortened_stream_has_too_few_records_or_ends_inside_one(rows: list[tu
         b"Code: 241. DB::Exception: Memory limit\nexceeded (version 26.9)\n",
     ],
 )
-@pytest.mark.parametrize("before", [b"", b'"a","b"\r\n', b'"a","b"\r\n"a","'])
-def test_an_exception_behind_the_records_is_found(before: bytes, exception: bytes) -> None:
-    counter = RecordCounter()
-    counter.feed(before)
-    counter.feed(exception)
-    assert not counter.whole
-    assert counter.error == "Code: 241. DB::Exception: Memory limit"
+@pytest.mark.parametrize(
+    ("layout", "before"),
+    [
+        *((CSV, before) for before in (b"", b'"a","b"\r\n', b'"a","b"\r\n"a","')),
+        *((LINES, before) for before in (b"", b'{"action":1}\n', b'{"action":1}\n{"action":')),
+    ],
+)
+def test_an_exception_behind_the_records_is_found(layout: Layout, before: bytes, exception: bytes) -> None:
+    records = Records(layout)
+    records.feed(before)
+    records.feed(exception)
+    with pytest.raises(ExportError, match=r"^Code: 241\. DB::Exception: Memory limit$"):
+        records.end()
+
+
+@given(
+    rows=st.lists(st.binary(min_size=1, max_size=4), max_size=30),
+    size=st.integers(1, 8),
+    cuts=st.sets(st.integers(0, 30)),
+)
+def test_a_run_of_rows_has_one_checksum_however_it_comes(rows: list[bytes], size: int, cuts: set[int]) -> None:
+    ranges = RowRanges(size)
+    edges = sorted({0, len(rows), *(edge for edge in cuts if edge < len(rows))})
+    for begin, end in itertools.pairwise(edges):
+        part = rows[begin:end]
+        ranges.add(b"".join(part), [sum(map(len, part[:number])) for number in range(len(part))])
+    runs = (b"".join(rows[begin : begin + size]) for begin in range(0, len(rows), size))
+    assert ranges.checksums == [f"{zlib.crc32(run):08x}" for run in runs]
 
 
 def test_slices_touch_each_other_and_hold_every_hour() -> None:

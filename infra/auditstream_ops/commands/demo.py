@@ -1,6 +1,7 @@
 """``auditstream demo``."""
 
 import itertools
+import json
 import random
 import sys
 import tempfile
@@ -189,7 +190,12 @@ def _export(settings: SinkSettings, output: Path) -> tuple[int, int]:
             click.echo(line.rstrip())
     manifest = path.with_name(f"{path.name}.manifest.json")
     click.echo(f"... {result.rows:,} rows; {manifest.name}:")
-    click.echo(manifest.read_text("utf-8"))
+    told = json.loads(manifest.read_text("utf-8"))
+    for file in told["files"]:
+        file["checksums"] = f"{file['checksums'][:35]} ..."
+    told["books"]["partitions"] = f"... of {len(told['books']['partitions'])}"
+    told["watermark"] = f"... of {len(told['watermark'])} partitions"
+    click.echo(json.dumps(told, indent=2))
     counted = connect(settings).query(
         f"SELECT count() FROM {settings.clickhouse_database}.events "
         "WHERE occurred_at >= {start:DateTime} AND occurred_at < {end:DateTime}",

@@ -1,5 +1,5 @@
 """The catalog of known actions."""
 
-from auditstream_schemas.catalog.entries import CatalogEntry, catalog, validate_payload
+from auditstream_schemas.catalog.entries import CatalogEntry, catalog, catalog_sha256, validate_payload
 
-__all__ = ["CatalogEntry", "catalog", "validate_payload"]
+__all__ = ["CatalogEntry", "catalog", "catalog_sha256", "validate_payload"]

@@ -6,6 +6,7 @@ missed when it is looked for, and typed views of the payloads are complete. A ne
 the schema of its version; any other change is a new version.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,6 +51,21 @@ def catalog() -> Mapping[str, CatalogEntry]:
     files = (file for file in resources.files("auditstream_schemas.catalog").iterdir() if file.name.endswith(".json"))
     entries = (_entry(json.loads(file.read_text("utf-8"))) for file in files)
     return MappingProxyType({entry.action: entry for entry in sorted(entries, key=lambda entry: entry.action)})
+
+
+@cache
+def catalog_sha256() -> str:
+    """SHA-256 of the catalog's content, hexadecimal: two versions that know the same actions have the same."""
+    found = [
+        [
+            entry.action,
+            entry.description,
+            entry.target_type,
+            {str(version): schema for version, schema in entry.payload_schemas.items()},
+        ]
+        for entry in catalog().values()
+    ]
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def validate_payload(event: AuditEvent, *, strict: bool = False) -> None:

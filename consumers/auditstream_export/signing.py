@@ -1,0 +1,133 @@
+"""Ed25519 signatures of manifests.
+
+What is signed is the manifest's file, byte for byte; the signature is its 64 bytes in a file of its own. So
+``openssl pkeyutl -verify -pubin -inkey PUBLIC.pem -rawin -in MANIFEST -sigfile MANIFEST.sig`` checks it.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from auditstream_schemas.errors import ExportError, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """Checks signatures.
+
+    Attributes:
+        key: The key.
+    """
+
+    key: Ed25519PublicKey
+
+    @property
+    def pem(self) -> str:
+        """The key as PEM, as openssl reads it."""
+        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 of the key's DER, hexadecimal: ``openssl pkey -pubin -in PUBLIC.pem -outform DER | sha256sum``."""
+        der = self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return hashlib.sha256(der).hexdigest()
+
+    def is_signature(self, signature: bytes, data: bytes) -> bool:
+        """Whether this key signed these bytes so."""
+        try:
+            self.key.verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+    def described(self) -> dict[str, str]:
+        """For the manifest: which key, and the key itself, for whoever knows its id from elsewhere."""
+        return {"algorithm": "ed25519", "key_id": self.key_id, "public_key": self.pem}
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """Makes signatures.
+
+    Attributes:
+        key: The private key.
+    """
+
+    key: Ed25519PrivateKey
+
+    @property
+    def public(self) -> PublicKey:
+        """What checks its signatures."""
+        return PublicKey(self.key.public_key())
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature, 64 bytes."""
+        return self.key.sign(data)
+
+
+def load_signing_key(path: Path) -> SigningKey:
+    """Read a private key.
+
+    Raises:
+        SettingsError: It cannot be read, or is none.
+    """
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise SettingsError(f"cannot read AUDITSTREAM_EXPORT_KEY_FILE {path}: {error.strerror}") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SettingsError(_no_key(path)) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(_no_key(path))
+    return SigningKey(key)
+
+
+def parse_public_key(pem: bytes, *, source: str) -> PublicKey:
+    """Read a public key from its PEM.
+
+    Raises:
+        ExportError: It is none.
+    """
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ExportError(f"{source} is no public key of Ed25519 in PEM") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise ExportError(f"{source} is no public key of Ed25519 in PEM")
+    return PublicKey(key)
+
+
+def make_key(path: Path) -> PublicKey:
+    """Make a key pair: the private one at ``path``, for its owner alone, the public one at ``path.pub``.
+
+    Raises:
+        ExportError: One of the files is there already, or cannot be written.
+    """
+    key = SigningKey(Ed25519PrivateKey.generate())
+    private = key.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    beside = path.with_name(f"{path.name}.pub")
+    if taken := [file for file in (path, beside) if file.exists()]:
+        raise ExportError(f"{taken[0]} exists: a key is never overwritten, choose another name")
+    try:
+        for file, mode, text in ((path, 0o600, private), (beside, 0o644, key.public.pem.encode())):
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+                stream.write(text)
+    except OSError as error:
+        raise ExportError(f"cannot write {error.filename}: {error.strerror}") from error
+    return key.public
+
+
+def _no_key(path: Path) -> str:
+    return f"AUDITSTREAM_EXPORT_KEY_FILE {path} is no private key of Ed25519 in PEM: see `auditstream export keygen`"
