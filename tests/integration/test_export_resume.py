@@ -98,6 +98,7 @@ def test_killed_it_goes_on_where_it_was(tenant: Tenant, settings: ClickHouseSett
         # It is asked while the third is still being read.
         journal = tmp_path / "all.csv.zst.part.journal"
         eventually(lambda: b'"slices_done": 3' in journal.read_bytes(), "three slices are done")
+        eventually(lambda: len(answers) == HOURS, "the fifth is asked while the fourth is being read")
         before = len(answers)
         exporter.send_signal(signal.SIGKILL)
         exporter.wait()
