@@ -19,8 +19,10 @@ from auditstream_admin.cursors import Cursors
 from auditstream_admin.event_store import EventStore
 from auditstream_admin.exports import ExportService
 from auditstream_admin.gate import Doors, Gate
+from auditstream_admin.oidc import OidcSignIn
 from auditstream_admin.parts import Parts
 from auditstream_admin.problems import is_for_programs, problem, status_of
+from auditstream_admin.proxy_assertion import ProxyAssertions
 from auditstream_admin.rate_limits import RateLimits
 from auditstream_admin.self_audit import Emit, SelfAudit
 from auditstream_admin.sessions import Forms, Sessions
@@ -89,7 +91,7 @@ def create_app(
         limits=limits,
         audit=audit,
         exports=exports,
-        secret=secret,
+        oidc=OidcSignIn(settings, secret, f"{address}/login/callback") if settings.admin_sign_in == "oidc" else None,
         clock=clock,
     )
 
@@ -116,13 +118,13 @@ def create_app(
     static = resources.files("auditstream_admin").joinpath("static")
     routes.mount("/static", StaticFiles(directory=str(static)), name="static")
     _handle_errors(routes, parts)
-    header, assertion = sign_in.assertions(settings)
+    assertions = ProxyAssertions(settings) if settings.admin_sign_in == "proxy" else None
     doors = Doors(
         sessions=sessions,
         forms=Forms(secret, seconds=settings.admin_session_seconds),
         token=tokens.viewer,
-        assertion_header=header,
-        assertion=assertion,
+        assertion_header=None if assertions is None else settings.admin_proxy_header.lower(),
+        assertion=None if assertions is None else assertions.viewer,
         url=address,
     )
     return AdminApp(asgi=Gate(routes, doors, limits, audit), routes=routes, url=address)

@@ -12,7 +12,7 @@ from auditstream_admin.connection import Connection
 from auditstream_admin.cursors import Cursor, TailMark
 from auditstream_admin.event_filter import EventFilter
 from auditstream_admin.events import Line, StoredEvent
-from auditstream_admin.histogram import Histogram, bucket_width, histogram
+from auditstream_admin.histogram import Histogram, bucket_width, first_bucket, laid_out
 from auditstream_admin.statements import POLICY_SETTING, Key, Offsets, Statement, Statements
 from auditstream_admin.time_range import Span
 from auditstream_admin.viewer import Viewer
@@ -24,6 +24,12 @@ _MILLISECOND = 1_000_000
 _OVERLAP_MS = 10 * 60 * 1000
 """How far a sink's clock, or a batch under way, may lie behind what the live tail has seen: milliseconds."""
 _TAIL_START_MS = 60 * 1000
+_EXACT_ROWS = 1_000_000
+"""Up to so many rows, copies that are not merged yet are looked for: a tenth of a second."""
+_QUICK_ROWS = 5_000_000
+_AT_ONCE_ROWS = 60_000_000
+"""Up to so many rows are counted by one query; more in parts, newest first, until patience ends."""
+_COUNTED_FIRST = 30 * 24 * 3600 * NANOSECONDS
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
@@ -131,17 +137,44 @@ class EventStore:
             older = beside("older", first)
         return Page(lines=lines, older=older, newer=newer, searched_to=searched_to, span=span, bound=bound)
 
-    def histogram(self, viewer: Viewer, wanted: EventFilter, *, span: Span, bound: int) -> Histogram:
-        """How many events the range has, and when.
+    def histogram(self, viewer: Viewer, wanted: EventFilter, *, span: Span, quickly: bool = False) -> Histogram | None:
+        """How many events the range has now, and when.
+
+        Args:
+            viewer: Who looks.
+            wanted: What they ask for.
+            span: The range of time.
+            quickly: Give None rather than take longer than a page may.
 
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
         """
+        statements = self._statements(viewer)
+        rows = sum(int(row[3]) for row in self._ask(viewer, statements.estimate(wanted, span)))
+        if quickly and rows > _QUICK_ROWS:
+            return None
+        is_exact = rows <= _EXACT_ROWS
         width = bucket_width(span)
-        offset = _utc_offset(wanted, span)
-        statement = self._statements(viewer).buckets(wanted, span, bound=bound, width=width, offset=offset)
-        counts = [(int(start), int(events), int(failed)) for start, events, failed in self._ask(viewer, statement)]
-        return histogram(span, width, counts, offset=offset)
+        origin = first_bucket(span, width, offset=_utc_offset(wanted, span))
+        counts: dict[int, tuple[int, int]] = {}
+        counted_from: int | None = None
+        until = time.monotonic() + self._patience
+        parts = [span] if rows <= _AT_ONCE_ROWS else windows(span, newest_first=True, first=_COUNTED_FIRST, growth=2)
+        for part in parts:
+            if time.monotonic() > until:
+                counted_from = part.end
+                break
+            statement = statements.buckets(wanted, part, origin=origin, width=width, exact=is_exact)
+            for number, events, failed in self._ask(viewer, statement):
+                before = counts.get(int(number), (0, 0))
+                counts[int(number)] = (before[0] + int(events), before[1] + int(failed))
+        return Histogram(
+            span=span,
+            width=width,
+            buckets=laid_out(span, width, origin, counts),
+            is_exact=is_exact,
+            counted_from=counted_from,
+        )
 
     def events(self, viewer: Viewer, id: UUID) -> tuple[StoredEvent, ...]:  # noqa: A002 - the public name of the field
         """The event with this id; two, should two different ones be stored under it; none the viewer may not see.

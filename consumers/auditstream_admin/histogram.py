@@ -1,6 +1,6 @@
 """How many events there were when: buckets of a width that suits the range."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from auditstream_admin.time_range import Span
@@ -38,15 +38,20 @@ class Histogram:
         span: The range.
         width: Nanoseconds of a bucket.
         buckets: Those that lie in the range; the first and the last may be cut by it.
+        is_exact: Whether each event counts once. If not, one that two sinks stored at the same moment counts twice
+            until ClickHouse merges its copies: where there are millions of events, they are not looked for.
+        counted_from: If counting was given up for the time it took: from where on the counts hold.
     """
 
     span: Span
     width: int
     buckets: tuple[Bucket, ...]
+    is_exact: bool
+    counted_from: int | None
 
     @property
     def events(self) -> int:
-        """How many events the range has."""
+        """How many events the range has, as far as it was counted."""
         return sum(bucket.events for bucket in self.buckets)
 
     @property
@@ -66,21 +71,31 @@ def bucket_width(span: Span) -> int:
     return next((width for width in _WIDTHS if length <= width * MOST), -(-length // MOST // _WIDTHS[-1]) * _WIDTHS[-1])
 
 
-def histogram(span: Span, width: int, counts: Sequence[tuple[int, int, int]], *, offset: int = 0) -> Histogram:
+def first_bucket(span: Span, width: int, *, offset: int) -> int:
+    """Where the first bucket of a range begins, not after the range: nanoseconds since the epoch.
+
+    Args:
+        span: The range.
+        width: Nanoseconds of a bucket.
+        offset: Nanoseconds from UTC to a zone in which days are to begin at midnight.
+    """
+    return span.start - (span.start + offset) % width
+
+
+def laid_out(span: Span, width: int, origin: int, counts: Mapping[int, tuple[int, int]]) -> tuple[Bucket, ...]:
     """Lay counts out over a range.
 
     Args:
         span: The range.
         width: Nanoseconds of a bucket.
-        counts: First nanosecond of each bucket that has events, how many, how many failed.
-        offset: Nanoseconds by which the buckets are shifted, so that days begin at midnight in a zone.
+        origin: Where the bucket 0 begins.
+        counts: Events, and failed ones, by the number of their bucket; those that have none may lack.
     """
-    found = {start: (events, failed) for start, events, failed in counts}
     buckets = []
-    start = span.start - (span.start + offset) % width
-    while start < span.end:
-        events, failed = found.get(start, (0, 0))
-        end = start + width
-        buckets.append(Bucket(start=max(start, span.start), end=min(end, span.end), events=events, failed=failed))
-        start = end
-    return Histogram(span=span, width=width, buckets=tuple(buckets))
+    for number in range(-(-(span.end - origin) // width)):
+        events, failed = counts.get(number, (0, 0))
+        start = origin + number * width
+        buckets.append(
+            Bucket(start=max(start, span.start), end=min(start + width, span.end), events=events, failed=failed)
+        )
+    return tuple(buckets)

@@ -8,6 +8,7 @@ from fastapi import Request
 from auditstream_admin.cursors import Cursors
 from auditstream_admin.event_store import EventStore
 from auditstream_admin.exports import ExportService
+from auditstream_admin.oidc import OidcSignIn
 from auditstream_admin.rate_limits import RateLimits
 from auditstream_admin.self_audit import SelfAudit
 from auditstream_admin.sessions import Sessions
@@ -27,7 +28,7 @@ class Parts:
         limits: Counts requests.
         audit: Says who looked at what.
         exports: Runs exports; None shows none.
-        secret: Signs what the browser keeps.
+        oidc: Signs people in by OpenID Connect; None if they sign in otherwise.
         clock: Nanoseconds since the epoch.
     """
 
@@ -39,8 +40,13 @@ class Parts:
     limits: RateLimits
     audit: SelfAudit
     exports: ExportService | None
-    secret: str
+    oidc: OidcSignIn | None
     clock: Callable[[], int]
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the page is reached over https."""
+        return self.url.startswith("https:")
 
 
 def parts_of(request: Request) -> Parts:

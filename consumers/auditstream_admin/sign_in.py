@@ -1,7 +1,6 @@
 """Signing in and out."""
 
 import os
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
@@ -9,15 +8,17 @@ from starlette.responses import RedirectResponse, Response
 
 from auditstream_admin import pages
 from auditstream_admin.access import access_of
+from auditstream_admin.claims import ClaimRules
+from auditstream_admin.oidc import OidcSignIn
 from auditstream_admin.parts import Parts, parts_of
-from auditstream_admin.sessions import Session
-from auditstream_admin.settings import AdminSettings
+from auditstream_admin.sessions import Session, cookie
 from auditstream_admin.viewer import Role, Viewer
 from auditstream_schemas.errors import DeniedError
 
 router = APIRouter()
 
 _HOME = "/"
+_FLOW_SECONDS = 600
 
 
 def own_path(text: str | None) -> str:
@@ -74,7 +75,37 @@ def begin_session(request: Request, parts: Parts, viewer: Viewer, onwards: str, 
     return response
 
 
-def assertions(settings: AdminSettings) -> tuple[str | None, Callable[[str], Viewer] | None]:
-    """The header of a signing proxy, and who it speaks for; neither where there is no such proxy."""
-    del settings
-    return None, None
+@router.get("/login/start")
+async def login_start(request: Request, next: str | None = None) -> Response:  # noqa: A002 - the name of the parameter
+    """Go to the issuer."""
+    parts = parts_of(request)
+    begun = await _oidc(parts).begin(own_path(next))
+    response = RedirectResponse(begun.url, status_code=303)
+    flow = cookie(_flow_name(parts), begun.state, seconds=_FLOW_SECONDS, is_secure=parts.is_secure)
+    response.headers.append("set-cookie", flow)
+    return response
+
+
+@router.get("/login/callback")
+async def login_callback(
+    request: Request, state: str = "", code: str | None = None, error: str | None = None
+) -> Response:
+    """Come back from the issuer."""
+    parts = parts_of(request)
+    if code is None:
+        raise DeniedError(f"the issuer refused the sign-in: {(error or 'it gave no code')[:80]}")
+    claims, onwards = await _oidc(parts).finish(code, state, request.cookies.get(_flow_name(parts), ""))
+    viewer = ClaimRules.of(parts.settings).viewer(claims)
+    response = begin_session(request, parts, viewer, onwards, method="oidc")
+    response.headers.append("set-cookie", cookie(_flow_name(parts), "", seconds=0, is_secure=parts.is_secure))
+    return response
+
+
+def _oidc(parts: Parts) -> OidcSignIn:
+    if parts.oidc is None:
+        raise DeniedError("nobody signs in by OpenID Connect here")
+    return parts.oidc
+
+
+def _flow_name(parts: Parts) -> str:
+    return "__Host-auditstream-sign-in" if parts.is_secure else "auditstream-sign-in"

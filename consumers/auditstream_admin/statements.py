@@ -23,7 +23,7 @@ from auditstream_schemas.timestamp import NANOSECONDS
 POLICY_SETTING = "SQL_auditstream_scopes"
 """The setting that row policies read: a JSON array of scope ids, or ``*``."""
 
-_WORDS = re.compile(r"[^\W_]+", re.UNICODE)
+_WORDS = re.compile(r"[0-9A-Za-z\u0080-\U0010ffff]+")
 
 _TABLE = "{database:Identifier}.event_log"
 _VIEW = "{database:Identifier}.events"
@@ -153,23 +153,31 @@ class Statements:
             },
         )
 
-    def buckets(self, wanted: EventFilter, span: Span, *, bound: int, width: int, offset: int) -> Statement:
-        """The histogram: first nanosecond of each bucket that has events, how many, how many of them failed.
+    def estimate(self, wanted: EventFilter, span: Span) -> Statement:
+        """About how many rows must be read for the events of a range: the fifth of these columns is the number."""
+        conditions, parameters = self._conditions(wanted, "scope.id")
+        return self._statement(
+            f"EXPLAIN ESTIMATE SELECT success FROM {_TABLE} WHERE {' AND '.join([*conditions, _TIME])}",
+            {**parameters, "start": span.start, "end": span.end},
+        )
+
+    def buckets(self, wanted: EventFilter, span: Span, *, origin: int, width: int, exact: bool) -> Statement:
+        """The histogram: number of each bucket that has events, how many, how many of them failed.
 
         Args:
             wanted: The filter; its own time is not looked at.
             span: The range of time.
-            bound: Latest ``ingested_at``, milliseconds since the epoch.
+            origin: Where the bucket 0 begins, not after the range; nanoseconds since the epoch.
             width: Nanoseconds of a bucket.
-            offset: Nanoseconds by which buckets are shifted.
+            exact: Look for copies that are not merged yet: takes five times as long. Else they count.
         """
-        conditions, parameters = self._conditions(wanted, "scope_id")
+        source, scope_column = (_VIEW, "scope_id") if exact else (_TABLE, "scope.id")
+        conditions, parameters = self._conditions(wanted, scope_column)
         return self._statement(
-            "WITH toUnixTimestamp64Nano(occurred_at) AS time"
-            " SELECT time - positiveModulo(time + {offset:Int64}, {width:Int64}) AS bucket,"
+            "SELECT intDiv(toUnixTimestamp64Nano(occurred_at) - {origin:Int64}, {width:Int64}) AS bucket,"
             " count(), countIf(NOT success)"
-            f" FROM {_VIEW} WHERE {' AND '.join([*conditions, _TIME, _BOUND])} GROUP BY bucket ORDER BY bucket",
-            {**parameters, "start": span.start, "end": span.end, "bound": bound, "width": width, "offset": offset},
+            f" FROM {source} WHERE {' AND '.join([*conditions, _TIME])} GROUP BY bucket ORDER BY bucket",
+            {**parameters, "start": span.start, "end": span.end, "origin": origin, "width": width},
         )
 
     def arrived(self, wanted: EventFilter, since: Sequence[Offsets], *, not_before: int, limit: int) -> Statement:
@@ -239,7 +247,7 @@ class Statements:
             parameters |= {f"meta_key_{number}": key, f"meta_value_{number}": value}
         if wanted.text is not None:
             for number, word in enumerate(words(wanted.text)):
-                conditions.append(f"hasToken(lowerUTF8(payload), {{word_{number}:String}})")
+                conditions.append(_has_word(f"word_{number}", is_ascii=word.isascii()))
                 parameters[f"word_{number}"] = word
         return conditions, parameters
 
@@ -256,8 +264,20 @@ def _decimal(nanoseconds: int) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words that a text is searched by: runs of letters and digits, in lower case, each once."""
+    """The words that a text is searched by, in lower case, each once: what ClickHouse's tokens are.
+
+    Of ASCII, only letters and digits are part of a word; everything else is.
+    """
     return list(dict.fromkeys(word.lower() for word in _WORDS.findall(text)))
+
+
+def _has_word(name: str, *, is_ascii: bool) -> str:
+    """A word in a payload. One that is not ASCII may be a part of a longer one, as where no blanks divide them."""
+    if not is_ascii:
+        return f"position(lowerUTF8(payload), {{{name}:String}}) > 0"
+    # In the text of JSON the letter of an escape stands before the word that begins a line.
+    spellings = [f"{{{name}:String}}", *(f"concat('{letter}', {{{name}:String}})" for letter in "ntrbf")]
+    return "(" + " OR ".join(f"hasToken(lowerUTF8(payload), {spelling})" for spelling in spellings) + ")"
 
 
 COLUMNS = (

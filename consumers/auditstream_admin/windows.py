@@ -11,7 +11,7 @@ GROWTH = 8
 """How many times longer each window is than the one before: four of them cover a year."""
 
 
-def windows(span: Span, *, newest_first: bool, first: int = FIRST) -> Iterator[Span]:
+def windows(span: Span, *, newest_first: bool, first: int = FIRST, growth: int = GROWTH) -> Iterator[Span]:
     """Cut a range into windows that touch each other, ever longer, in the order in which to look."""
     width = first
     start, end = span.start, span.end
@@ -24,4 +24,4 @@ def windows(span: Span, *, newest_first: bool, first: int = FIRST) -> Iterator[S
             middle = min(end, start + width)
             yield Span(start=start, end=middle)
             start = middle
-        width *= GROWTH
+        width *= growth
