@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 
 from fastapi import FastAPI, Request
@@ -20,6 +21,7 @@ from auditstream_admin.event_store import EventStore
 from auditstream_admin.exports import ExportService
 from auditstream_admin.gate import Doors, Gate
 from auditstream_admin.oidc import OidcSignIn
+from auditstream_admin.openapi import openapi
 from auditstream_admin.parts import Parts
 from auditstream_admin.problems import is_for_programs, problem, status_of
 from auditstream_admin.proxy_assertion import ProxyAssertions
@@ -112,6 +114,7 @@ def create_app(
         lifespan=life,
     )
     routes.state.parts = parts
+    routes.openapi = partial(openapi, routes)  # type: ignore[method-assign]
     routes.include_router(api.router, prefix="/api/v1")
     routes.include_router(pages.router, include_in_schema=False)
     routes.include_router(sign_in.router, include_in_schema=False)

@@ -6,15 +6,16 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from auditstream_admin import time_range
+from auditstream_admin import export_routes, time_range
 from auditstream_admin.access import access_of, viewer_of
 from auditstream_admin.event_filter import EventFilter
+from auditstream_admin.exports import ExportFormat
 from auditstream_admin.parts import Parts, parts_of
 from auditstream_admin.time_range import PRESETS
 from auditstream_admin.viewer import Viewer
@@ -98,8 +99,7 @@ def event(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  
     parts.audit.page_viewed(access_of(request).origin, viewer, "event", wanted={"id": str(id)}, rows=len(found))
     if not found:
         raise HTTPException(404, "there is no such event, or it is not for you to see")
-    wanted = EventFilter.read([pair for pair in request.query_params.multi_items() if pair[0] == "tz"])
-    return render(request, "event.html", viewer=viewer, events=found, wanted=wanted, zone=wanted.display_zone)
+    return render(request, "event.html", viewer=viewer, events=found, **_times(request))
 
 
 @router.get("/tail")
@@ -117,16 +117,68 @@ def tail(request: Request, viewer: Who, parts: Shared, mark: str | None = None) 
     return render(request, "tail.html", **_context(viewer, wanted), arrivals=arrivals, again=again)
 
 
+@router.get("/exports")
+def exports(request: Request, viewer: Who, parts: Shared) -> Response:
+    """The latest exports."""
+    jobs = export_routes.exports_of(parts, viewer).jobs()
+    parts.audit.page_viewed(access_of(request).origin, viewer, "exports", wanted={}, rows=len(jobs))
+    return render(request, "exports.html", viewer=viewer, jobs=jobs, **_times(request))
+
+
+@router.post("/exports")
+def request_export(
+    request: Request,
+    viewer: Who,
+    parts: Shared,
+    query: Annotated[str, Form(max_length=8000)] = "",
+    format: Annotated[ExportFormat, Form()] = "csv",  # noqa: A002 - the name of the field
+) -> Response:
+    """Export what the list shows."""
+    job = export_routes.request_export(request, parts, viewer, query, format)
+    return RedirectResponse(f"/exports#export-{job.id}", status_code=303)
+
+
+@router.get("/exports/{id}")
+def export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002 - the public name
+    """One export and how far it is: a part of the list, for a page that asks again and again."""
+    job = export_routes.found_job(export_routes.exports_of(parts, viewer), id)
+    return render(request, "_export.html", viewer=viewer, job=job, **_times(request))
+
+
+@router.post("/exports/{id}/cancel")
+def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002
+    """Stop an export."""
+    export_routes.cancel_export(request, parts, viewer, id)
+    return RedirectResponse(f"/exports#export-{id}", status_code=303)
+
+
+@router.get("/exports/{id}/file")
+def download(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002
+    """The file of a finished export."""
+    return export_routes.download(request, parts, viewer, id)
+
+
 def render(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
     """A page; every page knows who looks."""
     access = access_of(request)
-    shared = {"access": access, "form_token": access.form_token, "me": access.viewer}
+    shared = {
+        "access": access,
+        "form_token": access.form_token,
+        "me": access.viewer,
+        "has_exports": parts_of(request).exports is not None,
+    }
     return _templates.TemplateResponse(request, template, {**shared, **context}, status_code=status)
 
 
 def error_page(request: Request, status: int, detail: str) -> Response:
     """What somebody reads whose request failed."""
     return render(request, "error.html", status=status, code=status, detail=detail)
+
+
+def _times(request: Request) -> dict[str, Any]:
+    """The zone in which a page without a filter shows times."""
+    wanted = EventFilter.read([pair for pair in request.query_params.multi_items() if pair[0] == "tz"])
+    return {"wanted": wanted, "zone": wanted.display_zone}
 
 
 def _context(viewer: Viewer, wanted: EventFilter, *, error: FilterError | None = None) -> dict[str, Any]:

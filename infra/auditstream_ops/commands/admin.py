@@ -1,6 +1,5 @@
 """``auditstream admin``."""
 
-import logging
 import socket
 
 import click
@@ -8,13 +7,12 @@ import uvicorn
 from typed_settings import click_options
 
 from auditstream_admin import AdminSettings, create_app
-from auditstream_producer import AuditProducer, ProducerSettings
+from auditstream_ops.self_audit import SelfEmitter
+from auditstream_producer import ProducerSettings
 from auditstream_schemas.errors import OperationError
-from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import load, loaders
 
 _STOP_SECONDS = 10
-_logger = logging.getLogger("auditstream.admin")
 
 
 @click.command()
@@ -32,12 +30,8 @@ def admin(settings: AdminSettings) -> None:
     listener = _listen(*settings.address)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    producer = AuditProducer(load(ProducerSettings))
-
-    def emit(event: AuditEvent) -> None:
-        producer.emit_event(event)
-
-    app = create_app(settings, emit, url=url)
+    emitter = SelfEmitter(load(ProducerSettings))
+    app = create_app(settings, emitter, url=url)
     config = uvicorn.Config(
         app.asgi,
         log_config=None,
@@ -49,7 +43,7 @@ def admin(settings: AdminSettings) -> None:
     )
     click.echo(f"the audit log is at {app.url}", err=True)
     uvicorn.Server(config).run([listener])
-    producer.close()
+    emitter.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
