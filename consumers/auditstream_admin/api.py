@@ -49,7 +49,7 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: _problem("It is not there, o
 _NO_EXPORTS: dict[int | str, dict[str, Any]] = {501: _problem("Exports are not set up here.")}
 _CONFLICT: dict[int | str, dict[str, Any]] = {409: _problem("Its state does not allow this.")}
 
-router = APIRouter(responses=_PROBLEMS)
+router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
 
 Who = Annotated[Viewer, Depends(viewer_of)]
 Shared = Annotated[Parts, Depends(parts_of)]

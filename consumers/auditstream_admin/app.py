@@ -115,7 +115,7 @@ def create_app(
     )
     routes.state.parts = parts
     routes.openapi = partial(openapi, routes)  # type: ignore[method-assign]
-    routes.include_router(api.router, prefix="/api/v1")
+    routes.include_router(api.router)
     routes.include_router(pages.router, include_in_schema=False)
     routes.include_router(sign_in.router, include_in_schema=False)
     static = resources.files("auditstream_admin").joinpath("static")

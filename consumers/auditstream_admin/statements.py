@@ -18,6 +18,7 @@ from auditstream_admin.event_filter import EventFilter
 from auditstream_admin.time_range import Span
 from auditstream_admin.viewer import Viewer
 from auditstream_export.request import glob_to_like
+from auditstream_schemas.id_key import id_key
 from auditstream_schemas.timestamp import NANOSECONDS
 
 POLICY_SETTING = "SQL_auditstream_scopes"
@@ -121,11 +122,12 @@ class Statements:
         )
 
     def places(self, id: str) -> Statement:  # noqa: A002 - the public name of the field
-        """The keys of an event by its id, through the index by id."""
+        """The keys of an event by its id, through the index by the key of ids."""
         conditions, parameters = self._visible("scope.id")
+        conditions += [f"id_key = {id_key('{id:UUID}')}", "id = {id:UUID}"]
         return self._statement(
             "SELECT toUnixTimestamp64Nano(occurred_at), toString(id), scope.id"
-            f" FROM {_TABLE} WHERE {' AND '.join([*conditions, 'UUIDToNum(id) = UUIDToNum({id:UUID})'])} LIMIT 100",
+            f" FROM {_TABLE} WHERE {' AND '.join(conditions)} LIMIT 100",
             {**parameters, "id": id},
             _BY_ID,
         )

@@ -23,7 +23,7 @@ from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 
 URL = "http://audit.test"
-SECRET = "a secret of tests, of more than 32 characters"
+KEY = "what signs the cookies of tests: more than 32 characters"
 
 ACME = Viewer(subject="ada", name="Ada", role=Role.ADMIN, scopes=("org-0",))
 GLOBEX = Viewer(subject="eve", name="Eve", role=Role.ADMIN, scopes=("org-1",))
@@ -72,7 +72,7 @@ class Desk:
 
     def cookie(self, viewer: Viewer, *, now: int | None = None) -> str:
         """The cookie of somebody who has signed in."""
-        sessions = Sessions(SECRET, seconds=8 * 3600, idle_seconds=3600, is_secure=self.app.url.startswith("https"))
+        sessions = Sessions(KEY, seconds=8 * 3600, idle_seconds=3600, is_secure=self.app.url.startswith("https"))
         return sessions.write(Session.begin(viewer, int(time.time()) if now is None else now)).partition(";")[0]
 
     def actions(self) -> list[str]:
@@ -86,7 +86,7 @@ def desk(settings: ClickHouseSettings, **changes: Any) -> Desk:
         "clickhouse_url": settings.clickhouse_url,
         "clickhouse_database": settings.clickhouse_database,
         "admin_url": URL,
-        "admin_secret": SECRET,
+        "admin_secret": KEY,
         "admin_rate": "100000/minute",
         "admin_anonymous_rate": "100000/minute",
     }
