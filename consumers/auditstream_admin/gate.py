@@ -151,7 +151,8 @@ class Gate:
             if path != HEALTH and not path.startswith(OPEN_FOLDER) and (refusal := self._too_often(origin)) is not None:
                 raise refusal
             if not is_open:
-                self._note_denial(origin, None, "nobody has signed in", HTTPStatus.UNAUTHORIZED)
+                if not _is_led_to_sign_in(scope):
+                    self._note_denial(origin, None, "nobody has signed in", HTTPStatus.UNAUTHORIZED)
                 raise _Refusal(HTTPStatus.UNAUTHORIZED, "sign in first", _ASK)
             if origin.method in _CHANGING and not self._is_own_page(headers):
                 raise _Refusal(HTTPStatus.FORBIDDEN, "the request comes from another site's page")
@@ -217,7 +218,7 @@ class Gate:
 
     async def _refuse(self, scope: Scope, answer: "_Answer", refusal: _Refusal, headers: dict[str, str]) -> None:
         path: str = scope["path"]
-        if refusal.status == HTTPStatus.UNAUTHORIZED and not path.startswith("/api/") and scope["method"] == "GET":
+        if refusal.status == HTTPStatus.UNAUTHORIZED and _is_led_to_sign_in(scope):
             query = scope["query_string"].decode("latin-1")
             onwards = quote(path + (f"?{query}" if query else ""), safe="")
             if headers.get("hx-request"):
@@ -261,6 +262,11 @@ class _Answer:
 
 
 _ASK = {"www-authenticate": "Bearer"}
+
+
+def _is_led_to_sign_in(scope: Scope) -> bool:
+    """Whether nobody is sent to the sign-in, as a browser that opens a page: no denial, but how everybody begins."""
+    return scope["method"] == "GET" and not scope["path"].startswith("/api/")
 
 
 def _slower(wait: int) -> _Refusal:
