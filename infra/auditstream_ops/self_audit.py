@@ -9,7 +9,6 @@ from auditstream_producer import AuditProducer, ProducerSettings
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import load
 
-_FLUSH_SECONDS = 10.0
 _logger = logging.getLogger("auditstream.admin")
 
 
@@ -51,7 +50,7 @@ class SelfEmitter:
 
 @contextmanager
 def operator_emitter() -> Iterator[OperatorEmit]:
-    """A producer for one command; what is not delivered within ten seconds is told, and the command goes on."""
+    """A producer for one command, which goes on also where nothing is delivered in ``producer_close_timeout``."""
     producer = AuditProducer(load(ProducerSettings))
 
     def emit(
@@ -74,5 +73,5 @@ def operator_emitter() -> Iterator[OperatorEmit]:
     try:
         yield emit
     finally:
-        if producer.close(_FLUSH_SECONDS):
+        if producer.close():
             _logger.warning("the event about this was not delivered: the broker or the registry is away")

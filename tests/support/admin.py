@@ -1,5 +1,7 @@
 """The admins' page over a database of a test's own, and somebody to look at it."""
 
+import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -7,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from auditstream_admin import AdminApp, AdminSettings, create_app
@@ -94,6 +97,25 @@ def desk(settings: ClickHouseSettings, **changes: Any) -> Desk:
     noted: list[AuditEvent] = []
     exports = MemoryExports()
     return Desk(app=create_app(own, noted.append, exports=exports), settings=own, noted=noted, exports=exports)
+
+
+@contextmanager
+def served(settings: ClickHouseSettings) -> Iterator[Desk]:
+    """The page on a real port, in a thread."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        # Before the thread does: who comes early waits.
+        listener.listen()
+        made = desk(settings, admin_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        config = uvicorn.Config(made.app.asgi, log_config=None, access_log=False, ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield made
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @dataclass

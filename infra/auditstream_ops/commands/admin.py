@@ -1,5 +1,6 @@
 """``auditstream admin``."""
 
+import signal
 import socket
 
 import click
@@ -42,6 +43,9 @@ def admin(settings: AdminSettings) -> None:
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
     click.echo(f"the audit log is at {app.url}", err=True)
+    # The server stops by its own handlers, then raises the signal again: what waits is to be sent first.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
     uvicorn.Server(config).run([listener])
     emitter.close()
 
@@ -53,6 +57,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Whoever reads the address may come at once.
+        listener.listen()
     except OSError as error:
         raise OperationError(
             f"cannot listen on {host}, port {port}: {error.strerror}; give another AUDITSTREAM_ADMIN_ADDRESS"
