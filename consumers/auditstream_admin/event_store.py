@@ -24,7 +24,7 @@ _MILLISECOND = 1_000_000
 _OVERLAP_MS = 10 * 60 * 1000
 """How far a sink's clock, or a batch under way, may lie behind what the live tail has seen: milliseconds."""
 _TAIL_START_MS = 60 * 1000
-_EXACT_ROWS = 1_000_000
+_EXACT_ROWS = 500_000
 """Up to so many rows, copies that are not merged yet are looked for: a tenth of a second."""
 _QUICK_ROWS = 5_000_000
 _AT_ONCE_ROWS = 60_000_000
@@ -182,8 +182,7 @@ class EventStore:
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
         """
-        keys = self._as_keys(self._ask(viewer, self._statements(viewer).places(str(id))))
-        return tuple(line for line in self._lines(viewer, keys, whole=True) if isinstance(line, StoredEvent))
+        return tuple(StoredEvent.of(row) for row in self._ask(viewer, self._statements(viewer).event(str(id))))
 
     def arrivals(
         self, viewer: Viewer, wanted: EventFilter, *, mark: TailMark | None, now: int, size: int = 200

@@ -5,9 +5,9 @@ is no way around them: what a filter, a cursor or a link names is one more condi
 as server-side parameters; so does the database's name.
 
 Rows are found in two steps. The keys of a page are looked for in the table itself, window by window, where skip
-indices and the primary key prune. Then the rows of these few keys are read. Both read past ``FINAL``, which reads the
-whole key of every granule it touches and takes three times as long: copies of an event that are not merged yet have the
-same key and the same content, so one of each key is what the view ``events`` shows, too.
+indices and the primary key prune. Then the rows of these few keys are read. Neither uses ``FINAL``, which reads the
+whole key of every granule it touches, and more granules than the skip indices leave: copies of an event that are not
+merged yet have the same primary key and the same content, so one of each key is just what the view ``events`` shows.
 """
 
 import re
@@ -32,6 +32,8 @@ _TIME = (
     "occurred_at >= fromUnixTimestamp64Nano({start:Int64}, 'UTC')"
     " AND occurred_at < fromUnixTimestamp64Nano({end:Int64}, 'UTC')"
 )
+_IDENTITY = "scope.id, occurred_at, id, content_hash"
+"""The table's primary key: rows that have the same are copies of one event."""
 _BOUND = "ingested_at <= fromUnixTimestamp64Milli({bound:Int64}, 'UTC')"
 
 # However small the table or wide the look-up: the index by id finds the granules.
@@ -121,13 +123,13 @@ class Statements:
             {**parameters, "start": window.start, "end": window.end, "bound": bound, "limit": limit},
         )
 
-    def places(self, id: str) -> Statement:  # noqa: A002 - the public name of the field
-        """The keys of an event by its id, through the index by the key of ids."""
+    def event(self, id: str) -> Statement:  # noqa: A002 - the public name of the field
+        """The event with this id, whatever its time: `WHOLE`; through the index by the key of ids."""
         conditions, parameters = self._visible("scope.id")
         conditions += [f"id_key = {id_key('{id:UUID}')}", "id = {id:UUID}"]
         return self._statement(
-            "SELECT toUnixTimestamp64Nano(occurred_at), toString(id), scope.id"
-            f" FROM {_TABLE} WHERE {' AND '.join(conditions)} LIMIT 100",
+            f"SELECT {', '.join(WHOLE)} FROM {_TABLE} WHERE {' AND '.join(conditions)}"
+            f" ORDER BY occurred_at DESC, content_hash LIMIT 1 BY {_IDENTITY}",
             {**parameters, "id": id},
             _BY_ID,
         )
@@ -146,7 +148,8 @@ class Statements:
         ]
         return self._statement(
             f"SELECT {', '.join(WHOLE if whole else COLUMNS)} FROM {_TABLE} WHERE {' AND '.join(conditions)}"
-            " ORDER BY occurred_at DESC, UUIDToNum(id) DESC, content_hash LIMIT 1 BY occurred_at, id, content_hash",
+            " ORDER BY occurred_at DESC, UUIDToNum(id) DESC, content_hash"
+            f" LIMIT 1 BY {_IDENTITY}",
             {
                 **parameters,
                 "key_scopes": sorted({key.scope for key in keys}),
@@ -171,14 +174,15 @@ class Statements:
             span: The range of time.
             origin: Where the bucket 0 begins, not after the range; nanoseconds since the epoch.
             width: Nanoseconds of a bucket.
-            exact: Look for copies that are not merged yet: takes five times as long. Else they count.
+            exact: Count copies that are not merged yet once: for ranges of which few rows must be read. Else they
+                count as often as they are stored.
         """
-        source, scope_column = (_VIEW, "scope_id") if exact else (_TABLE, "scope.id")
-        conditions, parameters = self._conditions(wanted, scope_column)
+        conditions, parameters = self._conditions(wanted, "scope.id")
+        found = f"SELECT occurred_at, success FROM {_TABLE} WHERE {' AND '.join([*conditions, _TIME])}"
         return self._statement(
             "SELECT intDiv(toUnixTimestamp64Nano(occurred_at) - {origin:Int64}, {width:Int64}) AS bucket,"
             " count(), countIf(NOT success)"
-            f" FROM {source} WHERE {' AND '.join([*conditions, _TIME])} GROUP BY bucket ORDER BY bucket",
+            f" FROM ({found}{f' LIMIT 1 BY {_IDENTITY}' if exact else ''}) GROUP BY bucket ORDER BY bucket",
             {**parameters, "start": span.start, "end": span.end, "origin": origin, "width": width},
         )
 

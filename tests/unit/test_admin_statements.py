@@ -26,7 +26,7 @@ def all_of(viewer: Viewer, wanted: EventFilter) -> dict[str, Statement]:
     made = Statements(viewer, database="audit")
     return {
         "keys": made.keys(wanted, SPAN, bound=1, limit=2, after=KEY, newest_first=True),
-        "places": made.places(KEY.id),
+        "event": made.event(KEY.id),
         "rows": made.rows([KEY], whole=True),
         "estimate": made.estimate(wanted, SPAN),
         "buckets": made.buckets(wanted, SPAN, origin=0, width=1, exact=True),
