@@ -30,6 +30,8 @@ _COMMANDS = {
     "export": _Entry(
         module="export", extra="export", summary="Write events to a file with a signed manifest; verify one."
     ),
+    "admin": _Entry(module="admin", extra="admin", summary="Serve the audit log page and its API."),
+    "token": _Entry(module="token", extra="admin", summary="Make, list and revoke tokens of the API."),
     "sql": _Entry(module="sql", extra="export", summary="Ask ClickHouse a question."),
     "topics": _Entry(module="topics", extra="sink", summary="Deploy step: create topics, register the schema."),
     "migrate": _Entry(module="migrate", extra="sink", summary="Deploy step: bring the tables up to date."),

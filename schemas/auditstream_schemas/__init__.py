@@ -5,10 +5,13 @@ that a service pays for what it uses.
 """
 
 from auditstream_schemas.errors import (
+    AdminError,
     AuditstreamError,
     CatalogError,
+    DeniedError,
     ExportError,
     FieldError,
+    FilterError,
     InvalidEventError,
     OperationError,
     QueueFullError,
@@ -16,6 +19,7 @@ from auditstream_schemas.errors import (
     RegistryUnavailableError,
     SettingsError,
     SinkError,
+    StoreUnavailableError,
     UndeliveredError,
     UnknownSchemaError,
     WireFormatError,
@@ -25,12 +29,15 @@ from auditstream_schemas.timestamp import format_timestamp, parse_timestamp
 
 __all__ = [
     "FIELDS",
+    "AdminError",
     "AuditEvent",
     "AuditstreamError",
     "CatalogError",
+    "DeniedError",
     "Entity",
     "ExportError",
     "FieldError",
+    "FilterError",
     "InvalidEventError",
     "OperationError",
     "QueueFullError",
@@ -39,6 +46,7 @@ __all__ = [
     "Request",
     "SettingsError",
     "SinkError",
+    "StoreUnavailableError",
     "UndeliveredError",
     "UnknownSchemaError",
     "WireFormatError",

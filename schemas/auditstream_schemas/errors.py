@@ -14,6 +14,10 @@
     ├── UndeliveredError         events that a producer had accepted were not delivered
     ├── SinkError                the sink cannot go on
     ├── ExportError              the export was not written
+    ├── AdminError               the admins' page cannot serve this
+    │   ├── FilterError                  a parameter of the URL makes no sense; names it
+    │   ├── DeniedError                  this viewer may not do this
+    │   └── StoreUnavailableError        ClickHouse cannot be asked: try again
     └── OperationError           a deploy or local-stack step failed
 
 Each message says what was wrong and what to do about it.
@@ -98,6 +102,36 @@ class SinkError(AuditstreamError):
 
 class ExportError(AuditstreamError):
     """An export could not be written; nothing lies under its final name."""
+
+
+class AdminError(AuditstreamError):
+    """The admins' page cannot be served as it is set up, or not to this viewer."""
+
+
+class FilterError(AdminError):
+    """A parameter of the URL makes no sense.
+
+    Attributes:
+        parameter: Its name.
+        reason: What is wrong with it and what is right.
+    """
+
+    def __init__(self, parameter: str, reason: str) -> None:
+        super().__init__(f"{parameter}: {reason}")
+        self.parameter = parameter
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["FilterError"], tuple[str, str]]:
+        # Exceptions are pickled by their message otherwise.
+        return type(self), (self.parameter, self.reason)
+
+
+class DeniedError(AdminError):
+    """Somebody may not do what they asked for; the message is for them to read."""
+
+
+class StoreUnavailableError(AdminError):
+    """ClickHouse cannot be asked, or took too long; the same request may succeed later."""
 
 
 class OperationError(AuditstreamError):

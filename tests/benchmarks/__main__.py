@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from auditstream_schemas.errors import AuditstreamError
+from tests.benchmarks.admin import admin
 from tests.benchmarks.connect.rates import connect
 from tests.benchmarks.export_rates import export
 from tests.benchmarks.figures import Figures
@@ -35,14 +36,15 @@ GROUPS: dict[str, Callable[[Plan, Figures], None]] = {
     "poison": poison,
     "growth": growth,
     "export": export,
+    "admin": admin,
     "connect": connect,
     "steps": steps,
     "ratio": ratio,
 }
 """What can be measured, in this order."""
 
-_ON_REQUEST = frozenset({"connect", "steps", "ratio"})
-"""Left out unless named: it needs a checkout, or what it measures, another group measures too."""
+_ON_REQUEST = frozenset({"admin", "connect", "steps", "ratio"})
+"""Left out unless named: it needs a checkout, fills another table with millions, or another group measures it, too."""
 
 _SIZES = {False: (1, 10), True: (1, 10, 50)}
 """Millions of rows; the last size takes a quarter of an hour, and is left out unless the group is named."""
@@ -72,7 +74,7 @@ def _groups(_context: click.Context, _parameter: click.Parameter, value: str) ->
     callback=_sizes,
     default="",
     metavar="N,N",
-    help="Millions of rows for growth and export; by default 1,10, and 50 too if groups are named.",
+    help="Millions of rows for growth, export and admin; by default 1,10, and 50 too if groups are named.",
 )
 @click.option(
     "--connector",

@@ -8,7 +8,7 @@ from clickhouse_connect.driver.client import Client
 from auditstream_schemas.errors import OperationError
 from tests.benchmarks.child import Child
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.growth import grow, sample
+from tests.benchmarks.growth import grow, take_sample
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.site import Site, cpu_seconds, site
 
@@ -25,7 +25,7 @@ def export(plan: Plan, figures: Figures) -> None:
     """Rows a second to a CSV file, at so many million rows, and the exporting process's memory."""
     sizes = [size * _MILLION for size in plan.sizes] if plan.events >= _MILLION else [plan.events]
     with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
-        sample(plan, where, database, client)
+        take_sample(plan, where, database, client)
         held = 0
         for number, rows in enumerate(sizes):
             grow(client, database, held, rows)

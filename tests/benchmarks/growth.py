@@ -35,7 +35,7 @@ _COPY = """INSERT INTO {database}.event_log
             substring(chance, 4, 3), '-', substring(chance, 5, 12))) AS id,
         rand64(4) AS content_hash,
         toDateTime64(moment, 3) AS ingested_at,
-        number * {sample} + kafka_offset AS kafka_offset)
+        number * {sample} + kafka_offset AS kafka_offset{replacing})
     FROM {database}.sample CROSS JOIN numbers({copies}) AS copies"""
 
 
@@ -47,25 +47,25 @@ def disk(plan: Plan, figures: Figures) -> None:
         run_sink(where, topic, database, len(records.bodies), events=records.events)
         with where.client() as client:
             client.command(f"OPTIMIZE TABLE {database}.event_log FINAL")
-            _bytes(client, database, figures, "sink.bytes_per_event")
+            bytes_on_disk(client, database, figures, "sink.bytes_per_event")
             _columns(client, database, figures)
 
 
 def growth(plan: Plan, figures: Figures) -> None:
     """The sink, its look-ups, and what readers pay for FINAL, at so many million rows."""
     with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
-        sample(plan, where, database, client)
+        take_sample(plan, where, database, client)
         held = 0
         for size in plan.sizes:
             grow(client, database, held * _CHUNK, size * _CHUNK)
             held = size
             figures.progress(f"{size} million rows are there")
             runs = [_top_up(plan, where, database) for _round in range(plan.rounds)]
-            _settled(client, database)
+            settled(client, database)
             _report(client, database, figures, f"sink.growth.{size}", runs)
 
 
-def sample(plan: Plan, where: Site, database: str, client: Client) -> None:
+def take_sample(plan: Plan, where: Site, database: str, client: Client) -> None:
     """Rows of the demo's kind, by way of the sink, to make all others from."""
     records = plan.load(resent=0.0, events=min(plan.events, _SAMPLE))
     with where.topic() as topic:
@@ -77,20 +77,32 @@ def sample(plan: Plan, where: Site, database: str, client: Client) -> None:
         client.command(f"TRUNCATE TABLE {database}.{table}")
 
 
-def grow(client: Client, database: str, held: int, rows: int) -> None:
+def grow(client: Client, database: str, held: int, rows: int, *, replacing: str = "") -> None:
     """Add rows until there are so many, of the whole year, in the order of their time.
 
-    Whole millions, or as many as the sample has.
+    Args:
+        client: Connection to the engine.
+        database: Where the table is.
+        held: Rows that it has.
+        rows: Rows that it is to have: whole millions more, or as many as the sample has.
+        replacing: SQL of further columns that are made anew, each with a comma before it.
     """
     sample = int(client.query(f"SELECT count() FROM {database}.sample").result_rows[0][0])
     chunk_rows = min(_CHUNK, rows - held)
     chunks = (rows - held) // chunk_rows
     for chunk in tqdm(range(chunks), desc=f"growing to {rows:,} rows", disable=not sys.stderr.isatty()):
         client.command(
-            _COPY.format(database=database, chunk=chunk, chunks=chunks, sample=sample, copies=chunk_rows // sample),
+            _COPY.format(
+                database=database,
+                chunk=chunk,
+                chunks=chunks,
+                sample=sample,
+                copies=chunk_rows // sample,
+                replacing=replacing,
+            ),
             settings={"optimize_on_insert": 0, "max_partitions_per_insert_block": 0},
         )
-    _settled(client, database)
+    settled(client, database)
 
 
 def _top_up(plan: Plan, where: Site, database: str) -> Run:
@@ -124,7 +136,7 @@ def _report(client: Client, database: str, figures: Figures, name: str, runs: Se
     for query, sql in _questions(database).items():
         seconds = median(_seconds(client, sql) for _round in range(3))
         figures.add(f"{name}.{query}", seconds, "s")
-    _bytes(client, database, figures, f"{name}.bytes_per_event")
+    bytes_on_disk(client, database, figures, f"{name}.bytes_per_event")
 
 
 def _questions(database: str) -> dict[str, str]:
@@ -145,7 +157,7 @@ def _seconds(client: Client, sql: str) -> float:
     return time.monotonic() - started
 
 
-def _settled(client: Client, database: str) -> None:
+def settled(client: Client, database: str) -> None:
     """Wait until no merge is under way, three minutes at most."""
     until, quiet = time.monotonic() + _MERGE_SECONDS, 0
     while quiet < 3 and time.monotonic() < until:
@@ -156,7 +168,7 @@ def _settled(client: Client, database: str) -> None:
         time.sleep(0.5)
 
 
-def _bytes(client: Client, database: str, figures: Figures, name: str) -> None:
+def bytes_on_disk(client: Client, database: str, figures: Figures, name: str) -> None:
     of_table = {"database": database}
     rows, size = client.query(
         "SELECT sum(rows), sum(bytes_on_disk) FROM system.parts "

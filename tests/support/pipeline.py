@@ -82,9 +82,14 @@ def count(tenant: Tenant, table: str = "events") -> int:
 
 def start_sink(tenant: Tenant, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start a sink in a process of its own, which dies with this one, also when it is stopped."""
+    return start_command(tenant, "sink", "--json", *arguments, **environment)
+
+
+def start_command(tenant: Tenant, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a command of ours in a process of its own, which dies with this one, also when it is stopped."""
     lifeline = [sys.executable, "-m", "auditstream_ops.local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     return subprocess.Popen(
-        [*lifeline, sys.executable, "-m", "auditstream_ops", "sink", "--json", *arguments],
+        [*lifeline, sys.executable, "-m", "auditstream_ops", *arguments],
         env={**os.environ, **tenant.env, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -14,6 +14,16 @@ from auditstream_schemas.json_text import MAX_DEPTH
 from tests.support.events import make_event
 
 ACTIONS = [
+    "audit_log.access.deny",
+    "audit_log.api.query",
+    "audit_log.export.cancel",
+    "audit_log.export.download",
+    "audit_log.export.finish",
+    "audit_log.export.request",
+    "audit_log.page.view",
+    "audit_log.session.create",
+    "audit_log.token.create",
+    "audit_log.token.revoke",
     "context.create",
     "context.delete",
     "context.env_var.delete",

@@ -1,0 +1,10 @@
+"""The admins' page and its API: an audit log to look at, within one's own organisations."""
+
+from auditstream_admin.app import AdminApp, create_app
+from auditstream_admin.settings import AdminSettings
+
+__all__ = [
+    "AdminApp",
+    "AdminSettings",
+    "create_app",
+]

@@ -1,0 +1,156 @@
+"""Exports that viewers ask for: what the page needs of whoever runs them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from uuid import UUID
+
+from auditstream_admin.event_filter import EventFilter
+from auditstream_admin.time_range import Span
+from auditstream_admin.viewer import Viewer
+from auditstream_schemas.errors import DeniedError
+
+ExportState = Literal["queued", "running", "finished", "failed", "cancelled", "expired"]
+ExportFormat = Literal["csv", "ndjson", "parquet"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportJob:
+    """An export that somebody asked for.
+
+    Attributes:
+        id: Its id.
+        state: What has become of it.
+        scopes: Ids of the scopes whose events it holds: all that the requester saw, or the one they asked for.
+        filter: The query of the page's URL that it was asked for with.
+        span: The range of time.
+        format: Of the file.
+        requested_by: Subject of who asked.
+        requested_at: When, nanoseconds since the epoch.
+        rows: Events written so far.
+        total: Events in all; None while they are not counted.
+        size: Bytes of the file; None while it is not there.
+        sha256: Of the file, hexadecimal; None while it is not there.
+        expires_at: When the file goes, nanoseconds since the epoch; None while it is not there.
+        error: Why it failed, for people; None if it did not.
+    """
+
+    id: UUID
+    state: ExportState
+    scopes: tuple[str, ...]
+    filter: str
+    span: Span
+    format: ExportFormat
+    requested_by: str
+    requested_at: int
+    rows: int = 0
+    total: int | None = None
+    size: int | None = None
+    sha256: str | None = None
+    expires_at: int | None = None
+    error: str | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it may still be cancelled."""
+        return self.state in {"queued", "running"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFile:
+    """A finished file, to be sent piece by piece.
+
+    Attributes:
+        name: What the browser is to call it.
+        size: Bytes.
+        media_type: Its MIME type.
+        pieces: Its content.
+    """
+
+    name: str
+    size: int
+    media_type: str
+    pieces: Iterator[bytes]
+
+
+class ExportService(Protocol):
+    """Runs exports. Every method may block on the network; none is asked for what a viewer may not see."""
+
+    def request(self, viewer: Viewer, wanted: EventFilter, span: Span, format: ExportFormat) -> ExportJob:  # noqa: A002
+        """Ask for an export of what the viewer sees; returns at once, the export runs elsewhere.
+
+        Raises:
+            DeniedError: The quota is used up; the message says until when.
+            AdminError: It cannot be asked for now.
+        """
+
+    def jobs(self, scopes: Sequence[str] | None) -> Sequence[ExportJob]:
+        """The latest jobs that concern one of these scopes, newest first; None for all."""
+
+    def job(self, id: UUID) -> ExportJob | None:  # noqa: A002 - the public name of the field
+        """One job, or None."""
+
+    def cancel(self, id: UUID) -> None:  # noqa: A002 - the public name of the field
+        """Stop a job that is under way; one that has ended stays as it is."""
+
+    def open(self, id: UUID) -> AbstractContextManager[ExportFile]:  # noqa: A002 - the public name of the field
+        """A finished job's file.
+
+        Raises:
+            AdminError: It is not there (any more).
+        """
+
+
+class ViewedExports:
+    """Exports as one viewer may see them: the one place where jobs are told apart by scope."""
+
+    def __init__(self, service: ExportService, viewer: Viewer) -> None:
+        self._service = service
+        self._viewer = viewer
+
+    def request(self, wanted: EventFilter, span: Span, format: ExportFormat) -> ExportJob:  # noqa: A002
+        """Ask for an export.
+
+        Raises:
+            DeniedError: The viewer may not, or the quota is used up.
+            AdminError: It cannot be asked for now.
+        """
+        self._may_change()
+        if wanted.scope is not None and not self._viewer.may_see(wanted.scope):
+            raise DeniedError("exports hold the events of your own organisations alone")
+        return self._service.request(self._viewer, wanted, span, format)
+
+    def jobs(self) -> list[ExportJob]:
+        """The latest jobs, newest first."""
+        found = self._service.jobs(None if self._viewer.sees_all else self._viewer.scopes)
+        return [job for job in found if self._sees(job)]
+
+    def job(self, id: UUID) -> ExportJob | None:  # noqa: A002 - the public name of the field
+        """One job; None also if it is not for this viewer to see."""
+        job = self._service.job(id)
+        return job if job is not None and self._sees(job) else None
+
+    def cancel(self, job: ExportJob) -> None:
+        """Stop a job.
+
+        Raises:
+            DeniedError: The viewer may not.
+        """
+        self._may_change()
+        self._service.cancel(job.id)
+
+    def open(self, job: ExportJob) -> AbstractContextManager[ExportFile]:
+        """A finished job's file.
+
+        Raises:
+            AdminError: It is not there (any more).
+        """
+        return self._service.open(job.id)
+
+    def _sees(self, job: ExportJob) -> bool:
+        return self._viewer.sees_all or (bool(job.scopes) and all(map(self._viewer.may_see, job.scopes)))
+
+    def _may_change(self) -> None:
+        if not self._viewer.may_export:
+            raise DeniedError("auditors read; exports are for the admins of an organisation to request")

@@ -1,0 +1,66 @@
+"""``auditstream admin``."""
+
+import signal
+import socket
+
+import click
+import uvicorn
+from typed_settings import click_options
+
+from auditstream_admin import AdminSettings, create_app
+from auditstream_ops.self_audit import SelfEmitter
+from auditstream_producer import ProducerSettings
+from auditstream_schemas.errors import OperationError
+from auditstream_schemas.settings import load, loaders
+
+_STOP_SECONDS = 10
+
+
+@click.command()
+@click_options(AdminSettings, loaders(), argname="settings", show_envvars_in_help=True)
+def admin(settings: AdminSettings) -> None:
+    """Serve the audit log page and its API, until SIGTERM or Ctrl-C.
+
+    Admins see the events of their own organisations, auditors those of all; nobody else sees anything. Who looked at
+    what becomes an event of its own (audit_log.*), for which the settings of `auditstream emit` hold.
+
+    \b
+    On a laptop, after `auditstream up`:
+      auditstream admin --admin-sign-in development
+    """  # noqa: D301 - \b tells click to keep the lines that follow as they are
+    listener = _listen(*settings.address)
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    emitter = SelfEmitter(load(ProducerSettings))
+    app = create_app(settings, emitter, url=url)
+    config = uvicorn.Config(
+        app.asgi,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.admin_trusted_proxies),
+        forwarded_allow_ips=settings.admin_trusted_proxies or None,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
+    click.echo(f"the audit log is at {app.url}", err=True)
+    # The server stops by its own handlers, then raises the signal again: what waits is to be sent first.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    uvicorn.Server(config).run([listener])
+    emitter.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named, so that asyncio sets TCP_NODELAY.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        # Whoever reads the address may come at once.
+        listener.listen()
+    except OSError as error:
+        raise OperationError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; give another AUDITSTREAM_ADMIN_ADDRESS"
+        ) from error
+    return listener

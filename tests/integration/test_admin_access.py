@@ -1,0 +1,261 @@
+"""Who gets in: all routes, as nobody, as another organisation's admin, as the admin, as an auditor."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.testclient import TestClient
+
+from auditstream_admin.viewer import Viewer
+from auditstream_ops.local.endpoints import Endpoints
+from auditstream_schemas.event import AuditEvent
+from auditstream_schemas.settings import ClickHouseSettings
+from tests.support.admin import ACME, AUDITOR, GLOBEX, URL, Desk, admin_database, desk
+from tests.support.events import make_event
+from tests.support.stored_events import store
+
+MARK = "nobody-else-may-read-this"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    desk: Desk
+    event: AuditEvent
+    export: UUID
+
+
+@pytest.fixture(scope="module")
+def database(stack: Endpoints) -> Iterator[ClickHouseSettings]:
+    with admin_database(stack) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def event(database: ClickHouseSettings) -> AuditEvent:
+    made = make_event(0, payload={"secret": MARK})
+    store(database, [made, make_event(1)])
+    return made
+
+
+@pytest.fixture
+def room(database: ClickHouseSettings, event: AuditEvent) -> Room:
+    """The page with one event and one finished export of org-0, and whatever is whose."""
+    made = desk(database)
+    with made.client(ACME) as client:
+        answer = client.post("/api/v1/exports", json={"query": "range=90d"}, headers=form_of(client))
+    job = made.exports.job(UUID(answer.json()["id"]))
+    assert job is not None
+    made.exports.finish(job, MARK.encode())
+    made.noted.clear()
+    return Room(desk=made, event=event, export=job.id)
+
+
+def form_of(client: TestClient) -> dict[str, str]:
+    """What a form of the page carries."""
+    found = re.search(r'name="csrf-token" content="([^"]+)"', client.get("/events").text)
+    assert found is not None
+    return {"x-csrf-token": found[1]}
+
+
+def all_routes(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
+    """The routes of an application, and those of the routers that it includes."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is None:
+            yield route
+        else:
+            yield from all_routes(included.routes)
+
+
+def requests(room: Room) -> list[tuple[str, str, dict[str, Any]]]:
+    """A sound request to every route of the application."""
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    for route in all_routes(room.desk.app.routes.routes):
+        if isinstance(route, Mount):
+            found.append(("GET", f"{route.path}/page.css", {}))
+            continue
+        assert isinstance(route, Route | APIRoute)
+        identity = room.export if "/exports/" in route.path else room.event.id
+        for method in sorted(route.methods or ()):
+            more: dict[str, Any] = {}
+            if method == "POST":
+                more = {"json": {}} if route.path.startswith("/api/") else {"data": {"role": "auditor", "query": ""}}
+            found.append((method, route.path.replace("{id}", str(identity)), more))
+    # What ends a session or an export comes last.
+    return sorted(found, key=lambda request: (request[0] != "GET", request[1] == "/logout"))
+
+
+OPEN = {"/healthz", "/login", "/login/start", "/login/callback", "/login/development", "/static/page.css"}
+
+
+def test_the_walk_meets_every_route(room: Room) -> None:
+    paths = {path for _, path, _ in requests(room)}
+    assert len(paths) >= 20
+    assert {"/events", "/tail", "/histogram", "/exports", "/api/v1/events", "/api/v1/openapi.json", "/logout"} <= paths
+    assert not any("{" in path for path in paths)
+
+
+def test_nobody_gets_nothing_but_health_and_the_sign_in(room: Room) -> None:
+    with room.desk.client() as client:
+        for method, path, more in requests(room):
+            answer = client.request(method, path, **more)
+            assert MARK not in answer.text, path
+            if path in OPEN:
+                assert answer.status_code != 401, (method, path)
+            elif path.startswith("/api/") or method != "GET":
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["content-type"] == "application/problem+json"
+            else:
+                assert answer.status_code == 303, (method, path)
+                assert answer.headers["location"].startswith("/login?next=")
+        # A path that is not there says no more than one that is.
+        assert client.get("/nowhere").status_code == 303
+        assert client.get("/api/v1/nowhere").status_code == 401
+    denials = [event for event in room.desk.noted if event.action == "audit_log.access.deny"]
+    assert 0 < len(denials) <= 10
+    assert {event.actor.id for event in denials} == {"nobody"}
+
+
+@pytest.mark.parametrize("viewer", [GLOBEX, ACME, AUDITOR], ids=["another", "admin", "auditor"])
+def test_every_route_shows_a_viewer_their_own(room: Room, viewer: Viewer) -> None:
+    seen = set()
+    with room.desk.client(viewer) as client:
+        form = form_of(client)
+        for method, path, more in requests(room):
+            answer = client.request(method, path, headers=form, **more)
+            expected = {200, 202, 303, 403} if viewer is not GLOBEX else {200, 202, 303, 403, 404}
+            if path not in OPEN:
+                assert answer.status_code in expected, (method, path, answer.text)
+            if MARK in answer.text:
+                seen.add(path)
+    own = {
+        f"/events/{room.event.id}",
+        "/api/v1/events",
+        f"/api/v1/events/{room.event.id}",
+        f"/exports/{room.export}/file",
+        f"/api/v1/exports/{room.export}/file",
+    }
+    assert seen == (set() if viewer is GLOBEX else own)
+
+
+def test_another_organisations_things_are_not_there(room: Room) -> None:
+    with room.desk.client(GLOBEX) as client:
+        form = form_of(client)
+        for path in (f"/events/{room.event.id}", f"/exports/{room.export}", f"/exports/{room.export}/file"):
+            assert client.get(path).status_code == 404
+            answer = client.get(f"/api/v1{path}")
+            assert answer.status_code == 404
+            assert answer.headers["content-type"] == "application/problem+json"
+        assert client.delete(f"/api/v1/exports/{room.export}", headers=form).status_code == 404
+        assert client.post(f"/exports/{room.export}/cancel", headers=form).status_code == 404
+        assert client.get("/api/v1/exports").json() == {"exports": []}
+        assert str(room.export) not in client.get("/exports").text
+        for scope in ("org-0", "", "org-1' OR '1'='1"):
+            answer = client.get("/api/v1/events", params={"scope": scope, "range": "90d"})
+            assert {found["scope"]["id"] for found in answer.json()["events"]} <= {"org-1"}
+        asked = client.post("/api/v1/exports", json={"query": "scope=org-0"}, headers=form)
+        assert asked.status_code == 403
+        actions = client.get("/api/v1/actions", params={"range": "90d"}).json()["actions"]
+        assert sum(found["events"] for found in actions) == 1
+
+
+def test_an_auditor_reads_and_requests_nothing(room: Room) -> None:
+    with room.desk.client(AUDITOR) as client:
+        form = form_of(client)
+        assert client.get(f"/exports/{room.export}/file").text == MARK
+        for answer in (
+            client.post("/exports", data={"query": ""}, headers=form),
+            client.post("/api/v1/exports", json={}, headers=form),
+            client.delete(f"/api/v1/exports/{room.export}", headers=form),
+        ):
+            assert answer.status_code == 403
+    denials = [event for event in room.desk.noted if event.action == "audit_log.access.deny"]
+    assert [event.actor.id for event in denials] == ["ann"] * 3
+
+
+def test_a_change_needs_a_form_of_the_page(room: Room) -> None:
+    with room.desk.client(ACME) as client, room.desk.client(GLOBEX) as other:
+        mine, theirs = form_of(client), form_of(other)
+        for headers in (
+            {},
+            {"x-csrf-token": "made up"},
+            theirs,
+            {**mine, "origin": "https://evil.example"},
+            {**mine, "sec-fetch-site": "cross-site"},
+        ):
+            for path in ("/exports", "/logout", "/api/v1/exports"):
+                assert client.post(path, headers=headers).status_code == 403, (path, headers)
+        assert client.post("/exports", data={"csrf": mine["x-csrf-token"], "query": ""}).status_code == 303
+        assert client.post("/logout", headers={**mine, "origin": URL}).status_code == 303
+
+
+def test_every_answer_has_the_headers_that_guard_it(room: Room) -> None:
+    with room.desk.client(ACME) as client:
+        for path in ("/events", "/nowhere", "/api/v1/events", "/static/page.css", "/healthz"):
+            headers = client.get(path).headers
+            policy = headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["cache-control"] == "no-store"
+            assert headers["x-request-id"]
+        page = client.get("/events").text
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|javascript:", page)
+
+
+def test_another_name_for_this_machine_is_refused(room: Room) -> None:
+    with room.desk.client(ACME) as client:
+        assert client.get("/events", headers={"host": "evil.example"}).status_code == 421
+        assert client.get("/healthz", headers={"host": "10.0.0.1"}).status_code == 200
+
+
+def test_who_asks_too_often_waits(database: ClickHouseSettings) -> None:
+    made = desk(database, admin_rate="3/minute", admin_anonymous_rate="2/minute")
+    with made.client(ACME) as client, made.client(GLOBEX) as other, made.client() as nobody:
+        assert [client.get("/events").status_code for _ in range(4)] == [200, 200, 200, 429]
+        assert other.get("/events").status_code == 200
+        assert [nobody.get("/login").status_code for _ in range(3)] == [200, 200, 429]
+        assert int(nobody.get("/events").headers["retry-after"]) >= 1
+        assert nobody.get("/healthz").status_code == 200
+
+
+def test_a_session_ends(database: ClickHouseSettings) -> None:
+    made = desk(database)
+    with made.client() as client:
+        now = int(time.time())
+        for age, status in ((0, 200), (3599 - 60, 200), (3601, 303)):
+            cookie = made.cookie(ACME, now=now - age)
+            assert client.get("/events", headers={"cookie": cookie}).status_code == status
+        kept = client.get("/events", headers={"cookie": made.cookie(ACME, now=now - 1800)})
+        assert "HttpOnly; SameSite=Lax" in kept.headers["set-cookie"]
+        broken = made.cookie(ACME)[:-2] + "xx"
+        assert client.get("/events", headers={"cookie": broken}).status_code == 303
+    safe = desk(database, admin_url="https://audit.test")
+    with safe.client() as client:
+        assert client.get("/login").headers["strict-transport-security"]
+    assert safe.cookie(ACME).startswith("__Host-auditstream=")
+
+
+def test_what_is_looked_at_becomes_events(room: Room) -> None:
+    with room.desk.client(ACME) as client:
+        client.get("/events", params={"action": "context.*", "scope": "org-0"})
+        client.get("/api/v1/events", params={"limit": 1})
+        client.get(f"/exports/{room.export}/file")
+    page, query, download = room.desk.noted
+    assert [page.action, query.action, download.action] == [
+        "audit_log.page.view",
+        "audit_log.api.query",
+        "audit_log.export.download",
+    ]
+    assert {event.scope.id for event in room.desk.noted if event.scope} == {"org-0"}
+    assert page.actor.id == "ada"
+    assert page.request is not None
+    assert set(page.request.attributes) == {"ip", "user_agent"}
+    assert download.target.id == str(room.export)

@@ -1,0 +1,172 @@
+"""The admins' page over a database of a test's own, and somebody to look at it."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import uvicorn
+from starlette.testclient import TestClient
+
+from auditstream_admin import AdminApp, AdminSettings, create_app
+from auditstream_admin.event_filter import EventFilter
+from auditstream_admin.exports import ExportFile, ExportFormat, ExportJob
+from auditstream_admin.sessions import Session, Sessions
+from auditstream_admin.time_range import Span
+from auditstream_admin.viewer import Role, Viewer
+from auditstream_ops.clickhouse import connect
+from auditstream_ops.local.endpoints import Endpoints
+from auditstream_ops.migrate import migrate
+from auditstream_schemas.errors import AdminError, DeniedError
+from auditstream_schemas.event import AuditEvent
+from auditstream_schemas.settings import ClickHouseSettings
+
+URL = "http://audit.test"
+KEY = "what signs the cookies of tests: more than 32 characters"
+
+ACME = Viewer(subject="ada", name="Ada", role=Role.ADMIN, scopes=("org-0",))
+GLOBEX = Viewer(subject="eve", name="Eve", role=Role.ADMIN, scopes=("org-1",))
+AUDITOR = Viewer(subject="ann", name="Ann", role=Role.AUDITOR)
+
+
+@contextmanager
+def admin_database(endpoints: Endpoints) -> Iterator[ClickHouseSettings]:
+    """A migrated database without topics, dropped at the end."""
+    name = f"a{uuid4().hex[:12]}"
+    settings = ClickHouseSettings(clickhouse_url=endpoints.clickhouse_url, clickhouse_database=name)
+    client = connect(settings)
+    migrate(client, name)
+    try:
+        yield settings
+    finally:
+        client.command(f"DROP DATABASE {name} SYNC", use_database=False)
+        client.close()
+
+
+@dataclass(kw_only=True)
+class Desk:
+    """The page, put together for a test.
+
+    Attributes:
+        app: The application.
+        noted: Events that it emitted.
+        exports: What runs its exports.
+    """
+
+    app: AdminApp
+    settings: AdminSettings
+    noted: list[AuditEvent]
+    exports: "MemoryExports"
+
+    @contextmanager
+    def client(self, viewer: Viewer | None = None, *, cookie: str | None = None) -> Iterator[TestClient]:
+        """A browser without redirects, signed in as a viewer."""
+        if viewer is not None:
+            cookie = self.cookie(viewer)
+        headers = {} if cookie is None else {"cookie": cookie}
+        with TestClient(
+            self.app.asgi, base_url=self.app.url, follow_redirects=False, headers=headers, raise_server_exceptions=True
+        ) as client:
+            yield client
+
+    def cookie(self, viewer: Viewer, *, now: int | None = None) -> str:
+        """The cookie of somebody who has signed in."""
+        sessions = Sessions(KEY, seconds=8 * 3600, idle_seconds=3600, is_secure=self.app.url.startswith("https"))
+        return sessions.write(Session.begin(viewer, int(time.time()) if now is None else now)).partition(";")[0]
+
+    def actions(self) -> list[str]:
+        """The actions of what it emitted."""
+        return [event.action for event in self.noted]
+
+
+def desk(settings: ClickHouseSettings, **changes: Any) -> Desk:
+    """The page over a database."""
+    values: dict[str, Any] = {
+        "clickhouse_url": settings.clickhouse_url,
+        "clickhouse_database": settings.clickhouse_database,
+        "admin_url": URL,
+        "admin_secret": KEY,
+        "admin_rate": "100000/minute",
+        "admin_anonymous_rate": "100000/minute",
+    }
+    own = AdminSettings(**{**values, **changes})
+    noted: list[AuditEvent] = []
+    exports = MemoryExports()
+    return Desk(app=create_app(own, noted.append, exports=exports), settings=own, noted=noted, exports=exports)
+
+
+@contextmanager
+def served(settings: ClickHouseSettings) -> Iterator[Desk]:
+    """The page on a real port, in a thread."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        # Before the thread does: who comes early waits.
+        listener.listen()
+        made = desk(settings, admin_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        config = uvicorn.Config(made.app.asgi, log_config=None, access_log=False, ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield made
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@dataclass
+class MemoryExports:
+    """Runs exports at once, in memory; keeps every promise of the protocol but that of lasting."""
+
+    found: dict[UUID, ExportJob] = field(default_factory=dict)
+    files: dict[UUID, bytes] = field(default_factory=dict)
+    quota: int = 1000
+
+    def request(self, viewer: Viewer, wanted: EventFilter, span: Span, format: ExportFormat) -> ExportJob:  # noqa: A002
+        if len(self.found) >= self.quota:
+            raise DeniedError("the quota of today is used up")
+        job = ExportJob(
+            id=uuid4(),
+            state="queued",
+            scopes=viewer.scopes if wanted.scope is None else (wanted.scope,),
+            filter=wanted.query(),
+            span=span,
+            format=format,
+            requested_by=viewer.subject,
+            requested_at=span.end,
+        )
+        self.found[job.id] = job
+        return job
+
+    def finish(self, job: ExportJob, content: bytes) -> ExportJob:
+        self.files[job.id] = content
+        done = replace(job, state="finished", rows=1, total=1, size=len(content), sha256="0" * 64)
+        self.found[job.id] = done
+        return done
+
+    def jobs(self, scopes: Sequence[str] | None) -> Sequence[ExportJob]:
+        del scopes  # The page must not rest on it.
+        return list(self.found.values())[::-1]
+
+    def job(self, id: UUID) -> ExportJob | None:  # noqa: A002
+        return self.found.get(id)
+
+    def cancel(self, id: UUID) -> None:  # noqa: A002
+        if self.found[id].is_under_way:
+            self.found[id] = replace(self.found[id], state="cancelled")
+
+    def open(self, id: UUID) -> AbstractContextManager[ExportFile]:  # noqa: A002
+        if id not in self.files:
+            raise AdminError("there is no file (any more)")
+        return self._file(id)
+
+    @contextmanager
+    def _file(self, id: UUID) -> Iterator[ExportFile]:  # noqa: A002
+        content = self.files[id]
+        yield ExportFile(
+            name=f'export "{id}"\r\n.csv', size=len(content), media_type="text/csv", pieces=iter([content])
+        )
