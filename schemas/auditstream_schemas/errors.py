@@ -14,6 +14,8 @@
     ├── UndeliveredError         events that a producer had accepted were not delivered
     ├── SinkError                the sink cannot go on
     ├── ExportError              the export was not written
+    │   ├── ExportSourceError            ClickHouse failed it: try again
+    │   └── ExportDeniedError            it may not be asked for
     └── OperationError           a deploy or local-stack step failed
 
 Each message says what was wrong and what to do about it.
@@ -98,6 +100,14 @@ class SinkError(AuditstreamError):
 
 class ExportError(AuditstreamError):
     """An export could not be written; nothing lies under its final name."""
+
+
+class ExportSourceError(ExportError):
+    """ClickHouse could not be reached, failed, or sent less than it has; the same call may succeed later."""
+
+
+class ExportDeniedError(ExportError):
+    """An export may not be asked for; the message is for whoever asked."""
 
 
 class OperationError(AuditstreamError):

@@ -14,6 +14,11 @@ from auditstream_schemas.json_text import MAX_DEPTH
 from tests.support.events import make_event
 
 ACTIONS = [
+    "audit_log.export.cancel",
+    "audit_log.export.deny",
+    "audit_log.export.download",
+    "audit_log.export.finish",
+    "audit_log.export.request",
     "context.create",
     "context.delete",
     "context.env_var.delete",

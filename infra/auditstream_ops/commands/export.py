@@ -53,6 +53,13 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> in
         raise click.BadParameter(str(error), ctx=ctx, param=param) from None
 
 
+def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    found = [value.partition("=") for value in values]
+    if not all(equals for _, equals, _ in found):
+        raise click.BadParameter("write key=value", ctx=ctx, param=param)
+    return tuple((key, value) for key, _, value in found)
+
+
 @click.group(epilog=_EXAMPLES, invoke_without_command=True)
 @click.option(
     "--from",
@@ -80,6 +87,10 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 @click.option("--target", metavar="ID", help="Only what was done to this target.")
 @click.option("--success", type=click.BOOL, metavar="true|false", help="Only what succeeded, or what did not.")
 @click.option("--request", metavar="ID", help="Only what this request caused.")
+@click.option(
+    "--metadata", metavar="KEY=VALUE", multiple=True, callback=_pairs, help="Only with this in it; may be given again."
+)
+@click.option("--text", metavar="WORDS", help="Only with all these words in the payload.")
 @click.option(
     "--watermark",
     "watermark_file",
