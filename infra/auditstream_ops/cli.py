@@ -28,8 +28,9 @@ _COMMANDS = {
     "emit": _Entry(module="emit", summary="Send events from an NDJSON file or standard input."),
     "sink": _Entry(module="sink", extra="sink", summary="Move events from Kafka into ClickHouse."),
     "export": _Entry(
-        module="export", extra="export", summary="Write events to a file with a signed manifest; verify one."
+        module="export", extra="export", summary="Write events to a file with a signed manifest, or ask for it; verify."
     ),
+    "exporter": _Entry(module="exporter", extra="export", summary="Run the exports that were asked for."),
     "sql": _Entry(module="sql", extra="export", summary="Ask ClickHouse a question."),
     "topics": _Entry(module="topics", extra="sink", summary="Deploy step: create topics, register the schema."),
     "migrate": _Entry(module="migrate", extra="sink", summary="Deploy step: bring the tables up to date."),
