@@ -42,10 +42,7 @@ class Bucket:
         self.draft = spool / name
         self._bucket = bucket
         self._folder = f"{folder}/" if folder else ""
-        try:
-            self._store = S3Store(bucket, retry_config={"max_retries": 5, "retry_timeout": _PATIENCE})
-        except BaseError as error:
-            raise ExportError(f"cannot use s3://{bucket}: {_told(error)}; check the AWS_... variables") from error
+        self._store = open_store(bucket)
 
     @property
     def name(self) -> str:
@@ -89,6 +86,18 @@ class Bucket:
         for path in self.draft.parent.iterdir():
             path.unlink()
         self.draft.parent.rmdir()
+
+
+def open_store(bucket: str) -> S3Store:
+    """A bucket to read and write; nothing is asked yet.
+
+    Raises:
+        ExportError: A variable is malformed.
+    """
+    try:
+        return S3Store(bucket, retry_config={"max_retries": 5, "retry_timeout": _PATIENCE})
+    except BaseError as error:
+        raise ExportError(f"cannot use s3://{bucket}: {_told(error)}; check the AWS_... variables") from error
 
 
 def _told(error: Exception) -> str:

@@ -31,6 +31,16 @@ def journal_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.part.journal")
 
 
+def is_resumable(path: Path) -> bool:
+    """Whether an export to this name was left unfinished, and nobody is writing it."""
+    try:
+        with journal_path(path).open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except (FileNotFoundError, BlockingIOError):
+        return False
+
+
 class Draft:
     """The part files of one export.
 

@@ -22,7 +22,7 @@ from auditstream_export.shape import Shape
 from auditstream_export.slices import ROWS, Slice, cut
 from auditstream_export.statements import COUNTING, SETTINGS, Statements, output_format
 from auditstream_export.watermark import Watermark
-from auditstream_schemas.errors import ExportError
+from auditstream_schemas.errors import ExportError, ExportSourceError
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import format_timestamp
 
@@ -34,7 +34,7 @@ def connect(settings: ClickHouseSettings) -> Client:
     """Connect to ClickHouse; blocks until it answers.
 
     Raises:
-        ExportError: It does not.
+        ExportSourceError: It does not.
     """
     try:
         return clickhouse_connect.get_client(
@@ -44,7 +44,7 @@ def connect(settings: ClickHouseSettings) -> Client:
             autogenerate_session_id=False,
         )
     except _FAILURES as error:
-        raise ExportError(
+        raise ExportSourceError(
             f"no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL for user {settings.clickhouse_user}: "
             f"{_first_line(error)[:200]}; nothing was exported"
         ) from error
@@ -107,7 +107,7 @@ class Snapshot:
         Blocks on ClickHouse between chunks. When the iterator ends, everything has come and was counted.
 
         Raises:
-            ExportError: ClickHouse failed, or what came is not whole. The chunks so far are worthless.
+            ExportSourceError: ClickHouse failed, or what came is not whole. The chunks so far are worthless.
         """
         records = Records(CSV if self._shape.format == "csv" else LINES)
         came = 0
@@ -119,7 +119,9 @@ class Snapshot:
         try:
             last = records.end()
         except ExportError as error:
-            raise ExportError(f"ClickHouse's answer broke off: {error}; nothing was exported, try again") from error
+            raise ExportSourceError(
+                f"ClickHouse's answer broke off: {error}; nothing was exported, try again"
+            ) from error
         came += len(last.starts)
         if came != part.rows:
             raise wrong_count(part, came)
@@ -129,7 +131,7 @@ class Snapshot:
         """Yield what ClickHouse answers for a slice, as it comes.
 
         Raises:
-            ExportError: ClickHouse failed. An answer that breaks off in the middle may merely end.
+            ExportSourceError: ClickHouse failed. An answer that breaks off in the middle may merely end.
         """
         asked = self._ahead.pop(part, None) or self._ask(part)
         try:
@@ -179,16 +181,16 @@ class Snapshot:
         return answer.result_rows
 
 
-def wrong_count(part: Slice, came: int) -> ExportError:
+def wrong_count(part: Slice, came: int) -> ExportSourceError:
     """What to say when a slice has not as many events as were counted."""
-    return ExportError(
+    return ExportSourceError(
         f"ClickHouse sent {came} of {part.rows} events between {format_timestamp(part.start)} and "
         f"{format_timestamp(part.end)}; nothing was exported, try again"
     )
 
 
-def _failed(error: Exception) -> ExportError:
-    return ExportError(f"ClickHouse failed: {_first_line(error)[:500]}; nothing was exported")
+def _failed(error: Exception) -> ExportSourceError:
+    return ExportSourceError(f"ClickHouse failed: {_first_line(error)[:500]}; nothing was exported")
 
 
 def _first_line(error: Exception) -> str:

@@ -28,8 +28,9 @@ _COMMANDS = {
     "emit": _Entry(module="emit", summary="Send events from an NDJSON file or standard input."),
     "sink": _Entry(module="sink", extra="sink", summary="Move events from Kafka into ClickHouse."),
     "export": _Entry(
-        module="export", extra="export", summary="Write events to a file with a signed manifest; verify one."
+        module="export", extra="export", summary="Write events to a file with a signed manifest, or ask for it; verify."
     ),
+    "exporter": _Entry(module="exporter", extra="export", summary="Run the exports that were asked for."),
     "admin": _Entry(module="admin", extra="admin", summary="Serve the audit log page and its API."),
     "token": _Entry(module="token", extra="admin", summary="Make, list and revoke tokens of the API."),
     "sql": _Entry(module="sql", extra="export", summary="Ask ClickHouse a question."),

@@ -27,16 +27,20 @@ class TopicPlan:
         retention_hours: How long the broker keeps records: the time within which an outage of ClickHouse
             must be over, or records are lost.
         dead_letter_retention_hours: The same for dead letters, which wait for a person.
+        request_partitions: Of the topic of requests for exports: so many exporters at most work side by side.
     """
 
     partitions: int = 12
     replication: int = 1
     retention_hours: int = 7 * 24
     dead_letter_retention_hours: int = 90 * 24
+    request_partitions: int = 12
 
 
-def create_topics(kafka: KafkaSettings, plan: TopicPlan, *, dead_letter_topic: str) -> list[str]:
-    """Create the event topic and its dead letters where they are missing; return those created.
+def create_topics(
+    kafka: KafkaSettings, plan: TopicPlan, *, dead_letter_topic: str, request_topic: str | None = None
+) -> list[str]:
+    """Create the event topic, its dead letters and that of requests where they are missing; return those created.
 
     Blocks up to 30 seconds on the broker.
 
@@ -48,6 +52,8 @@ def create_topics(kafka: KafkaSettings, plan: TopicPlan, *, dead_letter_topic: s
         # A letter is a record as it came, and headers on top.
         _topic(dead_letter_topic, 1, plan, plan.dead_letter_retention_hours, max_message_bytes=MAX_LETTER_BYTES),
     ]
+    if request_topic is not None:
+        wanted.append(_topic(request_topic, plan.request_partitions, plan, plan.retention_hours))
     admin = AdminClient(kafka.librdkafka_client("topics"))
     created = []
     for name, future in admin.create_topics(wanted, operation_timeout=_CREATE_TIMEOUT_SECONDS).items():

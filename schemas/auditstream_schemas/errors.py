@@ -14,6 +14,8 @@
     ├── UndeliveredError         events that a producer had accepted were not delivered
     ├── SinkError                the sink cannot go on
     ├── ExportError              the export was not written
+    │   ├── ExportSourceError            ClickHouse failed it: try again
+    │   └── ExportDeniedError            it may not be asked for
     ├── AdminError               the admins' page cannot serve this
     │   ├── FilterError                  a parameter of the URL makes no sense; names it
     │   ├── DeniedError                  this viewer may not do this
@@ -102,6 +104,14 @@ class SinkError(AuditstreamError):
 
 class ExportError(AuditstreamError):
     """An export could not be written; nothing lies under its final name."""
+
+
+class ExportSourceError(ExportError):
+    """ClickHouse could not be reached, failed, or sent less than it has; the same call may succeed later."""
+
+
+class ExportDeniedError(ExportError):
+    """An export may not be asked for; the message is for whoever asked."""
 
 
 class AdminError(AuditstreamError):

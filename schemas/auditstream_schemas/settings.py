@@ -59,6 +59,18 @@ class KafkaSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RequestSettings(KafkaSettings):
+    """Where requests for exports travel."""
+
+    export_topic: str = setting("", "Topic of requests for exports; empty means the topic's name with .exports.")
+
+    @property
+    def requests(self) -> str:
+        """Name of the topic of requests for exports."""
+        return self.export_topic or f"{self.topic}.exports"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RegistrySettings:
     """Where the Avro schemas live."""
 

@@ -214,6 +214,13 @@ def test_filters(settings: ClickHouseSettings, tmp_path: Path) -> None:
     assert _ids(settings, path, success=False) == {9, 19, 29, 39, 49, 59}
     assert _ids(settings, path, success=False, actor="user-2") == {9}
     assert _ids(settings, path, scope="org-") == set()
+    within = {number for number, event in enumerate(stored) if event.scope and event.scope.id in {"org-0", "org-1"}}
+    assert _ids(settings, path, scopes=("org-1", "org-0")) == within
+    assert _ids(settings, path, scopes=("org-1", "org-0"), scope="org-2") == set()
+    assert _ids(settings, path, metadata=(("region", "eu-central-1"),)) == set(range(60))
+    assert _ids(settings, path, metadata=(("region", "eu"),)) == _ids(settings, path, metadata=(("x", ""),)) == set()
+    assert _ids(settings, path, text="EVENT 17") == {17}
+    assert _ids(settings, path, text="vent") == set()
 
 
 def test_an_id_to_filter_by_is_taken_as_it_is(settings: ClickHouseSettings, tmp_path: Path) -> None:

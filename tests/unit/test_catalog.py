@@ -17,6 +17,7 @@ ACTIONS = [
     "audit_log.access.deny",
     "audit_log.api.query",
     "audit_log.export.cancel",
+    "audit_log.export.deny",
     "audit_log.export.download",
     "audit_log.export.finish",
     "audit_log.export.request",

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from auditstream_export import ExportFilter, ExportRequest
@@ -13,20 +15,34 @@ def test_no_condition_lets_every_event_through() -> None:
 
 def test_every_condition_must_hold_and_no_value_stands_in_the_sql() -> None:
     wanted = ExportFilter(
+        scopes=("'", "org"),
         actions=("context.*", "user.logged_in"),
         scope="' OR 1 --",
         actor="{x:String}",
         target="\\",
         success=False,
         request="r",
+        metadata=(("'", "{y:String}"), ("k", "")),
+        text="Deploy '); läßt",
     )
     sql, parameters = wanted.where()
     assert sql == (
-        "(action LIKE {action_0:String} OR action LIKE {action_1:String})"
+        "scope_id IN {scopes:Array(String)}"
+        " AND (action LIKE {action_0:String} OR action LIKE {action_1:String})"
         " AND scope_id = {scope:String} AND actor.id = {actor:String} AND target.id = {target:String}"
         " AND request.id = {request:String} AND success = {success:Bool}"
+        " AND metadata[{meta_key_0:String}] = {meta_value_0:String} AND mapContainsKey(metadata, {meta_key_0:String})"
+        " AND metadata[{meta_key_1:String}] = {meta_value_1:String} AND mapContainsKey(metadata, {meta_key_1:String})"
+        " AND (hasToken(lowerUTF8(payload), {word_0:String})"
+        " OR hasToken(lowerUTF8(payload), concat('n', {word_0:String}))"
+        " OR hasToken(lowerUTF8(payload), concat('t', {word_0:String}))"
+        " OR hasToken(lowerUTF8(payload), concat('r', {word_0:String}))"
+        " OR hasToken(lowerUTF8(payload), concat('b', {word_0:String}))"
+        " OR hasToken(lowerUTF8(payload), concat('f', {word_0:String})))"
+        " AND position(lowerUTF8(payload), {word_1:String}) > 0"
     )
     assert parameters == {
+        "scopes": ["'", "org"],
         "action_0": "context.%",
         "action_1": "user.logged\\_in",
         "scope": "' OR 1 --",
@@ -34,7 +50,14 @@ def test_every_condition_must_hold_and_no_value_stands_in_the_sql() -> None:
         "target": "\\",
         "success": False,
         "request": "r",
+        "meta_key_0": "'",
+        "meta_value_0": "{y:String}",
+        "meta_key_1": "k",
+        "meta_value_1": "",
+        "word_0": "deploy",
+        "word_1": "läßt",
     }
+    assert ExportFilter.from_described(json.loads(json.dumps(wanted.described()))) == wanted
 
 
 def test_the_manifest_shows_the_conditions_that_are_given() -> None:
@@ -51,6 +74,17 @@ def test_an_empty_id_is_refused(name: str) -> None:
 def test_an_empty_glob_is_refused() -> None:
     with pytest.raises(ExportError, match="glob of an action is empty"):
         ExportFilter(actions=("a.b", ""))
+
+
+@pytest.mark.parametrize("scopes", [(), ("",), ("org", "")])
+def test_no_scopes_are_never_all_scopes(scopes: tuple[str, ...]) -> None:
+    with pytest.raises(ExportError, match="list of scopes is empty"):
+        ExportFilter(scopes=scopes)
+
+
+def test_a_text_without_words_is_refused() -> None:
+    with pytest.raises(ExportError, match="has no word"):
+        ExportFilter(text=" -- ")
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,11 @@ from auditstream_export import (
 )
 from auditstream_export.manifest import shape_of
 from auditstream_export.shape import FORMATS, PROFILES, Format, Profile
+from auditstream_ops.commands.export_jobs import jobs
+from auditstream_ops.commands.export_options import filter_options, moment
 from auditstream_ops.commands.export_verify import keygen, verify
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import loaders
-from auditstream_schemas.timestamp import parse_moment
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _EXAMPLES = """\b
@@ -44,42 +45,22 @@ Examples:
 """
 
 
-def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    try:
-        return parse_moment(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx=ctx, param=param) from None
-
-
 @click.group(epilog=_EXAMPLES, invoke_without_command=True)
 @click.option(
     "--from",
     "start",
-    callback=_moment,
+    callback=moment,
     metavar="TIME",
     help="First instant of the range: a date (its midnight in UTC), or ISO-8601 with a zone.",
 )
 @click.option(
     "--to",
     "end",
-    callback=_moment,
+    callback=moment,
     metavar="TIME",
     help="First instant after the range; likewise.",
 )
-@click.option("--scope", metavar="ID", help="Only events whose target belongs to this account.")
-@click.option(
-    "--action",
-    "actions",
-    metavar="GLOB",
-    multiple=True,
-    help="Only these actions; * is any run of characters, dots included, ? is one. May be given again.",
-)
-@click.option("--actor", metavar="ID", help="Only what this actor did.")
-@click.option("--target", metavar="ID", help="Only what was done to this target.")
-@click.option("--success", type=click.BOOL, metavar="true|false", help="Only what succeeded, or what did not.")
-@click.option("--request", metavar="ID", help="Only what this request caused.")
+@filter_options
 @click.option(
     "--watermark",
     "watermark_file",
@@ -235,5 +216,6 @@ def _json(result: ExportResult) -> Mapping[str, object]:
     return {**asdict(result), "files": files, "watermark": result.watermark.described()}
 
 
+export.add_command(jobs)
 export.add_command(verify)
 export.add_command(keygen)

@@ -1,17 +1,24 @@
 """``auditstream topics``."""
 
+import dataclasses
+
 import click
 from typed_settings import click_options
 
 from auditstream_ops.topics import TopicPlan, create_topics, register_schema
-from auditstream_schemas.settings import loaders
+from auditstream_schemas.settings import RequestSettings, loaders
 from auditstream_sink import DeadLetterSettings
 
 _PLAN = TopicPlan()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TopicSettings(DeadLetterSettings, RequestSettings):
+    """The topics' names, and where they are."""
+
+
 @click.command()
-@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
+@click_options(TopicSettings, loaders(), argname="settings", show_envvars_in_help=True)
 @click.option("--partitions", default=_PLAN.partitions, show_default=True, help="Partitions of a new event topic.")
 @click.option("--replication", default=_PLAN.replication, show_default=True, help="Copies; 3 in production.")
 @click.option(
@@ -26,13 +33,20 @@ _PLAN = TopicPlan()
     show_default=True,
     help="How long refused records wait for a person.",
 )
+@click.option(
+    "--request-partitions",
+    default=_PLAN.request_partitions,
+    show_default=True,
+    help="Of the topic of requests for exports: so many exporters work side by side.",
+)
 def topics(
-    settings: DeadLetterSettings,
+    settings: TopicSettings,
     *,
     partitions: int,
     replication: int,
     retention_hours: int,
     dead_letter_retention_hours: int,
+    request_partitions: int,
 ) -> None:
     """Create the topics and register the event's schema.
 
@@ -43,9 +57,10 @@ def topics(
         replication=replication,
         retention_hours=retention_hours,
         dead_letter_retention_hours=dead_letter_retention_hours,
+        request_partitions=request_partitions,
     )
-    created = create_topics(settings, plan, dead_letter_topic=settings.dead_letters)
-    for name in (settings.topic, settings.dead_letters):
+    created = create_topics(settings, plan, dead_letter_topic=settings.dead_letters, request_topic=settings.requests)
+    for name in (settings.topic, settings.dead_letters, settings.requests):
         click.echo(f"{'created' if name in created else 'exists '} topic {name}")
     schema_id = register_schema(settings, settings.topic)
     click.echo(f"schema {schema_id} is registered for subject {settings.topic}-value")

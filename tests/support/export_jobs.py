@@ -1,0 +1,129 @@
+"""Short hands for tests of exports on demand."""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from auditstream_export import Exporter, ExportFilter, ExportJob, ExportJobs, ExportRequest, JobSettings
+from auditstream_export.job_audit import JobAudit
+from auditstream_export.job_files import job_files
+from auditstream_export.job_run import JobRun
+from auditstream_export.job_store import JobStore
+from auditstream_schemas.event import AuditEvent, Entity
+from auditstream_schemas.timestamp import from_datetime
+from tests.support.events import START
+from tests.support.stack import Tenant
+
+ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timedelta(days=30)))
+ANN = Entity(id="ann", type="user", name="Ann")
+IDLE_SECONDS = 1.0
+
+
+def job_settings(tenant: Tenant, target: Path | str, **changes: object) -> JobSettings:
+    values: dict[str, object] = {
+        "kafka_bootstrap_servers": tenant.endpoints.bootstrap_servers,
+        "clickhouse_url": tenant.endpoints.clickhouse_url,
+        "clickhouse_database": tenant.database,
+        "topic": tenant.topic,
+        "export_group": f"{tenant.database}-exporter",
+        "export_target": str(target),
+        "session_timeout_ms": int(tenant.env["AUDITSTREAM_SESSION_TIMEOUT_MS"]),
+    }
+    return JobSettings(**{**values, **changes})  # type: ignore[arg-type]
+
+
+class Emitted(list[AuditEvent]):
+    """What was said about exports; takes the place of the producer."""
+
+    def __call__(self, event: AuditEvent) -> None:
+        self.append(event)
+
+    def actions(self) -> list[str]:
+        return [event.action.removeprefix("audit_log.export.") for event in self]
+
+
+def scoped(scope: str) -> ExportRequest:
+    return replace(ALL, filter=ExportFilter(scopes=(scope,)))
+
+
+def service(settings: JobSettings, emitted: Emitted | None = None) -> ExportJobs:
+    return ExportJobs(settings, Emitted() if emitted is None else emitted)
+
+
+def run_exporter(settings: JobSettings, emitted: Emitted | None = None, **options: object) -> list[ExportJob]:
+    """Run a worker in this process until there is nothing left; the jobs that ended in it."""
+    ended: list[ExportJob] = []
+    worker = Exporter(
+        settings,
+        Emitted() if emitted is None else emitted,
+        on_ended=ended.append,
+        **options,  # type: ignore[arg-type]
+    )
+    worker.run(until_idle=IDLE_SECONDS)
+    return ended
+
+
+def known(jobs: ExportJobs, id: UUID) -> ExportJob:  # noqa: A002
+    job = jobs.job(id)
+    assert job is not None
+    return job
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def start_exporter(tenant: Tenant, target: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start a worker in a process of its own that can be resumed after every hour of events, and dies with this one."""
+    lifeline = [sys.executable, "-m", "auditstream_ops.local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+    return subprocess.Popen(
+        [*lifeline, sys.executable, "-c", _EXPORTER],
+        env={**os.environ, **job_environment(tenant, target), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def job_environment(tenant: Tenant, target: Path) -> dict[str, str]:
+    """Variables that lead a command to a tenant's jobs."""
+    return {
+        **tenant.env,
+        "AUDITSTREAM_EXPORT_TARGET": str(target),
+        "AUDITSTREAM_EXPORT_GROUP": job_settings(tenant, target).export_group,
+    }
+
+
+_EXPORTER = """
+from auditstream_export import Exporter, JobSettings
+from auditstream_schemas.settings import load
+Exporter(load(JobSettings), print, slice_rows=1).run()
+"""
+
+
+class Taking:
+    """One worker's taking of a job, in a thread."""
+
+    def __init__(
+        self, settings: JobSettings, job: ExportJob, *, worker: str = "w", emitted: Emitted | None = None
+    ) -> None:
+        store = JobStore(settings)
+        self.run = JobRun(
+            job,
+            settings=settings,
+            store=store,
+            files=job_files(settings),
+            audit=JobAudit(Emitted() if emitted is None else emitted, scope_type="organization", clock=time.time_ns),
+            worker=worker,
+            clock=time.time_ns,
+            slice_rows=1,
+        )
+        self._pool = ThreadPoolExecutor(1)
+        self.outcome = self._pool.submit(self.run.run)
+        self._pool.shutdown(wait=False)
