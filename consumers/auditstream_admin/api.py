@@ -23,6 +23,7 @@ from auditstream_admin.api_models import (
 )
 from auditstream_admin.event_filter import MAX_TEXT, EventFilter
 from auditstream_admin.events import StoredEvent
+from auditstream_admin.exports import ExportPart
 from auditstream_admin.parts import Parts, parts_of
 from auditstream_admin.time_range import PRESETS
 from auditstream_admin.viewer import Viewer
@@ -167,6 +168,12 @@ def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Exp
         **_NO_EXPORTS,
     },
 )
-def download(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002 - the public name
-    """The file of a finished export."""
-    return export_routes.download(request, parts, viewer, id)
+def download(
+    request: Request,
+    viewer: Who,
+    parts: Shared,
+    id: UUID,  # noqa: A002 - the public name
+    part: ExportPart = "events",
+) -> Response:
+    """The file of a finished export, its manifest, or the signature of that."""
+    return export_routes.download(request, parts, viewer, id, part)

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from auditstream_admin.access import access_of
 from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.exports import ExportFormat, ExportJob, ViewedExports
+from auditstream_admin.exports import ExportFormat, ExportJob, ExportPart, ViewedExports
 from auditstream_admin.parts import Parts
 from auditstream_admin.viewer import Viewer
 from auditstream_schemas.errors import AdminError
@@ -78,8 +78,8 @@ def cancel_export(request: Request, parts: Parts, viewer: Viewer, id: UUID) -> E
     return found_job(exports, id)
 
 
-def download(request: Request, parts: Parts, viewer: Viewer, id: UUID) -> StreamingResponse:  # noqa: A002
-    """A finished export's file.
+def download(request: Request, parts: Parts, viewer: Viewer, id: UUID, part: ExportPart) -> StreamingResponse:  # noqa: A002
+    """A finished export's file, its manifest, or the signature of that.
 
     Raises:
         AdminError: It is not there.
@@ -89,9 +89,10 @@ def download(request: Request, parts: Parts, viewer: Viewer, id: UUID) -> Stream
     if job.state != "finished":
         raise AdminError(f"the export is {job.state}: there is no file")
     with ExitStack() as opened:
-        file = opened.enter_context(exports.open(job))
-        payload = {"bytes": file.size, "sha256": job.sha256}
-        _note("audit_log.export.download", request, parts, viewer, job, payload=payload)
+        file = opened.enter_context(exports.open(job, part))
+        if part == "events":
+            payload = {"bytes": file.size, "sha256": job.sha256}
+            _note("audit_log.export.download", request, parts, viewer, job, payload=payload)
         kept = opened.pop_all()
 
     def pieces() -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from auditstream_schemas.errors import DeniedError
 
 ExportState = Literal["queued", "running", "finished", "failed", "cancelled", "expired"]
 ExportFormat = Literal["csv", "ndjson", "parquet"]
+ExportPart = Literal["events", "manifest", "signature"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class ExportJob:
         total: Events in all; None while they are not counted.
         size: Bytes of the file; None while it is not there.
         sha256: Of the file, hexadecimal; None while it is not there.
+        is_signed: Whether its manifest is signed.
         expires_at: When the file goes, nanoseconds since the epoch; None while it is not there.
         error: Why it failed, for people; None if it did not.
     """
@@ -48,6 +50,7 @@ class ExportJob:
     total: int | None = None
     size: int | None = None
     sha256: str | None = None
+    is_signed: bool = False
     expires_at: int | None = None
     error: str | None = None
 
@@ -94,8 +97,8 @@ class ExportService(Protocol):
     def cancel(self, id: UUID) -> None:  # noqa: A002 - the public name of the field
         """Stop a job that is under way; one that has ended stays as it is."""
 
-    def open(self, id: UUID) -> AbstractContextManager[ExportFile]:  # noqa: A002 - the public name of the field
-        """A finished job's file.
+    def open(self, id: UUID, part: ExportPart) -> AbstractContextManager[ExportFile]:  # noqa: A002 - likewise
+        """A finished job's file of events, its manifest, or the signature of that.
 
         Raises:
             AdminError: It is not there (any more).
@@ -140,13 +143,13 @@ class ViewedExports:
         self._may_change()
         self._service.cancel(job.id)
 
-    def open(self, job: ExportJob) -> AbstractContextManager[ExportFile]:
-        """A finished job's file.
+    def open(self, job: ExportJob, part: ExportPart) -> AbstractContextManager[ExportFile]:
+        """A finished job's file, its manifest, or the signature of that.
 
         Raises:
             AdminError: It is not there (any more).
         """
-        return self._service.open(job.id)
+        return self._service.open(job.id, part)
 
     def _sees(self, job: ExportJob) -> bool:
         return self._viewer.sees_all or (bool(job.scopes) and all(map(self._viewer.may_see, job.scopes)))

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from auditstream_admin import export_routes, time_range
 from auditstream_admin.access import access_of, viewer_of
 from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.exports import ExportFormat
+from auditstream_admin.exports import ExportFormat, ExportPart
 from auditstream_admin.parts import Parts, parts_of
 from auditstream_admin.time_range import PRESETS
 from auditstream_admin.viewer import Viewer
@@ -153,9 +153,15 @@ def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Res
 
 
 @router.get("/exports/{id}/file")
-def download(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002
-    """The file of a finished export."""
-    return export_routes.download(request, parts, viewer, id)
+def download(
+    request: Request,
+    viewer: Who,
+    parts: Shared,
+    id: UUID,  # noqa: A002 - the public name
+    part: ExportPart = "events",
+) -> Response:
+    """The file of a finished export, its manifest, or the signature of that."""
+    return export_routes.download(request, parts, viewer, id, part)
 
 
 def render(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:

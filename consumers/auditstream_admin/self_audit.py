@@ -86,7 +86,7 @@ class SelfAudit:
                 self._emit(
                     AuditEvent.build(
                         action=action,
-                        actor=_actor(viewer),
+                        actor=actor_of(viewer),
                         target=target or Entity(id=scope or "all", type="audit_log"),
                         payload=payload,
                         occurred_at=self._clock(),
@@ -100,7 +100,8 @@ class SelfAudit:
                 _logger.warning("%s of request %s was not emitted: %s", action, origin.request_id, error)
 
 
-def _actor(viewer: Viewer | None) -> Entity:
+def actor_of(viewer: Viewer | None) -> Entity:
+    """A viewer as events name them; None for whoever has not signed in."""
     if viewer is None:
         return Entity(id="nobody", type="anonymous")
     kind = "api_token" if viewer.subject.startswith("token:") else "user"

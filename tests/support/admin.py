@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from auditstream_admin import AdminApp, AdminSettings, create_app
 from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.exports import ExportFile, ExportFormat, ExportJob
+from auditstream_admin.exports import ExportFile, ExportFormat, ExportJob, ExportPart, ExportService
 from auditstream_admin.sessions import Session, Sessions
 from auditstream_admin.time_range import Span
 from auditstream_admin.viewer import Role, Viewer
@@ -83,8 +83,8 @@ class Desk:
         return [event.action for event in self.noted]
 
 
-def desk(settings: ClickHouseSettings, **changes: Any) -> Desk:
-    """The page over a database."""
+def desk(settings: ClickHouseSettings, *, service: ExportService | None = None, **changes: Any) -> Desk:
+    """The page over a database; exports are kept in memory unless another service is given."""
     values: dict[str, Any] = {
         "clickhouse_url": settings.clickhouse_url,
         "clickhouse_database": settings.clickhouse_database,
@@ -96,7 +96,8 @@ def desk(settings: ClickHouseSettings, **changes: Any) -> Desk:
     own = AdminSettings(**{**values, **changes})
     noted: list[AuditEvent] = []
     exports = MemoryExports()
-    return Desk(app=create_app(own, noted.append, exports=exports), settings=own, noted=noted, exports=exports)
+    app = create_app(own, noted.append, exports=service or exports)
+    return Desk(app=app, settings=own, noted=noted, exports=exports)
 
 
 @contextmanager
@@ -159,7 +160,8 @@ class MemoryExports:
         if self.found[id].is_under_way:
             self.found[id] = replace(self.found[id], state="cancelled")
 
-    def open(self, id: UUID) -> AbstractContextManager[ExportFile]:  # noqa: A002
+    def open(self, id: UUID, part: ExportPart) -> AbstractContextManager[ExportFile]:  # noqa: A002
+        del part
         if id not in self.files:
             raise AdminError("there is no file (any more)")
         return self._file(id)

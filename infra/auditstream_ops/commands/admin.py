@@ -7,7 +7,8 @@ import click
 import uvicorn
 from typed_settings import click_options
 
-from auditstream_admin import AdminSettings, create_app
+from auditstream_admin import AdminSettings, JobExports, create_app
+from auditstream_export import JobSettings
 from auditstream_ops.self_audit import SelfEmitter
 from auditstream_producer import ProducerSettings
 from auditstream_schemas.errors import OperationError
@@ -24,6 +25,8 @@ def admin(settings: AdminSettings) -> None:
     Admins see the events of their own organisations, auditors those of all; nobody else sees anything. Who looked at
     what becomes an event of its own (audit_log.*), for which the settings of `auditstream emit` hold.
 
+    With AUDITSTREAM_EXPORT_TARGET, where `auditstream exporter` writes, exports can be asked for and downloaded.
+
     \b
     On a laptop, after `auditstream up`:
       auditstream admin --admin-sign-in development
@@ -32,7 +35,9 @@ def admin(settings: AdminSettings) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     emitter = SelfEmitter(load(ProducerSettings))
-    app = create_app(settings, emitter, url=url)
+    jobs = load(JobSettings)
+    exports = JobExports(jobs) if jobs.export_target else None
+    app = create_app(settings, emitter, url=url, exports=exports)
     config = uvicorn.Config(
         app.asgi,
         log_config=None,
@@ -47,6 +52,8 @@ def admin(settings: AdminSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
     uvicorn.Server(config).run([listener])
+    if exports is not None:
+        exports.close()
     emitter.close()
 
 
