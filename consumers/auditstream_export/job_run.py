@@ -182,14 +182,17 @@ class JobRun:
             self._rows_before, self._noted_at = rows, 0
         if now - self._noted_at < _NOTE_EVERY:
             return
-        seconds = (now - (self._job.started_at or now)) / NANOSECONDS
-        rate = (rows - self._rows_before) / seconds if seconds > 0 else 0.0
         self._noted_at = now
         try:
-            self._write(rows=rows, total=total, rate=max(0.0, rate))
+            self._write(rows=rows, total=total, rate=self._rate(rows, now))
         except ExportSourceError as error:
             # The stream itself will tell if ClickHouse is away.
             _logger.info("progress of export %s was not noted: %s", self._job.id, error)
+
+    def _rate(self, rows: int, now: int) -> float:
+        """Rows a second, without those that were there when this worker took the job."""
+        seconds = (now - (self._job.started_at or now)) / NANOSECONDS
+        return max(0, rows - self._rows_before) / seconds if seconds > 0 else 0.0
 
     def _finish(self, result: ExportResult) -> None:
         now = self._clock()
@@ -204,6 +207,7 @@ class JobRun:
                     state="finished",
                     rows=result.rows,
                     total=result.rows,
+                    rate=self._rate(result.rows, now),
                     files=(*data, *map(self._look_at, beside)),
                     manifest=manifest,
                     key_id=result.key_id or "",

@@ -44,6 +44,7 @@ from tests.support.export_jobs import (
     service,
     start_exporter,
 )
+from tests.support.front import eventually
 from tests.support.pipeline import count, run_sink
 from tests.support.relay import Send, relay
 from tests.support.s3_server import s3_server
@@ -110,7 +111,7 @@ def test_two_workers_side_by_side_run_each_of_ten_jobs_once(
     ended: list[ExportJob] = []
     workers = [Exporter(settings, emitted, on_ended=ended.append) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda worker: worker.run(until_idle=2.0), workers))
+        list(pool.map(lambda worker: worker.run(until_idle=1.0), workers))
     assert Counter(job.id for job in ended) == Counter(job.id for job in asked)
     found = jobs.jobs(None)
     assert [job.id for job in found] == [job.id for job in reversed(asked)]
@@ -149,6 +150,8 @@ def test_a_worker_is_killed_and_the_next_goes_on_up_to_the_same_offsets(
     with relay(settings.clickhouse_url, stall) as url:
         process = start_exporter(tenant, target, AUDITSTREAM_CLICKHOUSE_URL=url)
         assert stall.reached.wait(60)
+        journals = list(target.rglob("*.journal"))
+        eventually(lambda: '"slices_done": 2' in journals[0].read_text(), "two slices are written")
         running = known(jobs, job.id)
         assert (running.state, running.total, running.watermark is not None) == ("running", EVENTS, True)
         process.kill()
@@ -269,7 +272,9 @@ def job_bytes(jobs: ExportJobs, job: ExportJob) -> int:
     return known(jobs, job.id).bytes
 
 
-def test_while_clickhouse_is_away_a_job_waits(settings: JobSettings, target: Path) -> None:
+def test_while_clickhouse_is_away_a_job_waits(
+    settings: JobSettings, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     jobs = service(settings)
     job = jobs.request(ALL, requester=ANN)
     with TcpProxy(settings.clickhouse_url.partition("//")[2]) as proxy:
@@ -278,8 +283,10 @@ def test_while_clickhouse_is_away_a_job_waits(settings: JobSettings, target: Pat
             taking = Taking(replace(settings, clickhouse_url=url), job)
             assert stall.reached.wait(60)
             proxy.refuse()
+            proxy.cut()
             stall.go_on.set()
-            assert not taking.outcome.done()
+            eventually(lambda: f"export {job.id} waits: " in caplog.text, "the job waits")
+            assert (taking.outcome.done(), known(jobs, job.id).state) == (False, "running")
             proxy.heal()
             assert taking.outcome.result(60).state == "finished"
     assert files_below(target) == [job.name, f"{job.name}.manifest.json"]

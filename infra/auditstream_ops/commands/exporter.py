@@ -42,7 +42,8 @@ def exporter(settings: JobSettings, *, until_idle: float | None, as_json: bool) 
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
 
     def show(job: ExportJob) -> None:
-        click.echo(json.dumps(job.described()) if as_json else f"{job.id} {job.state} {job.rows:,} rows {job.error}")
+        told = f"{job.id} {job.state}, rows: {job.rows:,} {job.error}".rstrip()
+        click.echo(json.dumps(job.described(), ensure_ascii=False) if as_json else told)
 
     with emitting() as emit:
         worker = Exporter(settings, emit, on_ended=show)
