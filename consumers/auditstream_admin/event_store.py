@@ -16,7 +16,7 @@ from auditstream_admin.histogram import Histogram, bucket_width, first_bucket, l
 from auditstream_admin.statements import POLICY_SETTING, Key, Offsets, Statement, Statements
 from auditstream_admin.time_range import Span
 from auditstream_admin.viewer import Viewer
-from auditstream_admin.windows import windows
+from auditstream_admin.windows import Windows, doubling
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import NANOSECONDS
 
@@ -159,7 +159,7 @@ class EventStore:
         counts: dict[int, tuple[int, int]] = {}
         counted_from: int | None = None
         until = time.monotonic() + self._patience
-        parts = [span] if rows <= _AT_ONCE_ROWS else windows(span, newest_first=True, first=_COUNTED_FIRST, growth=2)
+        parts = [span] if rows <= _AT_ONCE_ROWS else doubling(span, first=_COUNTED_FIRST)
         for part in parts:
             if time.monotonic() > until:
                 counted_from = part.end
@@ -250,7 +250,8 @@ class EventStore:
             start = span.start if newest_first else max(span.start, after.occurred_at)
             left = Span(start=start, end=end)
         found: dict[Key, None] = {}
-        for window in windows(left, newest_first=newest_first):
+        windows = Windows(left, newest_first=newest_first)
+        for window in windows:
             while True:
                 statement = statements.keys(
                     wanted, window, bound=bound, limit=limit, after=after, newest_first=newest_first
@@ -261,12 +262,11 @@ class EventStore:
                     break
                 # Copies that wait for a merge took places: go on behind them.
                 after = list(found)[-1]
-            if len(found) >= limit:
+            if len(found) >= limit or windows.is_done:
                 break
-            edge = window.start if newest_first else window.end
-            is_last = edge == (left.start if newest_first else left.end)
-            if time.monotonic() > until and not is_last:
-                return list(found), edge
+            if time.monotonic() > until:
+                return list(found), window.start if newest_first else window.end
+            windows.widen(found=len(found), missing=limit - len(found))
         return list(found)[:limit], None
 
     def _lines(self, viewer: Viewer, keys: Sequence[Key], *, whole: bool) -> tuple[Line, ...]:

@@ -12,12 +12,13 @@ PACKAGES = [
     "auditstream_producer",
     "auditstream_sink",
     "auditstream_export",
+    "auditstream_admin",
     "auditstream_ops",
 ]
 
 
 def packages() -> list[str]:
-    """The five packages and the packages within them."""
+    """The packages and the packages within them."""
     found = []
     for name in PACKAGES:
         modules = pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}.")
