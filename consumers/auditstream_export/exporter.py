@@ -29,6 +29,7 @@ from auditstream_schemas.timestamp import NANOSECONDS
 _POLL_SECONDS = 0.2
 _LEAVE_SECONDS = 10.0
 """To leave a job: it does between two pieces of ClickHouse's answer."""
+_ASK_SECONDS = 5.0
 _SWEEP_EVERY = 60 * NANOSECONDS
 _FATAL = frozenset(
     {
@@ -111,7 +112,7 @@ class Exporter:
         """Run jobs until told to stop, and return how many ended here. Blocks.
 
         Args:
-            until_idle: Return when there was nothing to do for so many seconds since requests were first assigned.
+            until_idle: Return when there was nothing to do for so many seconds, and no other worker has a job either.
 
         Raises:
             ExportError: It cannot go on without a person.
@@ -141,7 +142,24 @@ class Exporter:
             if message is not None or self._running is not None or not self._assigned:
                 busy_at = time.monotonic()
             elif until_idle is not None and time.monotonic() - busy_at >= until_idle:
-                return
+                if self._is_all_done():
+                    return
+                busy_at = time.monotonic()
+
+    def _is_all_done(self) -> bool:
+        """Whether the group has committed every request; blocks on the broker."""
+        topic = self._settings.requests
+        try:
+            partitions = self._consumer.list_topics(topic, _ASK_SECONDS).topics[topic].partitions
+            places = [TopicPartition(topic, partition) for partition in partitions]
+            for place in self._consumer.committed(places, _ASK_SECONDS):
+                low, high = self._consumer.get_watermark_offsets(place, _ASK_SECONDS)
+                if max(low, place.offset) < high:
+                    return False
+        except KafkaException as error:
+            _logger.info("what is left to do is not known: %s", error.args[0].str())
+            return False
+        return True
 
     def _heed(self, message: Message) -> None:
         error = message.error()

@@ -17,7 +17,7 @@ from auditstream_schemas.settings import loaders
     "--until-idle",
     type=float,
     metavar="SECONDS",
-    help="Stop when there was nothing to do for so long; otherwise run until SIGTERM or Ctrl-C.",
+    help="Stop when nobody had anything to do for so long; otherwise run until SIGTERM or Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each export that ended as one JSON object.")
 def exporter(settings: JobSettings, *, until_idle: float | None, as_json: bool) -> None:
