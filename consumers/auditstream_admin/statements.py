@@ -10,21 +10,19 @@ whole key of every granule it touches, and more granules than the skip indices l
 merged yet have the same primary key and the same content, so one of each key is just what the view ``events`` shows.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from auditstream_admin.event_filter import EventFilter
 from auditstream_admin.time_range import Span
 from auditstream_admin.viewer import Viewer
-from auditstream_export.request import glob_to_like
+from auditstream_export.request import glob_to_like, has_word, words
 from auditstream_schemas.id_key import id_key
 from auditstream_schemas.timestamp import NANOSECONDS
 
 POLICY_SETTING = "SQL_auditstream_scopes"
-"""The setting that row policies read: a JSON array of scope ids, or ``*``."""
+"""The setting that row policies read."""
 
-_WORDS = re.compile(r"[0-9A-Za-z\u0080-\U0010ffff]+")
 
 _TABLE = "{database:Identifier}.event_log"
 _VIEW = "{database:Identifier}.events"
@@ -253,7 +251,7 @@ class Statements:
             parameters |= {f"meta_key_{number}": key, f"meta_value_{number}": value}
         if wanted.text is not None:
             for number, word in enumerate(words(wanted.text)):
-                conditions.append(_has_word(f"word_{number}", is_ascii=word.isascii()))
+                conditions.append(has_word(f"word_{number}", is_ascii=word.isascii()))
                 parameters[f"word_{number}"] = word
         return conditions, parameters
 
@@ -267,23 +265,6 @@ def _decimal(nanoseconds: int) -> str:
     """An instant as ClickHouse reads it: seconds and nine decimals."""
     seconds, fraction = divmod(nanoseconds, NANOSECONDS)
     return f"{seconds}.{fraction:09d}"
-
-
-def words(text: str) -> list[str]:
-    """The words that a text is searched by, in lower case, each once: what ClickHouse's tokens are.
-
-    Of ASCII, only letters and digits are part of a word; everything else is.
-    """
-    return list(dict.fromkeys(word.lower() for word in _WORDS.findall(text)))
-
-
-def _has_word(name: str, *, is_ascii: bool) -> str:
-    """A word in a payload. One that is not ASCII may be a part of a longer one, as where no blanks divide them."""
-    if not is_ascii:
-        return f"position(lowerUTF8(payload), {{{name}:String}}) > 0"
-    # In the text of JSON the letter of an escape stands before the word that begins a line.
-    spellings = [f"{{{name}:String}}", *(f"concat('{letter}', {{{name}:String}})" for letter in "ntrbf")]
-    return "(" + " OR ".join(f"hasToken(lowerUTF8(payload), {spelling})" for spelling in spellings) + ")"
 
 
 COLUMNS = (
