@@ -23,7 +23,6 @@ from auditstream_admin.api_models import (
 )
 from auditstream_admin.event_filter import MAX_TEXT, EventFilter
 from auditstream_admin.events import StoredEvent
-from auditstream_admin.exports import ExportPart
 from auditstream_admin.parts import Parts, parts_of
 from auditstream_admin.time_range import PRESETS
 from auditstream_admin.viewer import Viewer
@@ -134,9 +133,9 @@ def actions(request: Request, viewer: Who, parts: Shared, wanted: Wanted) -> Act
 
 
 @router.get("/exports", responses=_NO_EXPORTS)
-def exports(viewer: Who, parts: Shared) -> ExportsModel:
+def exports(request: Request, viewer: Who, parts: Shared) -> ExportsModel:
     """The latest exports of one's own organisations, newest first."""
-    jobs = export_routes.exports_of(parts, viewer).jobs()
+    jobs = export_routes.exports_of(request, parts, viewer).jobs()
     return ExportsModel(exports=[ExportModel.of(job) for job in jobs])
 
 
@@ -147,9 +146,9 @@ def request_export(request: Request, viewer: Who, parts: Shared, body: ExportReq
 
 
 @router.get("/exports/{id}", responses={**_NOT_FOUND, **_NO_EXPORTS})
-def export(viewer: Who, parts: Shared, id: UUID) -> ExportModel:  # noqa: A002 - the public name
+def export(request: Request, viewer: Who, parts: Shared, id: UUID) -> ExportModel:  # noqa: A002 - the public name
     """One export and how far it is."""
-    return ExportModel.of(export_routes.found_job(export_routes.exports_of(parts, viewer), id))
+    return ExportModel.of(export_routes.found_job(export_routes.exports_of(request, parts, viewer), id))
 
 
 @router.delete("/exports/{id}", responses={**_NOT_FOUND, **_NO_EXPORTS})
@@ -173,7 +172,7 @@ def download(
     viewer: Who,
     parts: Shared,
     id: UUID,  # noqa: A002 - the public name
-    part: ExportPart = "events",
+    name: Annotated[str | None, Query(max_length=200, description="One of the export's files; the first.")] = None,
 ) -> Response:
-    """The file of a finished export, its manifest, or the signature of that."""
-    return export_routes.download(request, parts, viewer, id, part)
+    """A file of a finished export: its events, its manifest, or the manifest's signature."""
+    return export_routes.download(request, parts, viewer, id, name)

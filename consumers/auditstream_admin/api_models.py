@@ -105,6 +105,7 @@ class ExportModel(BaseModel):
     total: int | None
     size: int | None
     sha256: str | None
+    files: list[str]
     expires_at: str | None
     error: str | None
 
@@ -125,6 +126,7 @@ class ExportModel(BaseModel):
             total=job.total,
             size=job.size,
             sha256=job.sha256,
+            files=list(job.files),
             expires_at=None if job.expires_at is None else format_timestamp(job.expires_at),
             error=job.error,
         )

@@ -1,7 +1,7 @@
-"""What is done with exports, by the page and by the API alike; each step is an event."""
+"""What is done with exports, by the page and by the API alike."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import parse_qsl, quote
 from uuid import UUID
@@ -12,14 +12,13 @@ from starlette.responses import StreamingResponse
 
 from auditstream_admin.access import access_of
 from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.exports import ExportFormat, ExportJob, ExportPart, ViewedExports
+from auditstream_admin.exports import Asker, ExportFormat, ExportJob, ViewedExports
 from auditstream_admin.parts import Parts
 from auditstream_admin.viewer import Viewer
 from auditstream_schemas.errors import AdminError
-from auditstream_schemas.timestamp import format_timestamp
 
 
-def exports_of(parts: Parts, viewer: Viewer) -> ViewedExports:
+def exports_of(request: Request, parts: Parts, viewer: Viewer) -> ViewedExports:
     """The exports that a viewer may see.
 
     Raises:
@@ -27,7 +26,7 @@ def exports_of(parts: Parts, viewer: Viewer) -> ViewedExports:
     """
     if parts.exports is None:
         raise HTTPException(501, "exports are not set up here")
-    return ViewedExports(parts.exports, viewer)
+    return ViewedExports(parts.exports, Asker(viewer=viewer, origin=access_of(request).origin))
 
 
 def found_job(exports: ViewedExports, id: UUID) -> ExportJob:  # noqa: A002 - the public name of the field
@@ -50,19 +49,7 @@ def request_export(request: Request, parts: Parts, viewer: Viewer, query: str, f
         DeniedError: The viewer may not, or the quota is used up.
     """
     wanted = EventFilter.read(parse_qsl(query, keep_blank_values=True))
-    span = wanted.time.span(parts.clock())
-    job = exports_of(parts, viewer).request(wanted, span, format)
-    filter_without_time = {
-        key: value for key, value in wanted.described().items() if key not in {"range", "from", "to"}
-    }
-    payload = {
-        "filter": filter_without_time,
-        "from": format_timestamp(span.start),
-        "to": format_timestamp(span.end),
-        "format": format,
-    }
-    _note("audit_log.export.request", request, parts, viewer, job, payload=payload)
-    return job
+    return exports_of(request, parts, viewer).request(wanted, wanted.time.span(parts.clock()), format)
 
 
 def cancel_export(request: Request, parts: Parts, viewer: Viewer, id: UUID) -> ExportJob:  # noqa: A002
@@ -71,28 +58,23 @@ def cancel_export(request: Request, parts: Parts, viewer: Viewer, id: UUID) -> E
     Raises:
         DeniedError: The viewer may not.
     """
-    exports = exports_of(parts, viewer)
-    job = found_job(exports, id)
-    exports.cancel(job)
-    _note("audit_log.export.cancel", request, parts, viewer, job, payload={"rows": job.rows})
+    exports = exports_of(request, parts, viewer)
+    exports.cancel(found_job(exports, id))
     return found_job(exports, id)
 
 
-def download(request: Request, parts: Parts, viewer: Viewer, id: UUID, part: ExportPart) -> StreamingResponse:  # noqa: A002
-    """A finished export's file, its manifest, or the signature of that.
+def download(request: Request, parts: Parts, viewer: Viewer, id: UUID, name: str | None) -> StreamingResponse:  # noqa: A002
+    """A file of a finished export: the one with events, or its manifest or signature by name.
 
     Raises:
         AdminError: It is not there.
     """
-    exports = exports_of(parts, viewer)
+    exports = exports_of(request, parts, viewer)
     job = found_job(exports, id)
     if job.state != "finished":
         raise AdminError(f"the export is {job.state}: there is no file")
     with ExitStack() as opened:
-        file = opened.enter_context(exports.open(job, part))
-        if part == "events":
-            payload = {"bytes": file.size, "sha256": job.sha256}
-            _note("audit_log.export.download", request, parts, viewer, job, payload=payload)
+        file = opened.enter_context(exports.open(job, name))
         kept = opened.pop_all()
 
     def pieces() -> Iterator[bytes]:
@@ -110,17 +92,3 @@ def _attachment(name: str) -> str:
     """The header that names a file (RFC 6266); whatever is in the name, it stays one header."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
-
-
-def _note(
-    action: str,
-    request: Request,
-    parts: Parts,
-    viewer: Viewer,
-    job: ExportJob,
-    *,
-    payload: Mapping[str, object],
-) -> None:
-    parts.audit.export_noted(
-        action, access_of(request).origin, viewer, export_id=str(job.id), scopes=job.scopes, payload=payload
-    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
+from auditstream_admin.access import Origin
 from auditstream_admin.event_filter import EventFilter
 from auditstream_admin.time_range import Span
 from auditstream_admin.viewer import Viewer
@@ -13,7 +14,6 @@ from auditstream_schemas.errors import DeniedError
 
 ExportState = Literal["queued", "running", "finished", "failed", "cancelled", "expired"]
 ExportFormat = Literal["csv", "ndjson", "parquet"]
-ExportPart = Literal["events", "manifest", "signature"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +31,9 @@ class ExportJob:
         requested_at: When, nanoseconds since the epoch.
         rows: Events written so far.
         total: Events in all; None while they are not counted.
-        size: Bytes of the file; None while it is not there.
-        sha256: Of the file, hexadecimal; None while it is not there.
-        is_signed: Whether its manifest is signed.
+        size: Bytes of the files with events; None while there are none.
+        sha256: Of the file, hexadecimal; None while it is not there, or where there are several.
+        files: Names of the files, those with events first, then the manifest and its signature.
         expires_at: When the file goes, nanoseconds since the epoch; None while it is not there.
         error: Why it failed, for people; None if it did not.
     """
@@ -50,7 +50,7 @@ class ExportJob:
     total: int | None = None
     size: int | None = None
     sha256: str | None = None
-    is_signed: bool = False
+    files: tuple[str, ...] = ()
     expires_at: int | None = None
     error: str | None = None
 
@@ -77,15 +77,31 @@ class ExportFile:
     pieces: Iterator[bytes]
 
 
-class ExportService(Protocol):
-    """Runs exports. Every method may block on the network; none is asked for what a viewer may not see."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Who does something with exports, and by which request.
 
-    def request(self, viewer: Viewer, wanted: EventFilter, span: Span, format: ExportFormat) -> ExportJob:  # noqa: A002
-        """Ask for an export of what the viewer sees; returns at once, the export runs elsewhere.
+    Attributes:
+        viewer: Who.
+        origin: Where the request comes from.
+    """
+
+    viewer: Viewer
+    origin: Origin
+
+
+class ExportService(Protocol):
+    """Runs exports. Every method may block on the network; none is asked for what a viewer may not see.
+
+    What is done is an event ``audit_log.export.*``, which the service emits; if it cannot, nothing is done.
+    """
+
+    def request(self, wanted: EventFilter, span: Span, format: ExportFormat, *, by: Asker) -> ExportJob:  # noqa: A002
+        """Ask for an export of what the viewer sees; the export runs elsewhere.
 
         Raises:
-            DeniedError: The quota is used up; the message says until when.
-            AdminError: It cannot be asked for now.
+            DeniedError: The quota is used up; the message says so.
+            AdminError: It cannot be asked for.
         """
 
     def jobs(self, scopes: Sequence[str] | None) -> Sequence[ExportJob]:
@@ -94,11 +110,11 @@ class ExportService(Protocol):
     def job(self, id: UUID) -> ExportJob | None:  # noqa: A002 - the public name of the field
         """One job, or None."""
 
-    def cancel(self, id: UUID) -> None:  # noqa: A002 - the public name of the field
+    def cancel(self, id: UUID, *, by: Asker) -> None:  # noqa: A002 - the public name of the field
         """Stop a job that is under way; one that has ended stays as it is."""
 
-    def open(self, id: UUID, part: ExportPart) -> AbstractContextManager[ExportFile]:  # noqa: A002 - likewise
-        """A finished job's file of events, its manifest, or the signature of that.
+    def open(self, id: UUID, name: str | None, *, by: Asker) -> AbstractContextManager[ExportFile]:  # noqa: A002
+        """One of a finished job's files, the first if none is named.
 
         Raises:
             AdminError: It is not there (any more).
@@ -108,25 +124,26 @@ class ExportService(Protocol):
 class ViewedExports:
     """Exports as one viewer may see them: the one place where jobs are told apart by scope."""
 
-    def __init__(self, service: ExportService, viewer: Viewer) -> None:
+    def __init__(self, service: ExportService, by: Asker) -> None:
         self._service = service
-        self._viewer = viewer
+        self._by = by
 
     def request(self, wanted: EventFilter, span: Span, format: ExportFormat) -> ExportJob:  # noqa: A002
         """Ask for an export.
 
         Raises:
             DeniedError: The viewer may not, or the quota is used up.
-            AdminError: It cannot be asked for now.
+            AdminError: It cannot be asked for.
         """
         self._may_change()
-        if wanted.scope is not None and not self._viewer.may_see(wanted.scope):
+        if wanted.scope is not None and not self._by.viewer.may_see(wanted.scope):
             raise DeniedError("exports hold the events of your own organisations alone")
-        return self._service.request(self._viewer, wanted, span, format)
+        return self._service.request(wanted, span, format, by=self._by)
 
     def jobs(self) -> list[ExportJob]:
         """The latest jobs, newest first."""
-        found = self._service.jobs(None if self._viewer.sees_all else self._viewer.scopes)
+        viewer = self._by.viewer
+        found = self._service.jobs(None if viewer.sees_all else viewer.scopes)
         return [job for job in found if self._sees(job)]
 
     def job(self, id: UUID) -> ExportJob | None:  # noqa: A002 - the public name of the field
@@ -141,19 +158,20 @@ class ViewedExports:
             DeniedError: The viewer may not.
         """
         self._may_change()
-        self._service.cancel(job.id)
+        self._service.cancel(job.id, by=self._by)
 
-    def open(self, job: ExportJob, part: ExportPart) -> AbstractContextManager[ExportFile]:
-        """A finished job's file, its manifest, or the signature of that.
+    def open(self, job: ExportJob, name: str | None) -> AbstractContextManager[ExportFile]:
+        """One of a finished job's files.
 
         Raises:
             AdminError: It is not there (any more).
         """
-        return self._service.open(job.id, part)
+        return self._service.open(job.id, name, by=self._by)
 
     def _sees(self, job: ExportJob) -> bool:
-        return self._viewer.sees_all or (bool(job.scopes) and all(map(self._viewer.may_see, job.scopes)))
+        viewer = self._by.viewer
+        return viewer.sees_all or (bool(job.scopes) and all(map(viewer.may_see, job.scopes)))
 
     def _may_change(self) -> None:
-        if not self._viewer.may_export:
+        if not self._by.viewer.may_export:
             raise DeniedError("auditors read; exports are for the admins of an organisation to request")

@@ -1,137 +1,127 @@
-"""The page's exports, run by the workers of ``auditstream exporter``.
-
-What the page's users do with exports, the page says itself, with what it knows of the request; so the jobs that are
-asked for here say nothing. That one has finished, its worker says.
-"""
+"""Exports as jobs (`auditstream_export.ExportJobs`), as the page asks for them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from uuid import UUID
 
+from auditstream_admin import exports
 from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.exports import ExportFile, ExportFormat, ExportJob, ExportPart
-from auditstream_admin.self_audit import actor_of
+from auditstream_admin.exports import Asker, ExportFile, ExportFormat
+from auditstream_admin.self_audit import actor_of, request_of
 from auditstream_admin.time_range import Span
-from auditstream_admin.viewer import Viewer
-from auditstream_export import ExportFilter, ExportJobs, ExportRequest, JobSettings, Shape
-from auditstream_export import ExportJob as Job
+from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportRequest, Shape
 from auditstream_schemas.errors import (
     AdminError,
+    AuditstreamError,
     DeniedError,
     ExportDeniedError,
-    ExportError,
     ExportSourceError,
     StoreUnavailableError,
 )
-from auditstream_schemas.event import AuditEvent
-
-
-def _said_by_the_page(_event: AuditEvent) -> None:
-    """See above."""
 
 
 class JobExports:
-    """An `ExportService` over jobs that run elsewhere."""
+    """An `ExportService` over jobs. Each method blocks on ClickHouse, the broker, or where the files are."""
 
-    def __init__(self, settings: JobSettings) -> None:
-        """Nothing is asked yet.
+    def __init__(self, jobs: ExportJobs) -> None:
+        self._jobs = jobs
 
-        Args:
-            settings: Where requests go, and where state and files are; ``export_target`` must be set.
-        """
-        self._jobs = ExportJobs(settings.checked(), _said_by_the_page)
-
-    def close(self) -> None:
-        """Give connections back."""
-        self._jobs.close()
-
-    def request(self, viewer: Viewer, wanted: EventFilter, span: Span, format: ExportFormat) -> ExportJob:  # noqa: A002
-        """Ask for an export; blocks until the request is on its topic.
+    def request(self, wanted: EventFilter, span: Span, format: ExportFormat, *, by: Asker) -> exports.ExportJob:  # noqa: A002
+        """Ask for an export; csv and ndjson are compressed.
 
         Raises:
             DeniedError: The quota is used up.
-            AdminError: It cannot be asked for now.
+            StoreUnavailableError: ClickHouse cannot be asked.
+            AdminError: It cannot be asked for.
         """
-        with _errors():
-            found = ExportFilter(
-                scopes=None if viewer.sees_all else viewer.scopes,
-                actions=wanted.actions,
-                scope=wanted.scope,
-                actor=wanted.actor,
-                target=wanted.target,
-                success=wanted.success,
-                request=wanted.request,
-                metadata=wanted.metadata,
-                text=wanted.text,
-            )
-            job = self._jobs.request(
-                ExportRequest(start=span.start, end=span.end, filter=found),
-                requester=actor_of(viewer),
+        with _told():
+            found = self._jobs.request(
+                ExportRequest(start=span.start, end=span.end, filter=_filter(wanted, by)),
+                requester=actor_of(by.viewer),
                 shape=Shape(format=format),
+                suffix="" if format == "parquet" else ".gz",
                 label=wanted.query(),
+                request=request_of(by.origin),
             )
-        return _shown(job)
+        return _shown(found)
 
-    def jobs(self, scopes: Sequence[str] | None) -> Sequence[ExportJob]:
+    def jobs(self, scopes: Sequence[str] | None) -> Sequence[exports.ExportJob]:
         """The latest jobs that concern one of these scopes, newest first; None for all.
 
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
         """
-        with _errors():
+        with _told():
             return [_shown(job) for job in self._jobs.jobs(scopes)]
 
-    def job(self, id: UUID) -> ExportJob | None:  # noqa: A002 - the public name of the field
+    def job(self, id: UUID) -> exports.ExportJob | None:  # noqa: A002 - the public name of the field
         """One job, or None.
 
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
         """
-        with _errors():
-            job = self._jobs.job(id)
-        return None if job is None else _shown(job)
+        with _told():
+            found = self._jobs.job(id)
+        return None if found is None else _shown(found)
 
-    def cancel(self, id: UUID) -> None:  # noqa: A002 - the public name of the field
+    def cancel(self, id: UUID, *, by: Asker) -> None:  # noqa: A002 - the public name of the field
         """Stop a job that is under way.
 
         Raises:
-            AdminError: It cannot be stopped now.
+            StoreUnavailableError: ClickHouse cannot be asked.
+            AdminError: There is no such job.
         """
-        with _errors():
-            self._jobs.cancel(id, by=actor_of(None))
+        with _told():
+            self._jobs.cancel(id, by=actor_of(by.viewer), request=request_of(by.origin))
 
     @contextmanager
-    def open(self, id: UUID, part: ExportPart) -> Iterator[ExportFile]:  # noqa: A002 - likewise
-        """A finished job's file.
+    def open(self, id: UUID, name: str | None, *, by: Asker) -> Iterator[ExportFile]:  # noqa: A002
+        """One of a finished job's files.
 
         Raises:
+            StoreUnavailableError: ClickHouse cannot be asked.
             AdminError: It is not there (any more).
         """
-        with _errors():
-            job = self._jobs.job(id)
-            manifest = "" if job is None else job.manifest
-            name = {"events": None, "manifest": manifest, "signature": f"{manifest}.sig"}[part]
-        with ExitStack() as opened:
-            with _errors():
-                file = opened.enter_context(self._jobs.open(id, by=actor_of(None), name=name))
+        with (
+            _told(),
+            self._jobs.open(id, by=actor_of(by.viewer), name=name, request=request_of(by.origin)) as file,
+        ):
             yield ExportFile(name=file.name, size=file.size, media_type=file.media_type, pieces=file.pieces)
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
-    """Turn what an export raises into what the page answers."""
+def _told() -> Iterator[None]:
+    """What goes wrong with exports, as errors of the page."""
     try:
         yield
     except ExportDeniedError as error:
         raise DeniedError(str(error)) from error
     except ExportSourceError as error:
         raise StoreUnavailableError(str(error)) from error
-    except ExportError as error:
+    except AdminError:
+        raise
+    except AuditstreamError as error:
         raise AdminError(str(error)) from error
 
 
-def _shown(job: Job) -> ExportJob:
-    return ExportJob(
+def _filter(wanted: EventFilter, by: Asker) -> ExportFilter:
+    """What the page shows; the viewer's scopes are a limit of their own, whatever else is asked for."""
+    return ExportFilter(
+        scopes=None if by.viewer.sees_all else by.viewer.scopes,
+        actions=wanted.actions,
+        scope=wanted.scope,
+        actor=wanted.actor,
+        target=wanted.target,
+        success=wanted.success,
+        request=wanted.request,
+        metadata=wanted.metadata,
+        text=wanted.text,
+    )
+
+
+def _shown(job: ExportJob) -> exports.ExportJob:
+    data = job.data
+    return exports.ExportJob(
         id=job.id,
         state=job.state,
         scopes=job.scopes,
@@ -142,9 +132,9 @@ def _shown(job: Job) -> ExportJob:
         requested_at=job.requested_at,
         rows=job.rows,
         total=job.total,
-        size=job.bytes if job.data else None,
-        sha256=job.data[0].sha256 if len(job.data) == 1 else None,
-        is_signed=bool(job.key_id),
+        size=job.bytes if data else None,
+        sha256=data[0].sha256 if len(data) == 1 else None,
+        files=tuple(each.name for each in data) + tuple(each.name for each in job.files if each not in data),
         expires_at=job.expires_at,
         error=job.error or None,
     )

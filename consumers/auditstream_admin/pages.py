@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from auditstream_admin import export_routes, time_range
 from auditstream_admin.access import access_of, viewer_of
 from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.exports import ExportFormat, ExportPart
+from auditstream_admin.exports import ExportFormat
 from auditstream_admin.parts import Parts, parts_of
 from auditstream_admin.time_range import PRESETS
 from auditstream_admin.viewer import Viewer
@@ -120,7 +120,7 @@ def tail(request: Request, viewer: Who, parts: Shared, mark: str | None = None) 
 @router.get("/exports")
 def exports(request: Request, viewer: Who, parts: Shared) -> Response:
     """The latest exports."""
-    jobs = export_routes.exports_of(parts, viewer).jobs()
+    jobs = export_routes.exports_of(request, parts, viewer).jobs()
     parts.audit.page_viewed(access_of(request).origin, viewer, "exports", wanted={}, rows=len(jobs))
     return render(request, "exports.html", viewer=viewer, jobs=jobs, **_times(request))
 
@@ -141,7 +141,7 @@ def request_export(
 @router.get("/exports/{id}")
 def export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002 - the public name
     """One export and how far it is: a part of the list, for a page that asks again and again."""
-    job = export_routes.found_job(export_routes.exports_of(parts, viewer), id)
+    job = export_routes.found_job(export_routes.exports_of(request, parts, viewer), id)
     return render(request, "_export.html", viewer=viewer, job=job, **_times(request))
 
 
@@ -153,15 +153,9 @@ def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Res
 
 
 @router.get("/exports/{id}/file")
-def download(
-    request: Request,
-    viewer: Who,
-    parts: Shared,
-    id: UUID,  # noqa: A002 - the public name
-    part: ExportPart = "events",
-) -> Response:
-    """The file of a finished export, its manifest, or the signature of that."""
-    return export_routes.download(request, parts, viewer, id, part)
+def download(request: Request, viewer: Who, parts: Shared, id: UUID, name: str | None = None) -> Response:  # noqa: A002
+    """A file of a finished export: its events, its manifest, or the manifest's signature."""
+    return export_routes.download(request, parts, viewer, id, name)
 
 
 def render(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:

@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 from auditstream_admin.access import Origin
 from auditstream_admin.viewer import Viewer
 from auditstream_schemas.errors import AuditstreamError
-from auditstream_schemas.event import AuditEvent, Entity
+from auditstream_schemas.event import AuditEvent, Entity, Request
 
 Emit = Callable[[AuditEvent], object]
 """Takes an event, and never waits for the network; may raise an `AuditstreamError`."""
@@ -55,20 +55,6 @@ class SelfAudit:
         payload = {"method": method, "role": str(viewer.role), "scopes": list(viewer.scopes)}
         self._note("audit_log.session.create", origin, viewer, _looked_at(viewer, {}), payload)
 
-    def export_noted(
-        self,
-        action: str,
-        origin: Origin,
-        viewer: Viewer,
-        *,
-        export_id: str,
-        scopes: Sequence[str],
-        payload: Mapping[str, object],
-    ) -> None:
-        """An export was requested, cancelled or downloaded: ``audit_log.export.*``."""
-        target = Entity(id=export_id, type="audit_log_export")
-        self._note(action, origin, viewer, tuple(scopes) or (None,), payload, target=target)
-
     def _note(
         self,
         action: str,
@@ -77,7 +63,6 @@ class SelfAudit:
         scopes: Sequence[str | None],
         payload: Mapping[str, object],
         *,
-        target: Entity | None = None,
         success: bool = True,
     ) -> None:
         """One event for each scope that it concerns, for each scope's admins are to see it."""
@@ -87,21 +72,26 @@ class SelfAudit:
                     AuditEvent.build(
                         action=action,
                         actor=actor_of(viewer),
-                        target=target or Entity(id=scope or "all", type="audit_log"),
+                        target=Entity(id=scope or "all", type="audit_log"),
                         payload=payload,
                         occurred_at=self._clock(),
                         id=uuid7(),
                         scope=None if scope is None else Entity(id=scope, type=self._scope_type),
                         success=success,
-                        request={"id": origin.request_id, "ip": origin.address, "user_agent": origin.user_agent},
+                        request=request_of(origin),
                     )
                 )
             except AuditstreamError as error:
                 _logger.warning("%s of request %s was not emitted: %s", action, origin.request_id, error)
 
 
+def request_of(origin: Origin) -> Request:
+    """A request as the cause of an event."""
+    return Request(id=origin.request_id, attributes={"ip": origin.address, "user_agent": origin.user_agent})
+
+
 def actor_of(viewer: Viewer | None) -> Entity:
-    """A viewer as events name them; None for whoever has not signed in."""
+    """A viewer as the actor of an event."""
     if viewer is None:
         return Entity(id="nobody", type="anonymous")
     kind = "api_token" if viewer.subject.startswith("token:") else "user"

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from auditstream_admin.event_filter import EventFilter
 from auditstream_admin.time_range import Span
 from auditstream_admin.viewer import Viewer
-from auditstream_export.request import glob_to_like, words
+from auditstream_export.request import glob_to_like, has_word, words
 from auditstream_schemas.id_key import id_key
 from auditstream_schemas.timestamp import NANOSECONDS
 
 POLICY_SETTING = "SQL_auditstream_scopes"
-"""The setting that row policies read: a JSON array of scope ids, or ``*``."""
+"""The setting that row policies read."""
+
 
 _TABLE = "{database:Identifier}.event_log"
 _VIEW = "{database:Identifier}.events"
@@ -250,7 +251,7 @@ class Statements:
             parameters |= {f"meta_key_{number}": key, f"meta_value_{number}": value}
         if wanted.text is not None:
             for number, word in enumerate(words(wanted.text)):
-                conditions.append(_has_word(f"word_{number}", is_ascii=word.isascii()))
+                conditions.append(has_word(f"word_{number}", is_ascii=word.isascii()))
                 parameters[f"word_{number}"] = word
         return conditions, parameters
 
@@ -264,15 +265,6 @@ def _decimal(nanoseconds: int) -> str:
     """An instant as ClickHouse reads it: seconds and nine decimals."""
     seconds, fraction = divmod(nanoseconds, NANOSECONDS)
     return f"{seconds}.{fraction:09d}"
-
-
-def _has_word(name: str, *, is_ascii: bool) -> str:
-    """A word in a payload. One that is not ASCII may be a part of a longer one, as where no blanks divide them."""
-    if not is_ascii:
-        return f"position(lowerUTF8(payload), {{{name}:String}}) > 0"
-    # In the text of JSON the letter of an escape stands before the word that begins a line.
-    spellings = [f"{{{name}:String}}", *(f"concat('{letter}', {{{name}:String}})" for letter in "ntrbf")]
-    return "(" + " OR ".join(f"hasToken(lowerUTF8(payload), {spelling})" for spelling in spellings) + ")"
 
 
 COLUMNS = (

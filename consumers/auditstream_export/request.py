@@ -90,7 +90,7 @@ class ExportFilter:
             conditions.append(f"mapContainsKey(metadata, {{meta_key_{number}:String}})")
             parameters |= {f"meta_key_{number}": key, f"meta_value_{number}": value}
         for number, word in enumerate(words(self.text or "")):
-            conditions.append(_has_word(f"word_{number}", is_ascii=word.isascii()))
+            conditions.append(has_word(f"word_{number}", is_ascii=word.isascii()))
             parameters[f"word_{number}"] = word
         return " AND ".join(conditions) or "true", parameters
 
@@ -118,8 +118,11 @@ class ExportFilter:
         )
 
 
-def _has_word(name: str, *, is_ascii: bool) -> str:
-    """A word in a payload. One that is not ASCII may be a part of a longer one, as where no blanks divide them."""
+def has_word(name: str, *, is_ascii: bool) -> str:
+    """The SQL condition that a payload has the word of a parameter.
+
+    One that is not ASCII may be a part of a longer one, as where no blanks divide them.
+    """
     if not is_ascii:
         return f"position(lowerUTF8(payload), {{{name}:String}}) > 0"
     # In the text of JSON the letter of an escape stands before the word that begins a line.

@@ -1,21 +1,23 @@
 """What the page finds, against what is known to be there."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from auditstream_admin.cursors import Cursor
 from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.event_store import EventStore, Page
+from auditstream_admin.event_store import EventStore, Page, policy_value
 from auditstream_admin.time_range import TimeRange
 from auditstream_admin.viewer import Role, Viewer
 from auditstream_ops.local.endpoints import Endpoints
-from auditstream_schemas.event import AuditEvent
+from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.admin import ACME, AUDITOR, admin_database, desk
@@ -206,9 +208,9 @@ def test_the_tail_shows_what_arrives_once_whatever_the_clocks_say(
     store(database, [make_event(0)], ingested_at=datetime.now(UTC))
     first = log.arrivals(AUDITOR, EventFilter(), mark=None, now=now())
     assert [line.id for line in first.lines] == [str(make_event(0).id)]
-    # An event of last week, stored by a sink whose clock is a minute behind; its offset tells that it is new.
+    # Events of last week, stored by a sink whose clock is a minute behind; their offsets tell that they are new.
     events = [make_event(number) for number in range(4)]
-    store(database, events, ingested_at=datetime.now(UTC) - timedelta(minutes=1))
+    store(database, events[1:], ingested_at=datetime.now(UTC) - timedelta(minutes=1))
     second = log.arrivals(AUDITOR, EventFilter(), mark=first.mark, now=now(), size=2)
     assert [line.id for line in second.lines] == newest_first(events[1:3])
     assert second.is_cut
@@ -237,6 +239,37 @@ def test_a_search_that_takes_too_long_says_how_far_it_came_and_goes_on(database:
     assert cursor is None
     assert given_up >= 3
     assert found == newest_first(events)
+
+
+def test_the_row_policy_of_the_documentation_lets_see_what_the_page_does(
+    log: EventStore, database: ClickHouseSettings
+) -> None:
+    """Users and policies need a real server; the expression is evaluated here, with the setting's text in its place."""
+    readme = (Path(__file__).parents[2] / "consumers" / "README.md").read_text("utf-8")
+    found = re.search(
+        r"CREATE ROW POLICY auditstream_scopes ON audit.event_log\s+USING (.*?)\s+TO auditstream", readme, re.DOTALL
+    )
+    assert found is not None
+    store(database, [*(make_event(number) for number in range(9)), make_event(9, scope=None)], ingested_at=EARLIER)
+    store(database, [make_event(10, scope=Entity(id="a,'b\\", type="organization"))], ingested_at=EARLIER)
+    odd = Viewer(subject="x", name="x", role=Role.ADMIN, scopes=("a,'b\\", "org-2"))
+    client = connect(database)
+    for viewer in (ACME, odd, AUDITOR):
+        shown = set(ids(log.page(viewer, EVERYTHING, cursor=None, size=50, now=now())))
+        quoted = policy_value(viewer)
+        # A server may take the quotes for part of the text, or not.
+        for text in (quoted, quoted.strip("'")):
+            policy = found[1].replace("getSetting('SQL_auditstream_scopes')", "{setting:String}")
+            rows = client.query(
+                f"SELECT toString(id) FROM {database.clickhouse_database}.event_log WHERE {policy}",
+                parameters={"setting": text},
+            ).result_rows
+            assert {row[0] for row in rows} == shown
+    for text in ("none", "", "''", "6F72672D"):
+        policy = found[1].replace("getSetting('SQL_auditstream_scopes')", "{setting:String}")
+        sql = f"SELECT count() FROM {database.clickhouse_database}.event_log WHERE {policy}"
+        assert client.query(sql, parameters={"setting": text}).result_rows == [(0,)]
+    client.close()
 
 
 def test_nobody_is_an_admin_of_events_without_a_scope(log: EventStore, database: ClickHouseSettings) -> None:

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from auditstream_admin import AdminApp, AdminSettings, create_app
 from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.exports import ExportFile, ExportFormat, ExportJob, ExportPart, ExportService
+from auditstream_admin.exports import Asker, ExportFile, ExportFormat, ExportJob, ExportService
 from auditstream_admin.sessions import Session, Sessions
 from auditstream_admin.time_range import Span
 from auditstream_admin.viewer import Role, Viewer
@@ -83,8 +83,8 @@ class Desk:
         return [event.action for event in self.noted]
 
 
-def desk(settings: ClickHouseSettings, *, service: ExportService | None = None, **changes: Any) -> Desk:
-    """The page over a database; exports are kept in memory unless another service is given."""
+def desk(settings: ClickHouseSettings, *, exports: ExportService | None = None, **changes: Any) -> Desk:
+    """The page over a database."""
     values: dict[str, Any] = {
         "clickhouse_url": settings.clickhouse_url,
         "clickhouse_database": settings.clickhouse_database,
@@ -95,9 +95,8 @@ def desk(settings: ClickHouseSettings, *, service: ExportService | None = None, 
     }
     own = AdminSettings(**{**values, **changes})
     noted: list[AuditEvent] = []
-    exports = MemoryExports()
-    app = create_app(own, noted.append, exports=service or exports)
-    return Desk(app=app, settings=own, noted=noted, exports=exports)
+    memory = MemoryExports()
+    return Desk(app=create_app(own, noted.append, exports=exports or memory), settings=own, noted=noted, exports=memory)
 
 
 @contextmanager
@@ -127,17 +126,17 @@ class MemoryExports:
     files: dict[UUID, bytes] = field(default_factory=dict)
     quota: int = 1000
 
-    def request(self, viewer: Viewer, wanted: EventFilter, span: Span, format: ExportFormat) -> ExportJob:  # noqa: A002
+    def request(self, wanted: EventFilter, span: Span, format: ExportFormat, *, by: Asker) -> ExportJob:  # noqa: A002
         if len(self.found) >= self.quota:
             raise DeniedError("the quota of today is used up")
         job = ExportJob(
             id=uuid4(),
             state="queued",
-            scopes=viewer.scopes if wanted.scope is None else (wanted.scope,),
+            scopes=by.viewer.scopes if wanted.scope is None else (wanted.scope,),
             filter=wanted.query(),
             span=span,
             format=format,
-            requested_by=viewer.subject,
+            requested_by=by.viewer.subject,
             requested_at=span.end,
         )
         self.found[job.id] = job
@@ -156,12 +155,14 @@ class MemoryExports:
     def job(self, id: UUID) -> ExportJob | None:  # noqa: A002
         return self.found.get(id)
 
-    def cancel(self, id: UUID) -> None:  # noqa: A002
+    def cancel(self, id: UUID, *, by: Asker) -> None:  # noqa: A002
+        assert by.viewer.may_export
         if self.found[id].is_under_way:
             self.found[id] = replace(self.found[id], state="cancelled")
 
-    def open(self, id: UUID, part: ExportPart) -> AbstractContextManager[ExportFile]:  # noqa: A002
-        del part
+    def open(self, id: UUID, name: str | None, *, by: Asker) -> AbstractContextManager[ExportFile]:  # noqa: A002
+        assert by.viewer.sees_all or by.viewer.scopes
+        assert name is None
         if id not in self.files:
             raise AdminError("there is no file (any more)")
         return self._file(id)

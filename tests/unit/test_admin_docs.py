@@ -48,5 +48,5 @@ def test_what_the_page_emits_is_in_the_catalog() -> None:
         for path in (Path(__file__).parents[2] / folder).rglob("*.py")
     )
     emitted = set(re.findall(r'"(audit_log\.[a-z.]+)"', source))
-    assert len(emitted) >= 8
+    assert len(emitted) >= 6
     assert emitted <= {action for action in catalog() if action.startswith("audit_log.")}

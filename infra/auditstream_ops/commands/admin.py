@@ -8,7 +8,7 @@ import uvicorn
 from typed_settings import click_options
 
 from auditstream_admin import AdminSettings, JobExports, create_app
-from auditstream_export import JobSettings
+from auditstream_export import ExportJobs, JobSettings
 from auditstream_ops.self_audit import SelfEmitter
 from auditstream_producer import ProducerSettings
 from auditstream_schemas.errors import OperationError
@@ -23,9 +23,8 @@ def admin(settings: AdminSettings) -> None:
     """Serve the audit log page and its API, until SIGTERM or Ctrl-C.
 
     Admins see the events of their own organisations, auditors those of all; nobody else sees anything. Who looked at
-    what becomes an event of its own (audit_log.*), for which the settings of `auditstream emit` hold.
-
-    With AUDITSTREAM_EXPORT_TARGET, where `auditstream exporter` writes, exports can be asked for and downloaded.
+    what becomes an event of its own (audit_log.*), for which the settings of `auditstream emit` hold. With
+    AUDITSTREAM_EXPORT_TARGET the page offers exports, which `auditstream exporter` runs.
 
     \b
     On a laptop, after `auditstream up`:
@@ -36,8 +35,9 @@ def admin(settings: AdminSettings) -> None:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     emitter = SelfEmitter(load(ProducerSettings))
     jobs = load(JobSettings)
-    exports = JobExports(jobs) if jobs.export_target else None
-    app = create_app(settings, emitter, url=url, exports=exports)
+    # Without a place for files nobody runs exports, and the page shows none.
+    exports = ExportJobs(jobs, emitter) if jobs.export_target else None
+    app = create_app(settings, emitter, url=url, exports=None if exports is None else JobExports(exports))
     config = uvicorn.Config(
         app.asgi,
         log_config=None,
