@@ -4,24 +4,30 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from playwright.sync_api import Page, expect
 
+from auditstream_export.signing import make_key
+from auditstream_export.verification import verify_export
+from auditstream_ops.topics import TopicPlan, create_topics
 from auditstream_schemas.event import AuditEvent, Entity
 from tests.e2e.conftest import Sites, odd_events
 from tests.e2e.test_looks import ACME
 from tests.support.admin import AUDITOR, MemoryExports
 from tests.support.browser import NARROW, NewPage
 from tests.support.events import make_event
-from tests.support.pipeline import sink_settings, start_command
+from tests.support.export_jobs import job_environment, job_settings
+from tests.support.pipeline import end, put_events, run_sink, sink_settings, start_command
 from tests.support.stack import Tenant
-from tests.support.stored_events import clear, store
+from tests.support.stored_events import clear, connect, store
 
 
 def _count(page: Page) -> int:
@@ -33,72 +39,159 @@ def _address(page: Page) -> dict[str, list[str]]:
 
 
 @contextmanager
-def ending(process: subprocess.Popen[str]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        process.kill()
+def ending(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def test_sign_in_filter_zoom_open_pivot_and_ask_for_an_export(tenant: Tenant, new_page: NewPage) -> None:
+@pytest.fixture
+def request_topic(tenant: Tenant) -> Iterator[str]:
+    settings = sink_settings(tenant)
+    topic = job_settings(tenant, "").requests
+    create_topics(settings, TopicPlan(), dead_letter_topic=tenant.dlq_topic, request_topic=topic)
+    yield topic
+    admin = AdminClient(settings.librdkafka_client("tests"))
+    admin.delete_topics([topic])[topic].result(30)
+
+
+@pytest.mark.usefixtures("request_topic")
+def test_sign_in_filter_zoom_open_pivot_export_verify_and_find_it_in_the_log(
+    tenant: Tenant, new_page: NewPage, tmp_path: Path
+) -> None:
     # Two busy hours, three days apart; what is looked for happened in the second.
     late = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=2)
     first = [make_event(number, occurred_at=late - timedelta(days=3, minutes=number)) for number in range(30)]
     second = [make_event(number, occurred_at=late + timedelta(minutes=number)) for number in range(30, 60)]
-    store(sink_settings(tenant), [*first, *second])
-    with start_command(tenant, "admin", AUDITSTREAM_ADMIN_ADDRESS="127.0.0.1:0") as process, ending(process):
+    put_events(tenant, [*first, *second])
+    run_sink(tenant)
+    seen = [event for event in (*first, *second) if event.scope and event.scope.id != "org-2"]
+    target, key = tmp_path / "exports", make_key(tmp_path / "key.pem")
+    environment = {**job_environment(tenant, target), "AUDITSTREAM_ADMIN_ADDRESS": "127.0.0.1:0"}
+    with ending(start_command(tenant, "admin", **environment)) as process:
         assert process.stderr is not None
-        page = new_page(process.stderr.readline().split()[-1])
-
+        url = process.stderr.readline().split()[-1]
+        page = new_page(url)
         page.goto("/events?success=true")
-        page.get_by_role("textbox", name="Organisations").fill("org-0, org-1")
-        page.get_by_role("button", name="Sign in").click()
-        expect(page.get_by_role("heading", name="Events")).to_be_visible()
-        mine = [event for event in (*first, *second) if event.scope and event.scope.id != "org-2" and event.success]
-        assert _count(page) == len(mine)
+        _sign_in(page, "org-0, org-1")
+        expect(page.locator(".books")).to_contain_text("Books balanced up to")
+        assert _count(page) == len([event for event in seen if event.success])
 
-        page.locator("#m-action > summary").click()
-        page.get_by_label("Find an action").fill("logged_in")
-        page.get_by_role("checkbox", name="logged_in").check()
-        page.get_by_label("Or a pattern").fill("*.delete")
-        page.locator("#m-action").get_by_role("button", name="Apply").click()
-        expect(page.locator(".chips")).to_contain_text("*.delete")
-        assert _address(page)["action"] == ["user.logged_in", "*.delete"]
-        wanted = [event for event in mine if event.action in {"user.logged_in", "project.env_var.delete"}]
+        _choose_actions(page)
+        wanted = [
+            event for event in seen if event.success and event.action in {"user.logged_in", "project.env_var.delete"}
+        ]
         assert _count(page) == len(wanted)
+        _zoom_into_the_last_bar(page)
+        zoomed = [event for event in wanted if event in second]
+        expect(page.locator("#rows .row")).to_have_count(len(zoomed))
+        _open_and_pivot(page, max(zoomed, key=lambda event: event.occurred_at), seen)
 
-        bars = page.locator("[data-histogram] a")
-        assert bars.count() == 2
-        bars.last.focus()
-        expect(page.locator("[data-readout]")).to_contain_text("event")
-        page.keyboard.press("Enter")
-        page.wait_for_url(re.compile("from="))
-        expect(page.locator("#rows .row")).to_have_count(len([event for event in wanted if event in second]))
+        file = _export(page, tenant, target, key_file=tmp_path / "key.pem", downloads=tmp_path)
+        checked = verify_export(file, trusted=[key])
+        assert checked.is_sound
+        assert checked.signature.state == "trusted"
+        rows = file.read_text("utf-8").splitlines()
+        assert sorted(json.loads(row)["id"] for row in rows) == sorted(str(event.id) for event in zoomed)
 
-        row = page.locator("#rows .row").first
-        row.click()
-        panel = page.get_by_role("complementary", name="Event")
-        expect(panel.get_by_role("heading", level=2)).to_be_visible()
-        shown = max((event for event in wanted if event in second), key=lambda event: event.occurred_at)
-        expect(panel).to_contain_text(str(shown.id))
-        assert _address(page)["open"] == [str(shown.id)]
+        # What was done on the page is on the topic, and from there in the log.
+        _until_stored(tenant, "audit_log.export.download")
+        page.goto("/events?action=audit_log.export.*")
+        said = page.locator("#rows .row .c-action").all_inner_texts()
+        assert {text.rpartition(".")[2] for text in said} >= {"request", "finish", "download"}
 
-        panel.get_by_role("link", name="Same actor").click()
-        expect(page.locator(".chips")).to_contain_text(shown.actor.id)
-        mine = [event for event in (*first, *second) if event.scope and event.scope.id != "org-2"]
-        assert _count(page) == len([event for event in mine if event.actor.id == shown.actor.id])
-        page.go_back()
-        expect(page.locator(".chips")).to_contain_text("*.delete")
-
-        # The command has no worker to hand the export to yet; the page says so, and says what works instead.
-        page.locator(".title-end summary").click()
-        expect(page.locator(".title-end .pop")).to_contain_text("auditstream export")
-        page.get_by_role("link", name="Exports").click()
-        expect(page.get_by_role("heading", name="No export worker is set up here")).to_be_visible()
+        taken = page.evaluate("async path => (await fetch(path)).status", _download_path(page))
+        assert taken == 200
+        other = new_page(url)
+        other.goto("/exports")
+        _sign_in(other, "org-2")
+        expect(other.get_by_role("heading", name="No exports yet")).to_be_visible()
+        assert other.evaluate("async path => (await fetch(path)).status", _download_path(page)) == 404
 
         page.locator(".who > summary").click()
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def _sign_in(page: Page, scopes: str) -> None:
+    page.get_by_role("textbox", name="Organisations").fill(scopes)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator(".top nav")).to_be_visible()
+
+
+def _choose_actions(page: Page) -> None:
+    page.locator("#m-action > summary").click()
+    page.get_by_label("Find an action").fill("logged_in")
+    page.get_by_role("checkbox", name="logged_in").check()
+    page.get_by_label("Or a pattern").fill("*.delete")
+    page.locator("#m-action").get_by_role("button", name="Apply").click()
+    expect(page.locator(".chips")).to_contain_text("*.delete")
+    assert _address(page)["action"] == ["user.logged_in", "*.delete"]
+
+
+def _zoom_into_the_last_bar(page: Page) -> None:
+    bars = page.locator("[data-histogram] a")
+    assert bars.count() == 2
+    bars.last.focus()
+    expect(page.locator("[data-readout]")).to_contain_text("event")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("from="))
+
+
+def _open_and_pivot(page: Page, shown: AuditEvent, seen: Sequence[AuditEvent]) -> None:
+    """Open the newest event, look at what else its actor did, and come back."""
+    page.locator("#rows .row").first.click()
+    panel = page.get_by_role("complementary", name="Event")
+    expect(panel.get_by_role("heading", level=2)).to_be_visible()
+    expect(panel).to_contain_text(str(shown.id))
+    assert _address(page)["open"] == [str(shown.id)]
+    panel.get_by_role("link", name="Same actor").click()
+    expect(page.locator(".chips")).to_contain_text(shown.actor.id)
+    assert _count(page) == len([event for event in seen if event.actor.id == shown.actor.id])
+    page.go_back()
+    expect(page.locator(".chips")).to_contain_text("*.delete")
+
+
+def _export(page: Page, tenant: Tenant, target: Path, *, key_file: Path, downloads: Path) -> Path:
+    """Export what is seen, watch it finish, and take it away with its manifest and the signature of that."""
+    page.locator(".title-end summary").click()
+    page.get_by_label("NDJSON").check()
+    page.locator(".title-end").get_by_role("button", name="Export").click()
+    page.wait_for_url(re.compile("/exports#export-"))
+    row = page.locator("tr[id^=export-]")
+    expect(row).to_contain_text("Waiting for a worker")
+    environment = {**job_environment(tenant, target), "AUDITSTREAM_EXPORT_KEY_FILE": str(key_file)}
+    with ending(start_command(tenant, "exporter", **environment)) as process:
+        expect(row).to_contain_text("Finished", timeout=30_000)
+        code, _, errors = end(process)
+        assert code == 0, errors
+    found = []
+    for name in ("Download", "Manifest", "Signature"):
+        with page.expect_download() as download:
+            row.get_by_role("link", name=name).click()
+        found.append(downloads / download.value.suggested_filename)
+        download.value.save_as(found[-1])
+    return found[0]
+
+
+def _download_path(page: Page) -> str:
+    """Of the export that the page of exports shows first."""
+    if urlsplit(page.url).path != "/exports":
+        page.goto("/exports")
+    return str(page.get_by_role("link", name="Download").get_attribute("href"))
+
+
+def _until_stored(tenant: Tenant, action: str) -> None:
+    """Sink until an event of an action is visible; what emits it waits for nobody."""
+    deadline = time.monotonic() + 30
+    client = connect(sink_settings(tenant))
+    question = f"SELECT count() FROM {tenant.database}.events WHERE action = {{action:String}}"
+    while not client.query(question, parameters={"action": action}).result_rows[0][0]:
+        assert time.monotonic() < deadline, f"no {action} was emitted"
+        run_sink(tenant)
+    client.close()
 
 
 def test_an_export_is_asked_for_watched_and_downloaded(sites: Sites, new_page: NewPage) -> None:

@@ -1,14 +1,15 @@
-"""How far the books go, as the page says it."""
+"""What the page says about itself: how far the books go, and that nothing would run an export."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
+from auditstream_admin import AdminSettings, create_app
 from auditstream_admin.event_store import EventStore
 from auditstream_ops.local.endpoints import Endpoints
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.admin import admin_database
+from tests.support.admin import ACME, KEY, URL, Desk, MemoryExports, admin_database
 from tests.support.stored_events import connect
 
 _TOPIC_ID = "00000000-0000-0000-0000-000000000001"
@@ -51,3 +52,18 @@ def test_books_balance_up_to_their_last_line_until_one_does_not(database: ClickH
     assert look()[1] == 1, "a line that does not add up"
     _line(database, 25, 29, read=5, stored=4)
     assert look()[1] == 2, "offsets that no line has"
+
+
+def test_a_page_without_workers_says_so_and_what_works_instead(database: ClickHouseSettings) -> None:
+    settings = AdminSettings(
+        clickhouse_url=database.clickhouse_url,
+        clickhouse_database=database.clickhouse_database,
+        admin_url=URL,
+        admin_secret=KEY,  # type: ignore[arg-type] # a secret is made of it
+    )
+    app = create_app(settings, lambda _event: None)
+    desk = Desk(app=app, settings=settings, noted=[], exports=MemoryExports())
+    with desk.client(ACME) as client:
+        for path in ("/events", "/exports"):
+            assert "No export worker is set up here" in client.get(path).text
+            assert "auditstream exporter" in client.get(path).text
