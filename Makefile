@@ -42,12 +42,16 @@ down: setup ## Stop the local stack
 	@$(RUN)/auditstream down
 
 .PHONY: test
-test: setup ## Run unit and integration tests on the local stack
-	@$(PYTEST) tests/unit tests/integration $(SPREAD) $(ARGS)
+test: setup ## Run unit, integration and browser tests on the local stack
+	@$(PYTEST) tests/unit tests/integration tests/e2e $(SPREAD) $(ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## Run the unit tests alone
 	@$(PYTEST) tests/unit $(ARGS)
+
+.PHONY: test-e2e
+test-e2e: setup ## Run the browser tests alone; screenshots land in build/screenshots
+	@$(PYTEST) tests/e2e $(ARGS)
 
 .PHONY: test-kafka
 test-kafka: setup ## Run the integration tests on real Apache Kafka from Maven Central

@@ -6,13 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
 
 from auditstream_admin import api, pages, sign_in
 from auditstream_admin.access import access_of
@@ -29,6 +27,7 @@ from auditstream_admin.rate_limits import RateLimits
 from auditstream_admin.self_audit import Emit, SelfAudit
 from auditstream_admin.sessions import Forms, Sessions
 from auditstream_admin.settings import AdminSettings
+from auditstream_admin.templating import STATIC, StaticPages
 from auditstream_admin.tokens import TokenStore
 from auditstream_schemas.errors import AdminError, DeniedError
 
@@ -118,8 +117,7 @@ def create_app(
     routes.include_router(api.router)
     routes.include_router(pages.router, include_in_schema=False)
     routes.include_router(sign_in.router, include_in_schema=False)
-    static = resources.files("auditstream_admin").joinpath("static")
-    routes.mount("/static", StaticFiles(directory=str(static)), name="static")
+    routes.mount("/static", StaticPages(directory=str(STATIC)), name="static")
     _handle_errors(routes, parts)
     assertions = ProxyAssertions(settings) if settings.admin_sign_in == "proxy" else None
     doors = Doors(

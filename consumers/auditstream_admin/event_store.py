@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from auditstream_admin.completeness import SQL, Completeness, Kept
 from auditstream_admin.connection import Connection
 from auditstream_admin.cursors import Cursor, TailMark
 from auditstream_admin.event_filter import EventFilter
@@ -88,6 +89,7 @@ class EventStore:
         self._policy = policy
         self._query_seconds = query_seconds
         self._patience = patience
+        self._books = Kept(self._read_books, time.monotonic)
 
     def page(
         self, viewer: Viewer, wanted: EventFilter, *, cursor: Cursor | None, size: int, now: int, whole: bool = False
@@ -225,9 +227,24 @@ class EventStore:
         """
         return [(str(name), int(count)) for name, count in self._ask(viewer, self._statements(viewer).actions(span))]
 
+    def books(self) -> Completeness:
+        """How far the books go, at most some seconds ago; the same for all viewers.
+
+        Raises:
+            StoreUnavailableError: ClickHouse cannot be asked.
+        """
+        return self._books.get()
+
     def close(self) -> None:
         """Give the connections back."""
         self._connection.close()
+
+    def _read_books(self) -> Completeness:
+        settings = {"max_execution_time": self._query_seconds}
+        with self._connection.client() as client:
+            rows = client.query(SQL, parameters={"database": self._database}, settings=settings).result_rows
+        until, partitions, breaks, faults = rows[0]
+        return Completeness(until=int(until) if partitions else None, faults=int(breaks or 0) + int(faults or 0))
 
     def _keys(
         self,

@@ -1,40 +1,32 @@
 """The pages: HTML made on the server. What they show is in the URL."""
 
-from datetime import tzinfo
-from importlib import resources
+import time
 from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Request
-from fastapi.templating import Jinja2Templates
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from auditstream_admin import export_routes, time_range
+from auditstream_admin import export_routes
 from auditstream_admin.access import access_of, viewer_of
+from auditstream_admin.completeness import Completeness
 from auditstream_admin.event_filter import EventFilter
 from auditstream_admin.exports import ExportFormat
+from auditstream_admin.filter_view import PRESET_NAMES, ZONES, action_tree, chips, list_url, range_name
 from auditstream_admin.parts import Parts, parts_of
-from auditstream_admin.time_range import PRESETS
+from auditstream_admin.templating import templates
 from auditstream_admin.viewer import Viewer
+from auditstream_export.retention import MONTHS
 from auditstream_schemas.catalog import catalog
-from auditstream_schemas.errors import FilterError
-from auditstream_schemas.timestamp import format_timestamp
+from auditstream_schemas.errors import FilterError, StoreUnavailableError
 
 router = APIRouter()
 
 PAGE_SIZE = 50
 
-_environment = Environment(
-    loader=FileSystemLoader(str(resources.files("auditstream_admin").joinpath("templates"))),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates = Jinja2Templates(env=_environment)
+_templates = templates(time.time_ns)
 
 Who = Annotated[Viewer, Depends(viewer_of)]
 Shared = Annotated[Parts, Depends(parts_of)]
@@ -53,23 +45,33 @@ def home() -> Response:
 
 
 @router.get("/events")
-def events(request: Request, viewer: Who, parts: Shared, cursor: str | None = None) -> Response:
-    """The list: filter, histogram, a page of events."""
+def events(  # noqa: PLR0917 - FastAPI gives them by name
+    request: Request,
+    viewer: Who,
+    parts: Shared,
+    cursor: str | None = None,
+    open: UUID | None = None,  # noqa: A002 - the name of the parameter
+    live: bool = False,  # noqa: FBT001, FBT002 - the same
+) -> Response:
+    """The list: filter, histogram, a page of events; with an event beside it that is open."""
+    given = request.query_params.multi_items()
     try:
-        wanted = EventFilter.read(request.query_params.multi_items())
+        wanted = EventFilter.read(given)
         place = None if cursor is None else parts.cursors.read(cursor, viewer, wanted)
     except FilterError as error:
-        return render(request, "events.html", status=400, **_context(viewer, EventFilter(), error=error))
+        return render(request, "events.html", status=400, **_context(viewer, _sound(given, error), error=error))
     page = parts.store.page(viewer, wanted, cursor=place, size=PAGE_SIZE, now=parts.clock())
     histogram = parts.store.histogram(viewer, wanted, span=page.span, quickly=True)
-    parts.audit.page_viewed(
-        access_of(request).origin, viewer, "events", wanted=wanted.described(), rows=len(page.lines)
-    )
+    opened = () if open is None else parts.store.events(viewer, open)
+    origin = access_of(request).origin
+    parts.audit.page_viewed(origin, viewer, "events", wanted=wanted.described(), rows=len(page.lines))
+    if opened:
+        parts.audit.page_viewed(origin, viewer, "event", wanted={"id": str(open)}, rows=len(opened))
 
     def link(to: Any) -> str | None:
         if to is None:
             return None
-        return "?" + urlencode([*wanted.parameters(), ("cursor", parts.cursors.write(to, viewer, wanted))])
+        return "/events?" + urlencode([*wanted.parameters(), ("cursor", parts.cursors.write(to, viewer, wanted))])
 
     return render(
         request,
@@ -80,6 +82,15 @@ def events(request: Request, viewer: Who, parts: Shared, cursor: str | None = No
             "histogram": histogram,
             "older": link(page.older),
             "newer": link(page.newer),
+            "cursor_given": cursor is not None,
+            "opened": opened,
+            "open_id": str(opened[0].id) if opened else None,
+            "books": _books(parts),
+            "months": MONTHS,
+            "clock_now": parts.clock(),
+            "live": live,
+            "live_url": f"/events?{urlencode([*wanted.parameters(), ('live', 'true')])}",
+            "tail_url": f"/tail?{wanted.query()}",
         },
     )
 
@@ -99,7 +110,9 @@ def event(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  
     parts.audit.page_viewed(access_of(request).origin, viewer, "event", wanted={"id": str(id)}, rows=len(found))
     if not found:
         raise HTTPException(404, "there is no such event, or it is not for you to see")
-    return render(request, "event.html", viewer=viewer, events=found, **_times(request))
+    is_part = "hx-request" in request.headers and "hx-boosted" not in request.headers
+    template = "event_panel.html" if is_part else "event.html"
+    return render(request, template, section="events", viewer=viewer, events=found, **_times(request))
 
 
 @router.get("/tail")
@@ -120,9 +133,9 @@ def tail(request: Request, viewer: Who, parts: Shared, mark: str | None = None) 
 @router.get("/exports")
 def exports(request: Request, viewer: Who, parts: Shared) -> Response:
     """The latest exports."""
-    jobs = export_routes.exports_of(request, parts, viewer).jobs()
+    jobs = [] if parts.exports is None else export_routes.exports_of(request, parts, viewer).jobs()
     parts.audit.page_viewed(access_of(request).origin, viewer, "exports", wanted={}, rows=len(jobs))
-    return render(request, "exports.html", viewer=viewer, jobs=jobs, **_times(request))
+    return render(request, "exports.html", section="exports", viewer=viewer, jobs=jobs, **_times(request))
 
 
 @router.post("/exports")
@@ -164,6 +177,7 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
     shared = {
         "access": access,
         "form_token": access.form_token,
+        "section": "",
         "me": access.viewer,
         "has_exports": parts_of(request).exports is not None,
     }
@@ -172,7 +186,20 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
 
 def error_page(request: Request, status: int, detail: str) -> Response:
     """What somebody reads whose request failed."""
-    return render(request, "error.html", status=status, code=status, detail=detail)
+    heading, fix = _HEADINGS.get(status, _HEADINGS[500 if status >= 500 else 400])
+    return render(request, "error.html", status=status, code=status, heading=heading, detail=detail, fix=fix)
+
+
+_HEADINGS = {
+    400: ("That cannot be read", "Go back and put it right, or begin anew."),
+    403: ("Not for you", "If it should be, ask whoever gives out roles in your organisation."),
+    404: ("Not here", "The address may be cut short, or the event is past the retention."),
+    409: ("Not now", None),
+    500: ("Something broke", "Try again. If it stays so, give the number below to whoever runs this."),
+    501: ("Not set up here", None),
+    503: ("The events cannot be reached", "Nothing is lost: they are stored elsewhere. Try again in a minute."),
+}
+"""What a status means to people, and what they can do."""
 
 
 def _times(request: Request) -> dict[str, Any]:
@@ -181,35 +208,57 @@ def _times(request: Request) -> dict[str, Any]:
     return {"wanted": wanted, "zone": wanted.display_zone}
 
 
+def _books(parts: Parts) -> Completeness | None:
+    try:
+        return parts.store.books()
+    except StoreUnavailableError:
+        return None
+
+
+def _sound(given: list[tuple[str, str]], error: FilterError) -> EventFilter:
+    """What is left of a filter without the parameter that makes no sense."""
+    away = {"from", "to"} if error.parameter in {"from", "to"} else {error.parameter}
+    try:
+        return EventFilter.read([pair for pair in given if pair[0] not in away])
+    except FilterError:
+        return EventFilter()
+
+
+_FAULTS = {
+    "range": "Time range:",
+    "from": "From:",
+    "to": "To:",
+    "tz": "Time zone:",
+    "meta": "Metadata:",
+    "q": "Payload:",
+    "cursor": "This page of the list:",
+}
+
+
 def _context(viewer: Viewer, wanted: EventFilter, *, error: FilterError | None = None) -> dict[str, Any]:
+    entries = [(name, entry.description) for name, entry in catalog().items()]
+    tree, other_globs = action_tree(entries, wanted.actions)
+    zone = wanted.display_zone
     return {
+        "section": "events",
         "viewer": viewer,
         "wanted": wanted,
-        "zone": wanted.display_zone,
-        "presets": list(PRESETS),
-        "catalog": catalog(),
+        "zone": zone,
+        "presets": PRESET_NAMES,
+        "zones": ZONES,
+        "tree": tree,
+        "other_globs": other_globs,
+        "chips": chips(wanted, zone),
+        "cleared": list_url(EventFilter(zone=wanted.zone)),
+        "range_label": range_name(wanted.time, zone),
+        "show_scope": viewer.sees_all or len(viewer.scopes) > 1,
         "error": error,
+        "fault_label": "" if error is None else _FAULTS.get(error.parameter, f"{error.parameter.title()}:"),
         "page": None,
         "histogram": None,
         "older": None,
         "newer": None,
+        "opened": (),
+        "open_id": None,
+        "live": False,
     }
-
-
-def _changed(wanted: EventFilter, **changes: object) -> str:
-    """The URL of the list with the filter changed; by the names of its attributes."""
-    query = wanted.with_(**changes).query()
-    return f"/events?{query}" if query else "/events"
-
-
-def _between(wanted: EventFilter, start: int, end: int) -> str:
-    """The URL of the list with the range of a bucket."""
-    return _changed(wanted, time=time_range.TimeRange(start=start, end=end))
-
-
-def _time(nanoseconds: int, zone: tzinfo) -> str:
-    return time_range.shown(nanoseconds, zone)
-
-
-_environment.globals.update(changed=_changed, between=_between, iso=format_timestamp)
-_environment.filters.update(time=_time, thousands=lambda number: f"{number:,}")
