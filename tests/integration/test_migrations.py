@@ -31,7 +31,7 @@ def test_ids_stored_before_they_had_keys_are_found(tenant: Tenant, monkeypatch: 
     totals = run_sink(tenant, clickhouse_database=database, group=f"{tenant.group}-old")
     # Their rows have no content hash, so they count as other content.
     assert (totals.conflicts, totals.stored) == (100, 1)
-    keys = f"SELECT countIf(id_key = {id_key('id')}), uniqExact(id_key) FROM {database}.event_log"
-    assert client.query(keys).result_rows == [(101, 101)]
+    keys = f"SELECT countIf(id_key = {id_key('id')}) FROM {database}.event_log"
+    assert client.query(keys).result_rows == [(101,)]
     client.command(f"DROP DATABASE {database} SYNC", use_database=False)
     client.close()
