@@ -169,7 +169,7 @@ HOSTILE = [
     "a\tb\nc\rd",
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
-    "{{7*7}}{% raw %}",
+    "{{1234567*7}}{% raw %}",
     "=1+1",
     "x\r\nset-cookie: evil=1",
     "👩‍🚀 \u202eabc",
@@ -193,7 +193,7 @@ def test_hostile_texts_are_texts(page: Desk, text: str) -> None:
             assert answer.status_code == 200
             assert "<script>alert" not in answer.text
             assert "<img src=x" not in answer.text
-            assert "49" not in answer.text or "{{7*7}}" not in text
+            assert "8641969" not in answer.text
             assert "evil" not in answer.headers
         for path in (f"/events/{quote(text)}", f"/exports/{quote(text)}", f"/api/v1/events/{quote(text)}"):
             assert client.get(path).status_code in {400, 404}
@@ -228,7 +228,7 @@ def test_events_with_hostile_content_are_shown_as_text(database: ClickHouseSetti
     for text in pages:
         assert "<script>alert" not in text
         assert "<img src=x" not in text
-        assert ">49<" not in text
+        assert "8641969" not in text
 
 
 def test_cursors_marks_and_links_of_another_organisation_are_worth_nothing(page: Desk) -> None:
@@ -238,7 +238,7 @@ def test_cursors_marks_and_links_of_another_organisation_are_worth_nothing(page:
         assert mine.get("/api/v1/events", params=cursor).status_code == 200
         assert theirs.get("/api/v1/events", params=cursor).status_code == 400
         assert mine.get("/api/v1/events", params={**cursor, "scope": "org-0"}).status_code == 400
-        again = mine.get("/tail").text.partition('data-again="')[2].partition('"')[0].replace("&amp;", "&")
+        again = mine.get("/tail").text.partition('hx-get="')[2].partition('"')[0].replace("&amp;", "&")
         assert mine.get(again).status_code == 200
         assert theirs.get(again).status_code == 400
 
