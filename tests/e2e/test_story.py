@@ -1,5 +1,6 @@
 """What people do on the page, in a browser."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -93,7 +94,7 @@ def test_sign_in_filter_zoom_open_pivot_export_verify_and_find_it_in_the_log(
         checked = verify_export(file, trusted=[key])
         assert checked.is_sound
         assert checked.signature.state == "trusted"
-        rows = file.read_text("utf-8").splitlines()
+        rows = gzip.decompress(file.read_bytes()).decode().splitlines()
         assert sorted(json.loads(row)["id"] for row in rows) == sorted(str(event.id) for event in zoomed)
 
         # What was done on the page is on the topic, and from there in the log.
