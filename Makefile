@@ -25,7 +25,7 @@ $(UV):
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 .venv/.ready: $(UV) pyproject.toml uv.lock
-	@echo "setting up .venv (the first time this downloads about 350 MB)" >&2
+	@echo "setting up .venv (the first time this downloads about 400 MB)" >&2
 	@$(UV) sync --quiet --frozen --all-extras --python .uv/bin/python
 	@touch $@
 

@@ -21,7 +21,7 @@ from auditstream_export.verification import verify_export
 from auditstream_ops.topics import TopicPlan, create_topics
 from auditstream_schemas.event import AuditEvent, Entity
 from tests.e2e.conftest import Sites, odd_events
-from tests.e2e.test_looks import ACME
+from tests.e2e.test_looks import ACME, PICTURES, serious
 from tests.support.admin import AUDITOR, MemoryExports
 from tests.support.browser import NARROW, NewPage
 from tests.support.events import make_event
@@ -76,6 +76,9 @@ def test_sign_in_filter_zoom_open_pivot_export_verify_and_find_it_in_the_log(
         url = process.stderr.readline().split()[-1]
         page = new_page(url)
         page.goto("/events?success=true")
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=PICTURES / "sign-in-1440-light.png")
+        assert serious(page) == []
         _sign_in(page, "org-0, org-1")
         expect(page.locator(".books")).to_contain_text("Books balanced up to")
         assert _count(page) == len([event for event in seen if event.success])
@@ -94,7 +97,7 @@ def test_sign_in_filter_zoom_open_pivot_export_verify_and_find_it_in_the_log(
         checked = verify_export(file, trusted=[key])
         assert checked.is_sound
         assert checked.signature.state == "trusted"
-        rows = gzip.decompress(file.read_bytes()).decode().splitlines()
+        rows = gzip.decompress(file.read_bytes()).splitlines()
         assert sorted(json.loads(row)["id"] for row in rows) == sorted(str(event.id) for event in zoomed)
 
         # What was done on the page is on the topic, and from there in the log.
@@ -292,6 +295,8 @@ def test_what_arrives_is_shown_once_while_one_looks(
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("<i>x")
     expect(page.locator("[data-arrived]")).to_have_text("2 since this page was opened")
+    assert serious(page) == []
+    page.screenshot(path=PICTURES / "live-1440-light.png")
 
 
 def test_dragging_over_the_histogram_zooms_and_the_zone_is_the_readers(sites: Sites, new_page: NewPage) -> None:
