@@ -1,7 +1,7 @@
 """The worker: takes requests off their topic, runs one at a time, and commits a request when its job has ended.
 
 The consumer group is the lease. The loop's thread has the consumer and goes on polling while a job runs in a thread
-of its own, so that a job may take as long as it needs; its partitions are paused meanwhile.
+of its own, so that a job may take as long as it needs; requests that come meanwhile wait in memory, in their order.
 """
 
 import logging
@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -44,9 +45,15 @@ _logger = logging.getLogger("auditstream.export")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    place: TopicPartition
+    text: bytes | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Running:
     run: JobRun
-    record: TopicPartition
+    request: _Request
     outcome: "Future[ExportJob]"
 
 
@@ -99,6 +106,8 @@ class Exporter:
             }
         )
         self._running: _Running | None = None
+        # Not paused while a job runs: requests are small and few, and what a pause drops is not surely read again.
+        self._waiting: deque[_Request] = deque()
         self._assigned: set[int] = set()
         self._stopped = threading.Event()
         self._swept_at = 0
@@ -138,6 +147,7 @@ class Exporter:
             if message is not None:
                 self._heed(message)
             self._collect()
+            self._begin_next()
             self._sweep()
             if message is not None or self._running is not None or not self._assigned:
                 busy_at = time.monotonic()
@@ -170,19 +180,20 @@ class Exporter:
             _logger.info("broker: %s", error.str())
             return
         place = TopicPartition(self._settings.requests, message.partition() or 0, message.offset() or 0)
-        if self._running is not None:
-            # It slipped out of a paused partition, and is read again later.
-            self._consumer.seek(place)
-            return
-        try:
-            record = job_from_request(message.value() or b"")
-        except ExportError as unreadable:
-            _logger.warning("partition %d, offset %d: %s; passed over", place.partition, place.offset, unreadable)
-            self._commit(place)
-            return
-        self._begin(record, place)
+        self._waiting.append(_Request(place=place, text=message.value() or b""))
 
-    def _begin(self, record: ExportJob, place: TopicPartition) -> None:
+    def _begin_next(self) -> None:
+        """Take the request that has waited longest, if no job is running."""
+        while self._running is None and self._waiting:
+            request = self._waiting.popleft()
+            try:
+                self._begin(job_from_request(request.text), request)
+            except ExportError as unreadable:
+                place = request.place
+                _logger.warning("partition %d, offset %d: %s; passed over", place.partition, place.offset, unreadable)
+                self._commit(place)
+
+    def _begin(self, record: ExportJob, request: _Request) -> None:
         run = JobRun(
             record,
             settings=self._settings,
@@ -194,8 +205,7 @@ class Exporter:
             slice_rows=self._slice_rows,
         )
         _logger.info("export %s: taken", record.id)
-        self._consumer.pause(self._consumer.assignment())
-        self._running = _Running(run=run, record=place, outcome=_in_background(run.run))
+        self._running = _Running(run=run, request=request, outcome=_in_background(run.run))
 
     def _collect(self) -> None:
         """Commit the request of a job that has ended, and go on."""
@@ -207,15 +217,14 @@ class Exporter:
             job = running.outcome.result()
         except LeftError as left:
             _logger.warning("%s", left)
-            if running.record.partition in self._assigned:
-                self._consumer.seek(running.record)
+            if running.request.place.partition in self._assigned:
+                self._waiting.appendleft(running.request)
         else:
             _logger.info("export %s: %s", job.id, job.state)
             self._ended += 1
-            self._commit(running.record)
+            self._commit(running.request.place)
             if self._on_ended is not None:
                 self._on_ended(job)
-        self._consumer.resume(self._consumer.assignment())
 
     def _commit(self, record: TopicPartition) -> None:
         following = TopicPartition(record.topic, record.partition, record.offset + 1)
@@ -236,7 +245,7 @@ class Exporter:
             _logger.warning("a job that was left goes on until ClickHouse answers; it will find that it was left")
             self._running = None
             return
-        self._assigned.discard(self._running.record.partition)
+        self._assigned.discard(self._running.request.place.partition)
         self._collect()
 
     def _sweep(self) -> None:
@@ -257,25 +266,27 @@ class Exporter:
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         consumer.incremental_assign(assigned)
         self._assigned |= {place.partition for place in assigned}
-        if self._running is not None:
-            consumer.pause(assigned)
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         partitions = {place.partition for place in revoked}
-        if self._running is not None and self._running.record.partition in partitions:
+        if self._running is not None and self._running.request.place.partition in partitions:
             self._leave(_LEAVE_SECONDS)
-        self._assigned -= partitions
+        self._forget(partitions)
         consumer.incremental_unassign(revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         partitions = {place.partition for place in lost}
-        if self._running is not None and self._running.record.partition in partitions:
-            _logger.warning("lost partition %d: another worker has its job", self._running.record.partition)
+        if self._running is not None and self._running.request.place.partition in partitions:
+            partition = self._running.request.place.partition
+            _logger.warning("lost partition %d: another worker has its job", partition)
             self._running.run.leave()
             self._running = None
-            consumer.resume([place for place in consumer.assignment() if place.partition not in partitions])
-        self._assigned -= partitions
+        self._forget(partitions)
         consumer.incremental_unassign(lost)
+
+    def _forget(self, partitions: set[int]) -> None:
+        self._assigned -= partitions
+        self._waiting = deque(each for each in self._waiting if each.place.partition not in partitions)
 
 
 def _in_background(work: Callable[[], ExportJob]) -> "Future[ExportJob]":
