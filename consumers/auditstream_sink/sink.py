@@ -337,12 +337,15 @@ class Sink:
         return True
 
     def _put_back(self, record: Message) -> None:
-        """A record that slipped out of a paused partition is read again later."""
-        error, partition, offset = record.error(), record.partition(), record.offset()
+        """A record that slipped out of a paused partition is read again later.
+
+        By placing all partitions anew: a seek on one that is paused is not surely kept when it is resumed.
+        """
+        error = record.error()
         if error is not None:
             heed(error, self._settings.topic)
-        elif partition in self._intake.next and partition is not None and offset is not None:
-            self._consumer.seek(TopicPartition(self._settings.topic, partition, offset))
+        elif record.partition() in self._intake.next:
+            self._placements += 1
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         # The loop finds their places: that may take as long as ClickHouse is away. Until then they stand still.
