@@ -251,8 +251,10 @@ def test_a_fatal_error_of_librdkafka_loses_nothing(tenant: Tenant, settings: Pro
     for event in events[100:200]:
         producer.emit_event(event)
     assert producer._delivery is not None
+    # Held on to: the producer drops it as soon as it sees the error, and the call below may not have returned by then.
+    kafka = producer._delivery.kafka
     # The first member of the extension's object, behind CPython's object header, is the rd_kafka_t.
-    handle = ctypes.c_void_p.from_address(id(producer._delivery.kafka) + object.__basicsize__)
+    handle = ctypes.c_void_p.from_address(id(kafka) + object.__basicsize__)
     out_of_order = 45
     library.rd_kafka_test_fatal_error(handle, out_of_order, b"made by a test")
     for event in events[200:]:
