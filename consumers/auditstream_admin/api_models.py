@@ -103,6 +103,8 @@ class ExportModel(BaseModel):
     requested_at: str
     rows: int
     total: int | None
+    rate: float | None = Field(description="Events a second, of late")
+    remaining_seconds: float | None = Field(description="Until the events are written, as far as one can tell")
     size: int | None
     sha256: str | None
     files: list[str]
@@ -124,6 +126,8 @@ class ExportModel(BaseModel):
             requested_at=format_timestamp(job.requested_at),
             rows=job.rows,
             total=job.total,
+            rate=job.rate,
+            remaining_seconds=job.remaining,
             size=job.size,
             sha256=job.sha256,
             files=list(job.files),

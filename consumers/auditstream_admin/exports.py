@@ -31,6 +31,8 @@ class ExportJob:
         requested_at: When, nanoseconds since the epoch.
         rows: Events written so far.
         total: Events in all; None while they are not counted.
+        rate: Events a second, of late; None while it is not running, or nothing is written yet.
+        remaining: Seconds until the events are written, as far as one can tell; None while one cannot.
         size: Bytes of the files with events; None while there are none.
         sha256: Of the file, hexadecimal; None while it is not there, or where there are several.
         files: Names of the files, those with events first, then the manifest and its signature.
@@ -48,6 +50,8 @@ class ExportJob:
     requested_at: int
     rows: int = 0
     total: int | None = None
+    rate: float | None = None
+    remaining: float | None = None
     size: int | None = None
     sha256: str | None = None
     files: tuple[str, ...] = ()
@@ -58,6 +62,16 @@ class ExportJob:
     def is_under_way(self) -> bool:
         """Whether it may still be cancelled."""
         return self.state in {"queued", "running"}
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Names of the files with events."""
+        return tuple(name for name in self.files if name not in self.proofs)
+
+    @property
+    def proofs(self) -> tuple[str, ...]:
+        """Names of the manifest and its signature."""
+        return tuple(name for name in self.files if name.endswith((".manifest.json", ".manifest.json.sig")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

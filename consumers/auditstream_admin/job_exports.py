@@ -132,6 +132,8 @@ def _shown(job: ExportJob) -> exports.ExportJob:
         requested_at=job.requested_at,
         rows=job.rows,
         total=job.total,
+        rate=(job.rate or None) if job.state == "running" else None,
+        remaining=job.remaining,
         size=job.bytes if data else None,
         sha256=data[0].sha256 if len(data) == 1 else None,
         files=tuple(each.name for each in data) + tuple(each.name for each in job.files if each not in data),

@@ -60,6 +60,14 @@ def lapse(first: int, last: int) -> str:
     return f"{seconds:.3f} s {word}" if seconds < 10 else f"{seconds:.0f} s {word}"
 
 
+def lasting(seconds: float) -> str:
+    """A stretch of time, rounded as one would say it."""
+    for length, unit in _UNITS:
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(1, seconds):.0f} s"
+
+
 def size(count: int) -> str:
     """Bytes, in the unit that suits them."""
     if count < 1000:
@@ -88,6 +96,7 @@ WORDS: Mapping[str, Callable[..., Any]] = {
     "clock": clock,
     "long": long,
     "moment": moment,
+    "lasting": lasting,
     "size": size,
     "counted": counted,
     "thousands": thousands,

@@ -74,7 +74,16 @@ def _exports(sites: Sites) -> None:
     )  # fmt: skip
     jobs = [
         base,
-        replace(base, state="running", rows=1_234_567, total=4_711_000, format="ndjson", requested_by="نادية"),
+        replace(
+            base,
+            state="running",
+            rows=1_234_567,
+            total=4_711_000,
+            rate=61_840.0,
+            remaining=56.2,
+            format="ndjson",
+            requested_by="نادية",
+        ),
         replace(
             base,
             state="finished",
@@ -84,6 +93,15 @@ def _exports(sites: Sites) -> None:
             sha256="ab" * 32,
             expires_at=now,
             files=("a.csv.gz", "a.manifest.json", "a.manifest.json.sig"),
+        ),
+        replace(
+            base,
+            state="finished",
+            rows=3_000_000,
+            total=3_000_000,
+            size=1_212_113_000,
+            expires_at=now,
+            files=(*(f"b-{number}.csv.gz" for number in (1, 2, 3)), "b.manifest.json", "b.manifest.json.sig"),
         ),
         replace(base, state="failed", error="the disk of the worker is full: free some, then ask again"),
         replace(base, state="cancelled", rows=17),

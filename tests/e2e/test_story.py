@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -212,6 +213,8 @@ def test_an_export_is_asked_for_watched_and_downloaded(sites: Sites, new_page: N
     assert (job.format, job.filter) == ("ndjson", "action=context.%2A&success=false")
     row = page.locator(f"#export-{id}")
     expect(row).to_contain_text("Waiting for a worker")
+    exports.found[id] = replace(job, state="running", rows=2_500, total=40_000, rate=1250.0, remaining=30.0)
+    expect(row).to_contain_text("2,500 of 40,000 events, 1,250 a second, 30 s left")
     exports.finish(job, b'{"action":"context.create"}\n')
     with page.expect_download() as download:
         row.get_by_role("link", name="Download").click()

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,32 @@ from uuid import UUID
 from confluent_kafka.admin import AdminClient
 
 from auditstream_admin import JobExports
-from auditstream_export import ExportJobs
+from auditstream_export import ExportFilter, ExportJobs, ExportRequest, Shape
 from auditstream_ops.topics import TopicPlan, create_topics
 from auditstream_schemas.catalog import validate_payload
+from auditstream_schemas.timestamp import from_datetime
 from tests.support.admin import ACME, AUDITOR, GLOBEX, desk
 from tests.support.events import make_event
-from tests.support.export_jobs import job_settings, run_exporter
+from tests.support.export_jobs import ANN, job_settings, run_exporter
 from tests.support.stack import Tenant
 from tests.support.stored_events import store
+
+
+def test_each_of_several_files_can_be_taken(tenant: Tenant, tmp_path: Path) -> None:
+    settings = job_settings(tenant, tmp_path / "exports")
+    plan = TopicPlan(request_partitions=1)
+    create_topics(settings, plan, dead_letter_topic=tenant.dlq_topic, request_topic=settings.requests)
+    store(settings, [make_event(number) for number in range(12)], ingested_at=datetime.now(UTC) - timedelta(minutes=5))
+    jobs = ExportJobs(settings, lambda _event: None)
+    wanted = ExportRequest(start=0, end=from_datetime(datetime.now(UTC)), filter=ExportFilter())
+    job = jobs.request(wanted, requester=ANN, shape=Shape(format="ndjson", split_rows=5))
+    run_exporter(settings)
+    with desk(settings, exports=JobExports(jobs)).client(AUDITOR) as ann:
+        row = ann.get(f"/exports/{job.id}").text
+        links = re.findall(r'href="(/exports/[^"]+-\d+\.ndjson)"', row)
+        parts = [ann.get(link).text.splitlines() for link in links]
+    assert [len(part) for part in parts] == [5, 5, 2]
+    assert len({json.loads(line)["id"] for part in parts for line in part}) == 12
 
 
 def test_an_export_of_the_page_holds_what_the_page_shows_and_is_nobody_elses(tenant: Tenant, tmp_path: Path) -> None:

@@ -93,6 +93,9 @@ def test_marked_json_is_the_json_and_no_text_of_it_is_markup(value: object) -> N
 def test_lapses_and_sizes_read_as_people_say_them() -> None:
     assert page_words.lapse(0, 123_000_000) == "0.123 s later"
     assert page_words.lapse(7200 * NANOSECONDS, 0) == "2.0 h earlier"
+    assert [page_words.lasting(seconds) for seconds in (0.2, 59.6, 119, 150, 7100, 7200, 200_000)] == [
+        "1 s", "60 s", "119 s", "2 min", "118 min", "2 h", "2 d",
+    ]  # fmt: skip
     assert [page_words.size(count) for count in (0, 999, 1000, 19_482_113, 5 * 10**15)] == [
         "0 B", "999 B", "1.0 kB", "19.5 MB", "5000 TB",
     ]  # fmt: skip
