@@ -195,13 +195,10 @@ class LetterCloser:
     def _deliver(self, records: Sequence[_Outgoing], outcome: Outcome) -> list[_Position | None]:
         """Send records and wait for the broker; where each of them lies, or None if it is not surely there."""
         positions: list[_Position | None] = [None] * len(records)
-        failed = 0
 
         def reported(index: int, error: KafkaError | None, message: Message) -> None:
-            nonlocal failed
             partition, offset = message.partition(), message.offset()
             if error is not None:
-                failed += 1
                 outcome.failures[error.str()] += 1
             elif partition is not None and offset is not None:
                 positions[index] = _Position(partition=partition, offset=offset)
@@ -214,7 +211,6 @@ class LetterCloser:
                 )
             except KafkaException as error:
                 # Refused before it was sent: too large.
-                failed += 1
                 outcome.failures[error.args[0].str()] += 1
             self._producer.poll(0)
         left = self._producer.flush(_DELIVERY_SECONDS + 5)
