@@ -173,10 +173,11 @@ class Statements:
                             toUnixTimestamp64Nano(occurred_at) < oldest, 'expired', '') AS reason
                     FROM {self.stage_table}
                 ),
+                several AS (SELECT uid FROM sound WHERE reason = '' GROUP BY uid HAVING count() > 1),
                 repeated AS (
                     SELECT uid, count() AS copies, argMin(content_hash, (_partition, _offset)) AS first_hash,
                         min((_partition, _offset)) AS first_place
-                    FROM sound WHERE reason = '' GROUP BY uid HAVING copies > 1
+                    FROM sound WHERE reason = '' AND uid IN (SELECT uid FROM several) GROUP BY uid
                 ),
                 stored AS (
                     SELECT id AS uid, any(content_hash) AS stored_hash,
