@@ -13,6 +13,10 @@ _STATISTICS_MS = 1000
 _FETCHED_AHEAD_KB = 8 * 1024
 """What librdkafka may hold of records that nobody took yet; small ones take as much again."""
 
+_FETCH_BYTES = 6 * 1024 * 1024
+"""What one answer of a broker holds at most, but for a single larger batch: it is in memory whole beside the records
+that it is made into."""
+
 _FETCH_AGAIN_MS = 20
 """How soon it fetches on when it held that much; its default of a second empties the queue and starves the loop."""
 
@@ -42,6 +46,7 @@ def consumer_settings(settings: SinkSettings) -> dict[str, object]:
         }
     return {
         "queued.max.messages.kbytes": _FETCHED_AHEAD_KB,
+        "fetch.max.bytes": _FETCH_BYTES,
         "fetch.queue.backoff.ms": _FETCH_AGAIN_MS,
         **settings.librdkafka_client("sink"),
         **group,
