@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from threading import Thread
 from typing import Generic, TypeVar
+
+from auditstream_schemas.background import in_background
 
 _T = TypeVar("_T")
 
@@ -12,8 +13,7 @@ class Asked(Generic[_T]):
     """Something that is under way on a thread of its own; the process may end without it."""
 
     def __init__(self, ask: Callable[[], _T]) -> None:
-        self._answer: Future[_T] = Future()
-        Thread(target=self._run, args=(ask,), name="export-ahead", daemon=True).start()
+        self._answer = in_background(ask, "export-ahead")
 
     def answer(self) -> _T:
         """What came of it; blocks, and raises what it raised. A signal ends the wait."""
@@ -27,9 +27,3 @@ class Asked(Generic[_T]):
                 close(answer.result())
 
         self._answer.add_done_callback(dropped)
-
-    def _run(self, ask: Callable[[], _T]) -> None:
-        try:
-            self._answer.set_result(ask())
-        except BaseException as error:  # noqa: BLE001 (raised where the answer is taken)
-            self._answer.set_exception(error)

@@ -24,6 +24,7 @@ from auditstream_export.job_store import JobStore
 from auditstream_export.jobs import ExportJob, job_from_request
 from auditstream_export.settings import JobSettings
 from auditstream_export.slices import ROWS
+from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import NANOSECONDS
 
@@ -205,7 +206,7 @@ class Exporter:
             slice_rows=self._slice_rows,
         )
         _logger.info("export %s: taken", record.id)
-        self._running = _Running(run=run, request=request, outcome=_in_background(run.run))
+        self._running = _Running(run=run, request=request, outcome=in_background(run.run, "auditstream-exporter"))
 
     def _collect(self) -> None:
         """Commit the request of a job that has ended, and go on."""
@@ -287,19 +288,3 @@ class Exporter:
     def _forget(self, partitions: set[int]) -> None:
         self._assigned -= partitions
         self._waiting = deque(each for each in self._waiting if each.place.partition not in partitions)
-
-
-def _in_background(work: Callable[[], ExportJob]) -> "Future[ExportJob]":
-    """Run it in a thread that does not keep the process from ending."""
-    future: Future[ExportJob] = Future()
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    threading.Thread(target=run, name="auditstream-exporter", daemon=True).start()
-    return future

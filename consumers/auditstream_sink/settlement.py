@@ -17,11 +17,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 from auditstream_schemas.codec import decode, decode_record
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
 from auditstream_sink.alignment import alignment
-from auditstream_sink.background import AbandonedError, GiveUp
 from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
 from auditstream_sink.flood import FloodLimit
+from auditstream_sink.giving_up import AbandonedError, GiveUp
 from auditstream_sink.health import Health, part_at_fault
 from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.metrics import Metrics

@@ -17,8 +17,8 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.summary import QuerySummary
 from urllib3.exceptions import HTTPError
 
+from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import AuditstreamError
-from auditstream_sink.background import in_background
 from auditstream_sink.framing import container
 from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.settings import SinkSettings
@@ -147,7 +147,7 @@ class Warehouse:
         Returns:
             For each piece None, or why ClickHouse cannot read a record in it.
         """
-        others = [in_background(partial(self._stage_one, head, piece)) for piece in pieces[1:]]
+        others = [in_background(partial(self._stage_one, head, piece), "sink-stage") for piece in pieces[1:]]
         return [self._stage_one(head, piece) for piece in pieces[:1]] + [other.result() for other in others]
 
     def _stage_one(self, head: bytes, blocks: Sequence[memoryview]) -> DataRefusedError | None:

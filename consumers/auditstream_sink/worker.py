@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
+from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import AuditstreamError
-from auditstream_sink.background import in_background
 from auditstream_sink.batch import Batch, Span
 from auditstream_sink.ledger import LedgerLine, Tail
 from auditstream_sink.settlement import Settlement
@@ -75,7 +75,7 @@ class Worker:
             before = self._jobs[-1].outcome
         else:
             before.set_result([])
-        outcome = in_background(lambda: settlement.settle(batch, topic_id, tails=tails, before=before))
+        outcome = in_background(lambda: settlement.settle(batch, topic_id, tails=tails, before=before), "sink-settle")
         self._jobs.append(_Job(settlement=settlement, spans=batch.spans, outcome=outcome))
 
     def collect(self, timeout: float) -> Sequence[LedgerLine] | None:
@@ -105,7 +105,7 @@ class Worker:
         for job in self._jobs:
             job.settlement.given_up.tell()
         for job in self._jobs:
-            in_background(partial(_retire, job))
+            in_background(partial(_retire, job), "sink-retire")
             self._idle.append(self._new_settlement())
         self._jobs.clear()
         self.tails = {}
@@ -113,7 +113,7 @@ class Worker:
     def close(self) -> None:
         """Give up what is running, and clear away. Blocks for some seconds at most."""
         self.give_up()
-        wait([in_background(settlement.close) for settlement in self._idle], _CLOSE_SECONDS)
+        wait([in_background(settlement.close, "sink-close") for settlement in self._idle], _CLOSE_SECONDS)
 
 
 def _retire(job: _Job) -> None:

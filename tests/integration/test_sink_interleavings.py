@@ -26,8 +26,8 @@ from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import AuditstreamError, SinkError
 from auditstream_schemas.event import Entity
 from auditstream_sink import Sink
-from auditstream_sink.background import AbandonedError
 from auditstream_sink.clock import SystemClock
+from auditstream_sink.giving_up import AbandonedError
 from auditstream_sink.ledger import LedgerLine
 from auditstream_sink.settlement import TakenOverError
 from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse

@@ -1,14 +1,10 @@
-"""Work beside the loop: threads that do not keep the process from ending, and how to call one off."""
+"""How to call off a batch that a thread beside the loop is at work on."""
 
-import threading
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from auditstream_schemas.errors import AuditstreamError
-
-_T = TypeVar("_T")
 
 
 class AbandonedError(AuditstreamError):
@@ -54,19 +50,3 @@ class GiveUp:
             AbandonedError: The batch was given up.
         """
         self.pause(0)
-
-
-def in_background(work: Callable[[], _T]) -> "Future[_T]":
-    """Run it in a thread that does not keep the process from ending."""
-    future: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    threading.Thread(target=run, name="auditstream-sink", daemon=True).start()
-    return future
