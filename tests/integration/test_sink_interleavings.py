@@ -162,7 +162,7 @@ def test_a_statement_that_hangs_holds_up_nobody(tenant: Tenant, monkeypatch: pyt
 def test_a_batch_is_staged_while_the_one_before_is_inserted_and_judged_after_it(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    second_is_staged = _told_when_staged(monkeypatch, stages=2)
+    second_is_staged, _numbers = _told_when_staged(monkeypatch, stages=2)
 
     def wait_for_the_second(_warehouse: Warehouse, _original: Callable[[], None]) -> None:
         assert second_is_staged.wait(60)
@@ -179,7 +179,7 @@ def test_a_batch_is_staged_while_the_one_before_is_inserted_and_judged_after_it(
 def test_a_batch_behind_one_that_failed_is_not_judged(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch, error: AuditstreamError
 ) -> None:
-    second_is_staged = _told_when_staged(monkeypatch, stages=2)
+    second_is_staged, staged = _told_when_staged(monkeypatch, stages=2)
     lines: list[LedgerLine] = []
 
     def fail(_warehouse: Warehouse, _original: Callable[[], None]) -> None:
@@ -192,7 +192,7 @@ def test_a_batch_behind_one_that_failed_is_not_judged(
     if isinstance(error, SinkError):
         with pytest.raises(SinkError):
             sink.run(until_idle=IDLE_SECONDS)
-        assert count(tenant, "event_log") == 50
+        assert count(tenant, "event_log") == staged[0] < 100
         assert not lines
         run_sink(tenant, flush_rows=50)
     else:
@@ -203,18 +203,19 @@ def test_a_batch_behind_one_that_failed_is_not_judged(
     assert_balanced(tenant)
 
 
-def _told_when_staged(monkeypatch: pytest.MonkeyPatch, *, stages: int) -> threading.Event:
-    told, calls, staged = threading.Event(), [], Warehouse.staged
+def _told_when_staged(monkeypatch: pytest.MonkeyPatch, *, stages: int) -> tuple[threading.Event, list[int]]:
+    """Set once so many batches were staged; and how many records each of them holds."""
+    told, numbers, staged = threading.Event(), list[int](), Warehouse.staged
 
     def counted(self: Warehouse) -> int:
         number = staged(self)
-        calls.append(number)
-        if len(calls) == stages:
+        numbers.append(number)
+        if len(numbers) == stages:
             told.set()
         return number
 
     monkeypatch.setattr(Warehouse, "staged", counted)
-    return told
+    return told, numbers
 
 
 def test_an_exception_in_an_answer_that_began_well_is_an_unknown_outcome(tenant: Tenant) -> None:
@@ -237,7 +238,9 @@ def test_an_exception_in_an_answer_that_began_well_is_an_unknown_outcome(tenant:
     with relay(tenant.endpoints.clickhouse_url, lambda _body, _send: True, fail_once_a_batch) as url:
         totals = run_sink(tenant, clickhouse_url=url, flush_rows=2)
     assert (totals.stored, totals.duplicates, totals.conflicts) == (2, 1, 1)
-    assert failed == {(command, batch) for command in commands for batch in range(2)}
+    # A batch that begins with one record of a slow fetch makes it three.
+    assert lines >= 2
+    assert failed == {(command, batch) for command in commands for batch in range(lines)}
     assert count(tenant, "event_log") == 2
     assert [letter.reason for letter in letters(tenant)] == ["conflict"]
     assert_balanced(tenant)

@@ -345,6 +345,8 @@ def _counts(tally: _Tally) -> dict[str, int]:
 def _finish(verb: str, result: dict[str, int], outcome: Outcome, *, as_json: bool) -> None:
     for reason, count in outcome.failures.most_common():
         click.echo(f"{count:,} not delivered: {reason}", err=True)
+    if outcome.failures:
+        click.echo("what was not delivered stays open: run it again when that is put right", err=True)
     if result.get("unmarked"):
         click.echo(
             f"{result['unmarked']:,} were sent, but are not marked as replayed: the next replay sends them again, "
