@@ -12,23 +12,24 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from auditstream_admin import api, pages, sign_in
-from auditstream_admin.access import access_of
-from auditstream_admin.cursors import Cursors
-from auditstream_admin.event_store import EventStore
-from auditstream_admin.exports import ExportService
-from auditstream_admin.gate import Doors, Gate
-from auditstream_admin.oidc import OidcSignIn
-from auditstream_admin.openapi import openapi
-from auditstream_admin.parts import Parts
-from auditstream_admin.problems import is_for_programs, problem, status_of
-from auditstream_admin.proxy_assertion import ProxyAssertions
-from auditstream_admin.rate_limits import RateLimits
-from auditstream_admin.self_audit import Emit, SelfAudit
-from auditstream_admin.sessions import Forms, Sessions
+from auditstream_admin.api.openapi import openapi
+from auditstream_admin.api import routes as api
+from auditstream_admin.auth.access import access_of
+from auditstream_admin.auth.middleware import Doors, Gate
+from auditstream_admin.auth.oidc import OidcSignIn
+from auditstream_admin.auth.problems import is_for_programs, problem, status_of
+from auditstream_admin.auth.proxy_assertion import ProxyAssertions
+from auditstream_admin.auth.rate_limits import RateLimits
+from auditstream_admin.auth.self_audit import Emit, SelfAudit
+from auditstream_admin.auth.sessions import Forms, Sessions
+from auditstream_admin.auth.tokens import TokenStore
+from auditstream_admin.context import Parts
+from auditstream_admin.events.cursors import Cursors
+from auditstream_admin.events.event_store import EventStore
+from auditstream_admin.exports.service import ExportService
 from auditstream_admin.settings import AdminSettings
-from auditstream_admin.templating import STATIC, StaticPages
-from auditstream_admin.tokens import TokenStore
+from auditstream_admin.web import pages, sign_in
+from auditstream_admin.web.templating import STATIC, StaticPages
 from auditstream_schemas.errors import AdminError, DeniedError
 
 

@@ -1,15 +1,15 @@
 """Exports as evidence: audit events exactly once each, in order, whole or not at all, with a signed manifest."""
 
 from auditstream_export.export import ExportResult, Progress, export_events, write_events
-from auditstream_export.export_jobs import ExportJobs, OpenFile
-from auditstream_export.exporter import Exporter
-from auditstream_export.jobs import ExportJob, JobFile, JobState
-from auditstream_export.part_file import FileSummary
-from auditstream_export.request import ExportFilter, ExportRequest
-from auditstream_export.rows import event_json_from_row
+from auditstream_export.files.part_file import FileSummary
+from auditstream_export.formats.output_format import Shape, format_of
+from auditstream_export.formats.rows import event_json_from_row
+from auditstream_export.jobs.export_job import ExportJob, JobFile, JobState
+from auditstream_export.jobs.export_jobs import ExportJobs, OpenFile
+from auditstream_export.jobs.exporter import Exporter
+from auditstream_export.query.request import ExportFilter, ExportRequest
+from auditstream_export.query.watermark import Position, Watermark
 from auditstream_export.settings import ExportSettings, JobSettings
-from auditstream_export.shape import Shape, format_of
-from auditstream_export.watermark import Position, Watermark
 
 __all__ = [
     "ExportFilter",

@@ -9,24 +9,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from auditstream_export import retention
-from auditstream_export.books import Books
-from auditstream_export.destination import Destination, destination
-from auditstream_export.digests import Digest, range_size
-from auditstream_export.draft import Draft, drafting
-from auditstream_export.manifest import manifest_bytes, manifest_name, signature_name
-from auditstream_export.parquet import stored_rows
-from auditstream_export.part_file import FileSummary
-from auditstream_export.request import ExportRequest
+from auditstream_export.files.destination import Destination, destination
+from auditstream_export.files.digests import Digest, range_size
+from auditstream_export.files.draft import Draft, drafting
+from auditstream_export.files.part_file import FileSummary
+from auditstream_export.formats.output_format import Shape, compression_of, numbered
+from auditstream_export.formats.parquet import stored_rows
+from auditstream_export.query.ledger_extract import Books
+from auditstream_export.query.request import ExportRequest
+from auditstream_export.query.slices import ROWS, Slice
+from auditstream_export.query.snapshot import Snapshot, connect, wrong_count
+from auditstream_export.query.statements import header
+from auditstream_export.query.watermark import Watermark
 from auditstream_export.settings import ExportSettings
-from auditstream_export.shape import Shape, compression_of, numbered
-from auditstream_export.signing import SigningKey, load_signing_key
-from auditstream_export.slices import ROWS, Slice
-from auditstream_export.snapshot import Snapshot, connect, wrong_count
-from auditstream_export.statements import header
-from auditstream_export.watermark import Watermark
+from auditstream_export.verify.manifest import manifest_bytes, manifest_name, signature_name
+from auditstream_export.verify.signing import SigningKey, load_signing_key
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import ClickHouseSettings
+from auditstream_storage import retention
 
 Progress = Callable[[int, int], object]
 """Called with the rows so far and the rows in all, after every piece of about a megabyte."""

@@ -6,8 +6,8 @@ from confluent_kafka import Consumer, TopicPartition
 
 from auditstream_sink.batch import Span
 from auditstream_sink.clock import Clock
-from auditstream_sink.ledger import Tail
 from auditstream_sink.metrics import Metrics
+from auditstream_storage.ledger import Tail
 
 _EVERY_SECONDS = 1.0
 

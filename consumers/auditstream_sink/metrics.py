@@ -9,8 +9,8 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from auditstream_sink.clock import Clock
-from auditstream_sink.ledger import COUNTS, LedgerLine
 from auditstream_sink.statements import FAULTS
+from auditstream_storage.ledger import COUNTS, LedgerLine
 
 Step = Literal["place", "schema", "stage", "judge", "insert", "read_back", "dead_letters", "account", "commit"]
 Rebalance = Literal["assigned", "revoked", "lost"]

@@ -7,9 +7,9 @@ from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPart
 from confluent_kafka.admin import AdminClient
 
 from auditstream_schemas.errors import SinkError
-from auditstream_sink.ledger import Tail
+from auditstream_sink.clickhouse_writer import UnknownOutcomeError, Warehouse
 from auditstream_sink.settings import SinkSettings
-from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse
+from auditstream_storage.ledger import Tail
 
 _BROKER_SECONDS = 10
 

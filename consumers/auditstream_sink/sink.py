@@ -19,22 +19,22 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from auditstream_schemas.errors import AuditstreamError, RegistryError
 from auditstream_schemas.registry import RegistryClient
+from auditstream_sink.batch_builder import Intake
+from auditstream_sink.batch_writer import Settlement, TakenOverError
+from auditstream_sink.clickhouse_writer import UnknownOutcomeError, Warehouse
 from auditstream_sink.client import consumer_settings, heed
 from auditstream_sink.clock import Clock, SystemClock
+from auditstream_sink.dead_letter_limit import FloodLimit
 from auditstream_sink.dead_letters import DeadLetters
-from auditstream_sink.flood import FloodLimit
 from auditstream_sink.health import Health, part_at_fault
 from auditstream_sink.health_server import HealthServer
-from auditstream_sink.intake import Intake
 from auditstream_sink.lag import Lag
-from auditstream_sink.ledger import LedgerLine, Totals
 from auditstream_sink.metrics import Metrics
 from auditstream_sink.positions import Positions
 from auditstream_sink.settings import SinkSettings
-from auditstream_sink.settlement import Settlement, TakenOverError
-from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse
 from auditstream_sink.worker import Worker
 from auditstream_sink.writers import UnusableSchema, WriterSchema, WriterSchemas
+from auditstream_storage.ledger import LedgerLine, Totals
 
 _POLL_SECONDS = 0.1
 _PATIENCE_SECONDS = 5.0

@@ -8,10 +8,10 @@ The stage holds a batch as it was parsed. Its materialized columns are computed 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from auditstream_schemas.id_key import id_key
 from auditstream_schemas.validation import ACTION_PATTERN
 from auditstream_sink.framing import END
-from auditstream_sink.ledger import LedgerLine
+from auditstream_storage.id_key import id_key
+from auditstream_storage.ledger import LedgerLine
 
 RETENTION_MONTHS = 12
 """As in the table's TTL."""

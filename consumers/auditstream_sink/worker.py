@@ -15,8 +15,8 @@ from uuid import UUID
 from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import AuditstreamError
 from auditstream_sink.batch import Batch, Span
-from auditstream_sink.ledger import LedgerLine, Tail
-from auditstream_sink.settlement import Settlement
+from auditstream_sink.batch_writer import Settlement
+from auditstream_storage.ledger import LedgerLine, Tail
 
 _AT_ONCE = 2
 """More would wait for the engine, which parses one batch and writes another on its two or more cores."""

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from clickhouse_connect.driver.client import Client
 
-from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.event_store import EventStore
-from auditstream_admin.viewer import Role, Viewer
+from auditstream_admin.auth.viewer import Role, Viewer
+from auditstream_admin.events.event_filter import EventFilter
+from auditstream_admin.events.event_store import EventStore
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.growth import bytes_on_disk, grow, settled, take_sample

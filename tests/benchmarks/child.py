@@ -59,7 +59,7 @@ class Child:
     """A child as its parent sees it; killed at the end of the block if it is still there."""
 
     def __init__(self, module: str, arguments: Sequence[str], env: Mapping[str, str]) -> None:
-        lifeline = [sys.executable, "-m", "auditstream_ops.local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+        lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
         self._process = subprocess.Popen(
             [*lifeline, sys.executable, "-m", module, *arguments],
             cwd=_REPOSITORY,

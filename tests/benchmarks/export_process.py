@@ -17,9 +17,9 @@ import clickhouse_connect
 from urllib3.response import BaseHTTPResponse
 
 from auditstream_export import ExportFilter, ExportRequest, Shape, export_events
-from auditstream_export.books import read_books
-from auditstream_export.snapshot import connect
-from auditstream_export.statements import SETTINGS, Statements
+from auditstream_export.query.ledger_extract import read_books
+from auditstream_export.query.snapshot import connect
+from auditstream_export.query.statements import SETTINGS, Statements
 from auditstream_schemas.event import FIELDS
 from auditstream_schemas.settings import ClickHouseSettings, load
 from auditstream_schemas.timestamp import from_datetime

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from auditstream_sink.batch_writer import Settlement
+from auditstream_sink.clickhouse_writer import Warehouse
 from auditstream_sink.dead_letters import DeadLetters
-from auditstream_sink.settlement import Settlement
 from auditstream_sink.sink import Sink
-from auditstream_sink.warehouse import Warehouse
 from tests.benchmarks import sink_process
 from tests.benchmarks.child import say
 from tests.benchmarks.site import cpu_seconds

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from uuid_utils.compat import uuid7
 
+from auditstream_local.endpoints import Endpoints
 from auditstream_ops.demo_events import demo_events
-from auditstream_ops.local.endpoints import Endpoints
 from auditstream_schemas.event import AuditEvent, Entity, Request
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import NANOSECONDS

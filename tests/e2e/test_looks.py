@@ -9,9 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from auditstream_admin.exports import ExportJob
-from auditstream_admin.time_range import Span
-from auditstream_admin.viewer import Role, Viewer
+from auditstream_admin.auth.viewer import Role, Viewer
+from auditstream_admin.events.time_range import Span
+from auditstream_admin.exports.service import ExportJob
 from auditstream_schemas.timestamp import NANOSECONDS
 from tests.e2e.conftest import Sites
 from tests.support.admin import AUDITOR, Desk

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from auditstream_ops.local.kafka import missing_tools
+from auditstream_local.kafka import missing_tools
 from tests.fault.plan import DISK_FULL, KINDS, SECOND_DELIVERIES, Plan, draw
 from tests.fault.sabotage import SABOTAGES
 from tests.fault.schedule import Outcome, play

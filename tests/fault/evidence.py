@@ -9,9 +9,9 @@ from uuid import uuid4
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from auditstream_ops.accounts import TopicBooks, verify
-from auditstream_ops.dead_letters import read_letters
-from auditstream_ops.reconcile import Findings, reconcile
+from auditstream_ops.dead_letters.dead_letter import read_letters
+from auditstream_ops.ledger.audit import TopicBooks, verify
+from auditstream_ops.ledger.reconcile import Findings, reconcile
 from auditstream_schemas.settings import KafkaSettings
 from auditstream_sink import SinkSettings
 from tests.fault.load import CANONICAL, NUMBER

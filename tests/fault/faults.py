@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
 
-from auditstream_ops.local.server import Server
+from auditstream_local.server import Server
 from tests.fault import plan as kinds
 from tests.fault.fleet import Member
 from tests.fault.scene import Pause, Scene

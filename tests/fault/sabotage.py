@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from auditstream_sink.clickhouse_writer import Warehouse
 from auditstream_sink.dead_letters import DeadLetters
 from auditstream_sink.statements import Statements
-from auditstream_sink.warehouse import Warehouse
 
 
 def _swallow_insert() -> None:

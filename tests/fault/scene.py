@@ -15,8 +15,8 @@ from confluent_kafka.admin import AdminClient
 from urllib3.exceptions import HTTPError
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.topic_reader import TopicReader
-from auditstream_ops.topics import TopicPlan, create_topics
+from auditstream_ops.deploy.topics import TopicPlan, create_topics
+from auditstream_ops.ledger.topic_reader import TopicReader
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings
 from tests.fault.emitter import Emitter

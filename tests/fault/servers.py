@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from auditstream_ops.local.endpoints import CLICKHOUSE, REGISTRY, Endpoints, clickhouse_fault
-from auditstream_ops.local.kafka import KafkaCluster
-from auditstream_ops.local.server import HOST, Server, free_ports, python_module
-from auditstream_ops.local.stack import LocalStack
+from auditstream_local.endpoints import CLICKHOUSE, REGISTRY, Endpoints, clickhouse_fault
+from auditstream_local.kafka import KafkaCluster
+from auditstream_local.server import HOST, Server, free_ports, python_module
+from auditstream_local.stack import LocalStack
 from tests.support.tcp_proxy import TcpProxy
 
 SMALL_DISK_BYTES = 192 * 1024 * 1024
@@ -192,7 +192,7 @@ def small_disk_fault() -> str | None:
 def _on_small_disk(directory: Path, port: int) -> Sequence[str]:
     script = f'mount -t tmpfs -o size={SMALL_DISK_BYTES} auditstream-faults "$0" && exec "$@"'
     front = python_module(
-        "auditstream_ops.local.clickhouse",
+        "auditstream_local.clickhouse",
         *("--data-dir", str(directory), "--port", str(port), "--parent-pid", str(os.getpid())),
     )
     return [*_NAMESPACE, "sh", "-c", script, str(directory), *front]

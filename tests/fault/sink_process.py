@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from auditstream_ops.local.lifeline import die_with_parent
+from auditstream_local.lifeline import die_with_parent
 from auditstream_schemas.errors import AuditstreamError
 from auditstream_schemas.settings import load
 from auditstream_sink import Sink, SinkSettings

@@ -11,9 +11,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
+from auditstream_sink.clickhouse_writer import Warehouse
 from auditstream_sink.dead_letters import DeadLetters
 from auditstream_sink.sink import Sink
-from auditstream_sink.warehouse import Warehouse
 
 STEPS: dict[str, tuple[type, str]] = {
     "consume": (Sink, "_gather"),

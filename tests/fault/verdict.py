@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from auditstream_ops.reconcile import LISTED_AT_MOST
+from auditstream_ops.ledger.reconcile import LISTED_AT_MOST
 from tests.fault.evidence import Evidence, Row
 from tests.fault.load import Record
 

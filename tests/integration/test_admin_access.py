@@ -12,8 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.testclient import TestClient
 
-from auditstream_admin.viewer import Viewer
-from auditstream_ops.local.endpoints import Endpoints
+from auditstream_admin.auth.viewer import Viewer
+from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.admin import ACME, AUDITOR, GLOBEX, URL, Desk, admin_database, desk

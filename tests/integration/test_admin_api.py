@@ -17,9 +17,9 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from auditstream_admin.tokens import TokenStore
-from auditstream_admin.viewer import Role
-from auditstream_ops.local.endpoints import Endpoints
+from auditstream_admin.auth.tokens import TokenStore
+from auditstream_admin.auth.viewer import Role
+from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.errors import AdminError
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.admin import ACME, AUDITOR, GLOBEX, Desk, admin_database, desk, served

@@ -11,12 +11,12 @@ from uuid import UUID
 
 import pytest
 
-from auditstream_admin.cursors import Cursor
-from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.event_store import EventStore, Page, policy_value
-from auditstream_admin.time_range import TimeRange
-from auditstream_admin.viewer import Role, Viewer
-from auditstream_ops.local.endpoints import Endpoints
+from auditstream_admin.auth.viewer import Role, Viewer
+from auditstream_admin.events.cursors import Cursor
+from auditstream_admin.events.event_filter import EventFilter
+from auditstream_admin.events.event_store import EventStore, Page, policy_value
+from auditstream_admin.events.time_range import TimeRange
+from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import from_datetime

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from auditstream_admin import JobExports
 from auditstream_export import ExportFilter, ExportJobs, ExportRequest, Shape
-from auditstream_ops.topics import TopicPlan, create_topics
+from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.admin import ACME, AUDITOR, GLOBEX, desk

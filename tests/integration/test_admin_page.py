@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from auditstream_admin import AdminSettings, create_app
-from auditstream_admin.event_store import EventStore
-from auditstream_ops.local.endpoints import Endpoints
+from auditstream_admin.events.event_store import EventStore
+from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.admin import ACME, KEY, URL, Desk, MemoryExports, admin_database
 from tests.support.stored_events import connect

@@ -9,11 +9,11 @@ from threading import Event
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from auditstream_ops import dead_letter_closing
-from auditstream_ops.dead_letter_closing import LetterCloser, Outcome
-from auditstream_ops.dead_letters import DeadLetterReader
-from auditstream_ops.local.kafka import KafkaCluster, missing_tools
-from auditstream_ops.topics import TopicPlan, create_topics
+from auditstream_local.kafka import KafkaCluster, missing_tools
+from auditstream_ops.dead_letters.dead_letter import DeadLetterReader
+from auditstream_ops.dead_letters import resolver as dead_letter_closing
+from auditstream_ops.dead_letters.resolver import LetterCloser, Outcome
+from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_sink import SinkSettings
 from auditstream_sink.batch import Record, Refused
 from auditstream_sink.dead_letters import DeadLetters

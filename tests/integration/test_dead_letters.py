@@ -17,10 +17,10 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka import admin as kafka_admin
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.dead_letter_closing import REPLAYED_FROM, operator
-from auditstream_ops.dead_letter_content import RecordDecoder
-from auditstream_ops.dead_letter_filter import LetterFilter
-from auditstream_ops.dead_letters import MARKER, DeadLetterReader, Letter
+from auditstream_ops.dead_letters.content import RecordDecoder
+from auditstream_ops.dead_letters.dead_letter import MARKER, DeadLetterReader, Letter
+from auditstream_ops.dead_letters.filter import LetterFilter
+from auditstream_ops.dead_letters.resolver import REPLAYED_FROM, operator
 from auditstream_schemas.codec import SCHEMA_JSON, encode, encode_body
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient

@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from auditstream_export import ExportRequest, ExportSettings, Shape, export_events
-from auditstream_export.verification import verify_export
+from auditstream_export.verify.verification import verify_export
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START, make_event

@@ -20,11 +20,11 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from auditstream_export import Exporter, ExportFilter, ExportJob, ExportJobs, JobSettings, Shape, export_events
-from auditstream_export.job_run import TakenOverError
-from auditstream_export.job_store import JobStore
-from auditstream_export.signing import make_key
-from auditstream_export.verification import verify_export
-from auditstream_ops.topics import TopicPlan, create_topics
+from auditstream_export.jobs.job_run import TakenOverError
+from auditstream_export.jobs.job_store import JobStore
+from auditstream_export.verify.signing import make_key
+from auditstream_export.verify.verification import verify_export
+from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.errors import ExportDeniedError, ExportError
 from auditstream_schemas.event import Request

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from auditstream_export import ExportFilter, ExportRequest, Position, Shape, Watermark, export_events
-from auditstream_export.snapshot import Snapshot
+from auditstream_export.query.snapshot import Snapshot
 from auditstream_ops.commands.export import export
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.event import AuditEvent

@@ -9,13 +9,13 @@ import pytest
 
 from tests.support.front import eventually
 
-LIFELINE = [sys.executable, "-m", "auditstream_ops.local.lifeline"]
+LIFELINE = [sys.executable, "-m", "auditstream_local.lifeline"]
 # What runs where the kernel does not tie processes to their parents.
 SUPERVISED = [
     sys.executable,
     "-c",
     (
-        "import os, sys; from auditstream_ops.local.lifeline import _supervise;"
+        "import os, sys; from auditstream_local.lifeline import _supervise;"
         "sys.exit(_supervise(tuple(sys.argv[2:]), os.getppid()))"
     ),
 ]

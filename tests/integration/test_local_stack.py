@@ -14,9 +14,9 @@ import pytest
 import urllib3
 from confluent_kafka.admin import AdminClient
 
-from auditstream_ops.local.endpoints import clickhouse_fault, kafka_fault, registry_fault
-from auditstream_ops.local.server import free_ports
-from auditstream_ops.local.stack import LocalStack
+from auditstream_local.endpoints import clickhouse_fault, kafka_fault, registry_fault
+from auditstream_local.server import free_ports
+from auditstream_local.stack import LocalStack
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 
@@ -121,7 +121,7 @@ def test_when_one_server_dies_the_rest_is_stopped_and_the_reason_is_told(data_di
     assert up(data_dir).returncode == 0
     supervisor = psutil.Process(status(data_dir)["supervisor_pid"])
     servers = servers_of(supervisor.pid)
-    victim = next(server for server in servers if "auditstream_ops.local.registry" in server.cmdline())
+    victim = next(server for server in servers if "auditstream_local.registry.server" in server.cmdline())
     victim.kill()
     assert_gone([supervisor, *servers])
 

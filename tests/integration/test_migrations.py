@@ -5,9 +5,9 @@ from uuid import uuid4
 import pytest
 from uuid_utils.compat import uuid7
 
-from auditstream_ops import migrate as steps
 from auditstream_ops.clickhouse import connect
-from auditstream_schemas.id_key import id_key
+from auditstream_ops.deploy import migrate as steps
+from auditstream_storage.id_key import id_key
 from tests.support.events import make_event
 from tests.support.pipeline import put_events, run_sink, sink_settings
 from tests.support.stack import Tenant

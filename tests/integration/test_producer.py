@@ -13,9 +13,9 @@ import confluent_kafka
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from auditstream_ops.local.server import Server
-from auditstream_ops.local.stack import LocalStack
-from auditstream_ops.topics import TopicPlan, create_topics
+from auditstream_local.server import Server
+from auditstream_local.stack import LocalStack
+from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_producer import AuditProducer, DeliveryFailure, ProducerSettings
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.codec import SCHEMA_JSON, decode, encode

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.reconcile import Findings, reconcile
+from auditstream_ops.ledger.reconcile import Findings, reconcile
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.events import make_event

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import urllib3
 
-from auditstream_ops.local.endpoints import registry_fault
-from auditstream_ops.local.server import HOST, Server, free_ports, python_module
+from auditstream_local.endpoints import registry_fault
+from auditstream_local.server import HOST, Server, free_ports, python_module
 from auditstream_schemas.errors import RegistryError, RegistryUnavailableError, UnknownSchemaError
 from auditstream_schemas.registry import RegistryClient
 
@@ -31,7 +31,7 @@ def schema(*fields: dict[str, Any], indent: int | None = None) -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("registry")
     (port,) = free_ports(1)
-    command = python_module("auditstream_ops.local.registry", "--port", str(port), "--data-dir", str(directory))
+    command = python_module("auditstream_local.registry.server", "--port", str(port), "--data-dir", str(directory))
     server = Server("registry", command, directory / "log", partial(registry_fault, f"http://{HOST}:{port}"))
     server.start()
     server.wait_until_well(time.monotonic() + 30)

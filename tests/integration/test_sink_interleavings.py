@@ -18,19 +18,19 @@ import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from auditstream_ops.accounts import verify
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.reconcile import reconcile
-from auditstream_ops.topics import TopicPlan, create_topics
+from auditstream_ops.deploy.topics import TopicPlan, create_topics
+from auditstream_ops.ledger.audit import verify
+from auditstream_ops.ledger.reconcile import reconcile
 from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import AuditstreamError, SinkError
 from auditstream_schemas.event import Entity
 from auditstream_sink import Sink
+from auditstream_sink.batch_writer import TakenOverError
+from auditstream_sink.cancellation import AbandonedError
+from auditstream_sink.clickhouse_writer import UnknownOutcomeError, Warehouse
 from auditstream_sink.clock import SystemClock
-from auditstream_sink.giving_up import AbandonedError
-from auditstream_sink.ledger import LedgerLine
-from auditstream_sink.settlement import TakenOverError
-from auditstream_sink.warehouse import UnknownOutcomeError, Warehouse
+from auditstream_storage.ledger import LedgerLine
 from tests.support.events import make_event
 from tests.support.pipeline import (
     IDLE_SECONDS,

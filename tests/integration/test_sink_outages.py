@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from auditstream_ops.local.endpoints import CLICKHOUSE, REGISTRY
-from auditstream_ops.local.stack import LocalStack
+from auditstream_local.endpoints import CLICKHOUSE, REGISTRY
+from auditstream_local.stack import LocalStack
 from tests.support.door import Door
 from tests.support.events import make_event
 from tests.support.health import HealthPort

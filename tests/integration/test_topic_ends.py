@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from auditstream_ops.accounts import PartitionAccount, verify
 from auditstream_ops.cli import cli
 from auditstream_ops.clickhouse import connect
+from auditstream_ops.ledger.audit import PartitionAccount, verify
 from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import SinkError
 from tests.support.events import make_event

@@ -8,11 +8,11 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from auditstream_ops.accounts import PartitionAccount, TopicBooks, verify
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.demo_events import broken_records
-from auditstream_ops.topic_reader import TopicReader
-from auditstream_ops.topics import TopicPlan, create_topics
+from auditstream_ops.deploy.topics import TopicPlan, create_topics
+from auditstream_ops.ledger.audit import PartitionAccount, TopicBooks, verify
+from auditstream_ops.ledger.topic_reader import TopicReader
 from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import OperationError
 from tests.support.events import make_event

@@ -13,14 +13,14 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from auditstream_admin import AdminApp, AdminSettings, create_app
-from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.exports import Asker, ExportFile, ExportFormat, ExportJob, ExportService
-from auditstream_admin.sessions import Session, Sessions
-from auditstream_admin.time_range import Span
-from auditstream_admin.viewer import Role, Viewer
+from auditstream_admin.auth.sessions import Session, Sessions
+from auditstream_admin.auth.viewer import Role, Viewer
+from auditstream_admin.events.event_filter import EventFilter
+from auditstream_admin.events.time_range import Span
+from auditstream_admin.exports.service import Asker, ExportFile, ExportFormat, ExportJob, ExportService
+from auditstream_local.endpoints import Endpoints
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.local.endpoints import Endpoints
-from auditstream_ops.migrate import migrate
+from auditstream_ops.deploy.migrate import migrate
 from auditstream_schemas.errors import AdminError, DeniedError
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings

@@ -11,8 +11,8 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import HttpWaitStrategy, LogMessageWaitStrategy
 
-from auditstream_ops.local.endpoints import Endpoints
-from auditstream_ops.local.server import free_ports
+from auditstream_local.endpoints import Endpoints
+from auditstream_local.server import free_ports
 
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 REGISTRY_IMAGE = "confluentinc/cp-schema-registry:8.0.0"

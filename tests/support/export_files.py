@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from auditstream_export.books import Books
-from auditstream_export.digests import range_size
-from auditstream_export.draft import Draft, drafting
-from auditstream_export.manifest import manifest_bytes, manifest_name, signature_name
-from auditstream_export.records import Chunk
-from auditstream_export.request import ExportRequest
-from auditstream_export.shape import Shape
-from auditstream_export.signing import SigningKey
-from auditstream_export.watermark import Watermark
+from auditstream_export.files.digests import range_size
+from auditstream_export.files.draft import Draft, drafting
+from auditstream_export.formats.output_format import Shape
+from auditstream_export.formats.records import Chunk
+from auditstream_export.query.ledger_extract import Books
+from auditstream_export.query.request import ExportRequest
+from auditstream_export.query.watermark import Watermark
+from auditstream_export.verify.manifest import manifest_bytes, manifest_name, signature_name
+from auditstream_export.verify.signing import SigningKey
 
 
 def csv_row(number: int, **cells: str) -> bytes:

@@ -11,10 +11,10 @@ from pathlib import Path
 from uuid import UUID
 
 from auditstream_export import Exporter, ExportFilter, ExportJob, ExportJobs, ExportRequest, JobSettings
-from auditstream_export.job_audit import JobAudit
-from auditstream_export.job_files import job_files
-from auditstream_export.job_run import JobRun
-from auditstream_export.job_store import JobStore
+from auditstream_export.jobs.job_audit import JobAudit
+from auditstream_export.jobs.job_files import job_files
+from auditstream_export.jobs.job_run import JobRun
+from auditstream_export.jobs.job_store import JobStore
 from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START
@@ -81,7 +81,7 @@ def files_below(folder: Path) -> list[str]:
 
 def start_exporter(tenant: Tenant, target: Path, **environment: str) -> subprocess.Popen[str]:
     """Start a worker in a process of its own that can be resumed after every hour of events, and dies with this one."""
-    lifeline = [sys.executable, "-m", "auditstream_ops.local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+    lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     return subprocess.Popen(
         [*lifeline, sys.executable, "-c", _EXPORTER],
         env={**os.environ, **job_environment(tenant, target), **environment},

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import psutil
 import urllib3
 
-COMMAND = [sys.executable, "-m", "auditstream_ops.local.clickhouse", "--port", "0"]
+COMMAND = [sys.executable, "-m", "auditstream_local.clickhouse", "--port", "0"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

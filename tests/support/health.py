@@ -7,7 +7,7 @@ from typing import Any
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
-from auditstream_ops.local.server import free_ports
+from auditstream_local.server import free_ports
 from auditstream_sink.metrics import PREFIX
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from confluent_kafka import Producer
 
-from auditstream_ops.accounts import PartitionAccount, accounts
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.dead_letters import Letter, read_letters
+from auditstream_ops.dead_letters.dead_letter import Letter, read_letters
+from auditstream_ops.ledger.audit import PartitionAccount, accounts
 from auditstream_schemas.codec import SCHEMA_JSON, encode
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
@@ -87,7 +87,7 @@ def start_sink(tenant: Tenant, *arguments: str, **environment: str) -> subproces
 
 def start_command(tenant: Tenant, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start a command of ours in a process of its own, which dies with this one, also when it is stopped."""
-    lifeline = [sys.executable, "-m", "auditstream_ops.local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+    lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     return subprocess.Popen(
         [*lifeline, sys.executable, "-m", "auditstream_ops", *arguments],
         env={**os.environ, **tenant.env, **environment},

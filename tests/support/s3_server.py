@@ -11,7 +11,7 @@ from contextlib import contextmanager
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
     """Serve on a free port; yields the variables that lead there."""
-    lifeline = [sys.executable, "-m", "auditstream_ops.local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+    lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     process = subprocess.Popen(
         [*lifeline, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
         stdout=subprocess.DEVNULL,

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from auditstream_local.endpoints import Endpoints
+from auditstream_local.kafka import KafkaCluster, missing_tools
+from auditstream_local.stack import LocalStack
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.local.endpoints import Endpoints
-from auditstream_ops.local.kafka import KafkaCluster, missing_tools
-from auditstream_ops.local.stack import LocalStack
-from auditstream_ops.migrate import migrate
-from auditstream_ops.topics import TopicPlan, create_topics, register_schema
+from auditstream_ops.deploy.migrate import migrate
+from auditstream_ops.deploy.topics import TopicPlan, create_topics, register_schema
 from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings, RegistrySettings
 from tests.support.containers import container_stack, missing_engine
 

@@ -7,7 +7,7 @@ from typing import assert_type
 from uuid import UUID
 
 from auditstream_export import ExportFilter, ExportRequest, ExportResult, Shape, Watermark, export_events
-from auditstream_export.verification import Verification, verify_export
+from auditstream_export.verify.verification import Verification, verify_export
 from auditstream_producer import AuditProducer, DeliveryFailure, EventEmitter, ProducerSettings, ProducerStats
 from auditstream_producer.testing import CapturingProducer
 from auditstream_schemas import (

@@ -3,10 +3,10 @@ import re
 from pathlib import Path
 
 from auditstream_admin.app import create_app
-from auditstream_admin.event_filter import KEYS
+from auditstream_admin.events.event_filter import KEYS
+from auditstream_admin.events.statements import POLICY_SETTING
+from auditstream_admin.events.time_range import PRESETS
 from auditstream_admin.settings import AdminSettings
-from auditstream_admin.statements import POLICY_SETTING
-from auditstream_admin.time_range import PRESETS
 from auditstream_schemas.catalog import catalog
 
 README = (Path(__file__).parents[2] / "consumers" / "README.md").read_text("utf-8").partition("## The page")[2]

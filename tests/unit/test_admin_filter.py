@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditstream_admin.event_filter import MAX_VALUES, EventFilter
-from auditstream_admin.time_range import PRESETS, Span, TimeRange, shown
+from auditstream_admin.events.event_filter import MAX_VALUES, EventFilter
+from auditstream_admin.events.time_range import PRESETS, Span, TimeRange, shown
 from auditstream_schemas.errors import FilterError
 from auditstream_schemas.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, parse_timestamp
 from tests.support.events import texts

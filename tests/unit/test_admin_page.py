@@ -7,14 +7,14 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditstream_admin import page_words
-from auditstream_admin.chart import HEIGHT, chart
-from auditstream_admin.completeness import SECONDS, Completeness, Kept
-from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.filter_view import action_tree, chips, form_time
-from auditstream_admin.histogram import Bucket, Histogram
-from auditstream_admin.json_markup import marked
-from auditstream_admin.time_range import Span
+from auditstream_admin.events.completeness import SECONDS, Completeness, Kept
+from auditstream_admin.events.event_filter import EventFilter
+from auditstream_admin.events.histogram import Bucket, Histogram
+from auditstream_admin.events.time_range import Span
+from auditstream_admin.web import formatting as page_words
+from auditstream_admin.web.chart import HEIGHT, chart
+from auditstream_admin.web.filter_view import action_tree, chips, form_time
+from auditstream_admin.web.json_markup import marked
 from auditstream_schemas.timestamp import NANOSECONDS
 from tests.support.events import texts
 

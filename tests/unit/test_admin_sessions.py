@@ -4,15 +4,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from auditstream_admin.claims import ClaimRules
-from auditstream_admin.cursors import Cursor, Cursors, TailMark
-from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.sessions import Forms, Session, Sessions
+from auditstream_admin.auth.claims import ClaimRules
+from auditstream_admin.auth.sessions import Forms, Session, Sessions
+from auditstream_admin.auth.viewer import Role, Viewer
+from auditstream_admin.events.cursors import Cursor, Cursors, TailMark
+from auditstream_admin.events.event_filter import EventFilter
+from auditstream_admin.events.statements import Key, Offsets
+from auditstream_admin.events.time_range import Span, TimeRange
 from auditstream_admin.settings import AdminSettings
-from auditstream_admin.sign_in import own_path
-from auditstream_admin.statements import Key, Offsets
-from auditstream_admin.time_range import Span, TimeRange
-from auditstream_admin.viewer import Role, Viewer
+from auditstream_admin.web.sign_in import own_path
 from auditstream_schemas.errors import DeniedError, FilterError, SettingsError
 from tests.support.admin import KEY
 from tests.support.events import texts

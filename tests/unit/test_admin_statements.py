@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditstream_admin.event_filter import EventFilter
-from auditstream_admin.json_layout import laid_out
-from auditstream_admin.statements import Key, Offsets, Statement, Statements
-from auditstream_admin.time_range import Span
-from auditstream_admin.viewer import Role, Viewer
-from auditstream_export.request import words
+from auditstream_admin.auth.viewer import Role, Viewer
+from auditstream_admin.events.event_filter import EventFilter
+from auditstream_admin.events.json_layout import laid_out
+from auditstream_admin.events.statements import Key, Offsets, Statement, Statements
+from auditstream_admin.events.time_range import Span
+from auditstream_export.query.request import words
 from auditstream_schemas.errors import AdminError
 from tests.support.events import json_objects, payload_texts, texts
 

@@ -3,9 +3,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditstream_admin.histogram import MOST, bucket_width, first_bucket, laid_out
-from auditstream_admin.time_range import Span
-from auditstream_admin.windows import FIRST, Windows, doubling
+from auditstream_admin.events.histogram import MOST, bucket_width, first_bucket, laid_out
+from auditstream_admin.events.time_range import Span
+from auditstream_admin.events.windows import FIRST, Windows, doubling
 from auditstream_schemas.timestamp import NANOSECONDS
 
 DAY = 24 * 3600 * NANOSECONDS

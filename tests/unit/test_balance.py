@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from auditstream_ops.balance import PartitionAccount, against_table, against_topic
-from auditstream_ops.books import Extra, Finding, Loss, Rows, Totals
-from auditstream_ops.second_look import Look
-from auditstream_ops.topic_reader import Extent
+from auditstream_ops.ledger.balance import PartitionAccount, against_table, against_topic
+from auditstream_ops.ledger.ledger_reader import Extra, Finding, Loss, Rows, Totals
+from auditstream_ops.ledger.recheck import Look
+from auditstream_ops.ledger.topic_reader import Extent
 
 TOTALS = Totals(
     partition=3,

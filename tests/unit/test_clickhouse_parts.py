@@ -9,12 +9,12 @@ from pathlib import Path
 import lz4.frame
 import pytest
 
-from auditstream_ops.local.clickhouse import _listen
-from auditstream_ops.local.clickhouse_body import Decoder, Intake, Spool
-from auditstream_ops.local.clickhouse_errors import ClickHouseError, exception_block
-from auditstream_ops.local.clickhouse_reception import columns_of
-from auditstream_ops.local.clickhouse_request import check_origin, check_password, read_options
-from auditstream_ops.local.clickhouse_response import choose_encoder
+from auditstream_local.clickhouse import _listen
+from auditstream_local.clickhouse_body import Decoder, Intake, Spool
+from auditstream_local.clickhouse_errors import ClickHouseError, exception_block
+from auditstream_local.clickhouse_reception import columns_of
+from auditstream_local.clickhouse_request import check_origin, check_password, read_options
+from auditstream_local.clickhouse_response import choose_encoder
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -1,7 +1,7 @@
 import pytest
 
-from auditstream_ops.local.clickhouse_errors import ClickHouseError
-from auditstream_ops.local.clickhouse_statement import (
+from auditstream_local.clickhouse_errors import ClickHouseError
+from auditstream_local.clickhouse_statement import (
     Head,
     InsertHead,
     quote,

@@ -2,7 +2,7 @@ import json
 
 from hypothesis import given
 
-from auditstream_ops.dead_letter_content import event_json, hexdump, printable
+from auditstream_ops.dead_letters.content import event_json, hexdump, printable
 from auditstream_schemas.codec import decode_record, encode_body
 from auditstream_schemas.event import AuditEvent
 from tests.support.events import events, make_event

@@ -5,9 +5,9 @@ import pytest
 from click.testing import CliRunner
 
 from auditstream_ops.commands.dlq import dlq
-from auditstream_ops.dead_letter_content import RecordDecoder
-from auditstream_ops.dead_letter_filter import LetterFilter, parse_name
-from auditstream_ops.dead_letters import Letter
+from auditstream_ops.dead_letters.content import RecordDecoder
+from auditstream_ops.dead_letters.dead_letter import Letter
+from auditstream_ops.dead_letters.filter import LetterFilter, parse_name
 from auditstream_schemas.registry import RegistryClient
 
 AT = datetime(2026, 1, 31, 9, tzinfo=UTC)

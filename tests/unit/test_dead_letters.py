@@ -3,7 +3,7 @@ from uuid import uuid4
 
 from confluent_kafka import Message
 
-from auditstream_ops.dead_letters import (
+from auditstream_ops.dead_letters.dead_letter import (
     MARKER,
     Headers,
     Letter,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditstream_export.draft import drafting, journal_path
-from auditstream_export.shape import Shape
-from auditstream_export.statements import header
+from auditstream_export.files.draft import drafting, journal_path
+from auditstream_export.formats.output_format import Shape
+from auditstream_export.query.statements import header
 from auditstream_schemas.errors import ExportError
 from tests.support.export_files import chunk, csv_row, write_export, write_slices
 

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from auditstream_export import ExportFilter, ExportJob, ExportRequest, ExportSettings, JobFile, JobSettings, Shape
-from auditstream_export.job_audit import JobAudit
-from auditstream_export.jobs import job_from_request, request_json
+from auditstream_export.jobs.export_job import job_from_request, request_json
+from auditstream_export.jobs.job_audit import JobAudit
 from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.errors import ExportError, SettingsError
 from auditstream_schemas.event import AuditEvent, Entity, Request

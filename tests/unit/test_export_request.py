@@ -3,7 +3,7 @@ import json
 import pytest
 
 from auditstream_export import ExportFilter, ExportRequest
-from auditstream_export.request import glob_to_like
+from auditstream_export.query.request import glob_to_like
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import parse_moment, parse_timestamp
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditstream_export import retention
-from auditstream_export.digests import RowRanges
-from auditstream_export.records import CSV, LINES, Layout, Records
-from auditstream_export.slices import MOST, Slice, cut
+from auditstream_export.files.digests import RowRanges
+from auditstream_export.formats.records import CSV, LINES, Layout, Records
+from auditstream_export.query.slices import MOST, Slice, cut
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import parse_timestamp
+from auditstream_storage import retention
 
 _CELLS = st.text(st.sampled_from('"\r\n,a{é'), max_size=12)
 _ROWS = st.lists(st.tuples(st.sampled_from(["a", "b.c"]), _CELLS, _CELLS), max_size=6)

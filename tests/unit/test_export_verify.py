@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from auditstream_export.comparison import compare
-from auditstream_export.shape import Shape
-from auditstream_export.signing import SigningKey, load_signing_key, make_key
-from auditstream_export.statements import header
+from auditstream_export.formats.output_format import Shape
+from auditstream_export.query.statements import header
+from auditstream_export.verify.comparison import compare
+from auditstream_export.verify.signing import SigningKey, load_signing_key, make_key
 from auditstream_ops.commands.export import export
 from auditstream_schemas.errors import ExportError, SettingsError
 from tests.support.export_files import csv_row, write_export

@@ -6,7 +6,7 @@ from auditstream_schemas.errors import SettingsError, SinkError
 from auditstream_sink import SinkSettings
 from auditstream_sink.batch import Record, Refused
 from auditstream_sink.clock import SystemClock
-from auditstream_sink.flood import FloodLimit
+from auditstream_sink.dead_letter_limit import FloodLimit
 from auditstream_sink.metrics import Metrics
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from auditstream_ops.local.endpoints import Endpoints
-from auditstream_ops.local.kafka import KafkaCluster
-from auditstream_ops.local.server import Server, free_ports, port_is_free
-from auditstream_ops.local.stack import LocalStack, Ports
-from auditstream_ops.local.supervision import running
+from auditstream_local.endpoints import Endpoints
+from auditstream_local.kafka import KafkaCluster
+from auditstream_local.server import Server, free_ports, port_is_free
+from auditstream_local.stack import LocalStack, Ports
+from auditstream_local.supervision import running
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import KafkaSettings, RegistrySettings, load
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from auditstream_ops.local.compatibility import MalformedSchemaError, canonical, objections
+from auditstream_local.registry.compatibility import MalformedSchemaError, canonical, objections
 
 
 def record(**fields: Any) -> str:

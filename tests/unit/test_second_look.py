@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 
-from auditstream_ops.second_look import id_and_time
+from auditstream_ops.ledger.recheck import id_and_time
 from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import WireFormatError
 from auditstream_schemas.event import AuditEvent

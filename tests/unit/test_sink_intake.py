@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from auditstream_sink import SinkSettings
+from auditstream_sink.batch_builder import Intake
 from auditstream_sink.clock import SystemClock
-from auditstream_sink.intake import Intake
 from auditstream_sink.writers import WriterSchema
 
 SETTINGS = SinkSettings(flush_rows=100, flush_bytes=10_000, flush_seconds=1.0)

@@ -6,8 +6,8 @@ import click
 from typed_settings import click_options
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.dead_letter_closing import operator
-from auditstream_ops.losses import LossSettings, accept, unread_and_gone
+from auditstream_ops.dead_letters.resolver import operator
+from auditstream_ops.ledger.losses import LossSettings, accept, unread_and_gone
 from auditstream_schemas.settings import loaders
 
 

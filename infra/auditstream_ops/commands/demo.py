@@ -16,13 +16,13 @@ from confluent_kafka import Producer
 from tqdm import tqdm
 
 from auditstream_export import ExportRequest, export_events
-from auditstream_ops.accounts import PartitionAccount, accounts
+from auditstream_local.stack import LocalStack
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.dead_letters import read_letters
+from auditstream_ops.dead_letters.dead_letter import read_letters
 from auditstream_ops.demo_events import NANOSECONDS, broken_records, demo_events
-from auditstream_ops.local.stack import LocalStack
-from auditstream_ops.migrate import migrate
-from auditstream_ops.topics import TopicPlan, create_topics, register_schema
+from auditstream_ops.deploy.migrate import migrate
+from auditstream_ops.deploy.topics import TopicPlan, create_topics, register_schema
+from auditstream_ops.ledger.audit import PartitionAccount, accounts
 from auditstream_producer import AuditProducer, ProducerSettings
 from auditstream_schemas.errors import OperationError, QueueFullError
 from auditstream_schemas.event import AuditEvent

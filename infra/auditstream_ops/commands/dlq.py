@@ -13,11 +13,11 @@ import click
 from tqdm import tqdm
 from typed_settings import click_options
 
-from auditstream_ops.dead_letter_closing import LetterCloser, Outcome, edited_event, operator
-from auditstream_ops.dead_letter_content import RecordDecoder, event_json
-from auditstream_ops.dead_letter_filter import LetterFilter, parse_name
-from auditstream_ops.dead_letter_view import json_line, json_whole, line, page
-from auditstream_ops.dead_letters import DeadLetterReader, Letter
+from auditstream_ops.dead_letters.content import RecordDecoder, event_json
+from auditstream_ops.dead_letters.dead_letter import DeadLetterReader, Letter
+from auditstream_ops.dead_letters.filter import LetterFilter, parse_name
+from auditstream_ops.dead_letters.resolver import LetterCloser, Outcome, edited_event, operator
+from auditstream_ops.dead_letters.view import json_line, json_whole, line, page
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import loaders

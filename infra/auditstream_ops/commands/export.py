@@ -24,8 +24,8 @@ from auditstream_export import (
     format_of,
     write_events,
 )
-from auditstream_export.manifest import shape_of
-from auditstream_export.shape import FORMATS, PROFILES, Format, Profile
+from auditstream_export.formats.output_format import FORMATS, PROFILES, Format, Profile
+from auditstream_export.verify.manifest import shape_of
 from auditstream_ops.commands.export_jobs import jobs
 from auditstream_ops.commands.export_options import filter_options, moment
 from auditstream_ops.commands.export_verify import keygen, verify

@@ -12,8 +12,8 @@ import click
 from typed_settings import click_options
 
 from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportRequest, JobSettings, Shape
-from auditstream_export.jobs import Suffix
-from auditstream_export.shape import FORMATS, PROFILES
+from auditstream_export.formats.output_format import FORMATS, PROFILES
+from auditstream_export.jobs.export_job import Suffix
 from auditstream_ops.commands.export_options import filter_options, moment
 from auditstream_ops.export_audit import emitting
 from auditstream_schemas.errors import ExportError

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from auditstream_export.comparison import SHOWN, RowDifference, compare
-from auditstream_export.manifest import read_manifest, shape_of
-from auditstream_export.signing import make_key, parse_public_key
-from auditstream_export.verification import CheckedFile, Verification, verify_export
+from auditstream_export.verify.comparison import SHOWN, RowDifference, compare
+from auditstream_export.verify.manifest import read_manifest, shape_of
+from auditstream_export.verify.signing import make_key, parse_public_key
+from auditstream_export.verify.verification import CheckedFile, Verification, verify_export
 from auditstream_schemas.errors import ExportError
 
 EXIT_DIFFERS = 3

@@ -3,8 +3,8 @@
 import click
 from typed_settings import click_options
 
-from auditstream_ops import migrate as migrations
 from auditstream_ops.clickhouse import connect
+from auditstream_ops.deploy import migrate as migrations
 from auditstream_schemas.settings import ClickHouseSettings, loaders
 
 

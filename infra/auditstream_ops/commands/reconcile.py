@@ -8,8 +8,8 @@ import click
 from typed_settings import click_options
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.reconcile import Copy, Findings
-from auditstream_ops.reconcile import reconcile as examine
+from auditstream_ops.ledger.reconcile import Copy, Findings
+from auditstream_ops.ledger.reconcile import reconcile as examine
 from auditstream_schemas.settings import ClickHouseSettings, loaders
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from auditstream_ops.local.endpoints import (
+from auditstream_local.endpoints import (
     CLICKHOUSE,
     KAFKA,
     REGISTRY,
@@ -17,9 +17,9 @@ from auditstream_ops.local.endpoints import (
     kafka_fault,
     registry_fault,
 )
-from auditstream_ops.local.server import port_is_free
-from auditstream_ops.local.stack import Ports
-from auditstream_ops.local.supervision import (
+from auditstream_local.server import port_is_free
+from auditstream_local.stack import Ports
+from auditstream_local.supervision import (
     AlreadyUpError,
     RunningStack,
     last_words,

@@ -10,8 +10,8 @@ from uuid import UUID
 import click
 from typed_settings import click_options
 
-from auditstream_admin.tokens import ApiToken, TokenStore
-from auditstream_admin.viewer import Role
+from auditstream_admin.auth.tokens import ApiToken, TokenStore
+from auditstream_admin.auth.viewer import Role
 from auditstream_ops.self_audit import operator_emitter
 from auditstream_schemas.settings import ClickHouseSettings, loaders
 

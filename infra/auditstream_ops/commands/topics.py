@@ -5,7 +5,7 @@ import dataclasses
 import click
 from typed_settings import click_options
 
-from auditstream_ops.topics import TopicPlan, create_topics, register_schema
+from auditstream_ops.deploy.topics import TopicPlan, create_topics, register_schema
 from auditstream_schemas.settings import RequestSettings, loaders
 from auditstream_sink import DeadLetterSettings
 

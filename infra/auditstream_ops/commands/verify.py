@@ -9,9 +9,9 @@ from uuid import UUID
 import click
 from typed_settings import click_options
 
-from auditstream_ops.accounts import PartitionAccount, TopicBooks
-from auditstream_ops.accounts import verify as examine
 from auditstream_ops.clickhouse import connect
+from auditstream_ops.ledger.audit import PartitionAccount, TopicBooks
+from auditstream_ops.ledger.audit import verify as examine
 from auditstream_schemas.settings import loaders
 from auditstream_sink import SinkSettings
 

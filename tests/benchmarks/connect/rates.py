@@ -146,7 +146,7 @@ def _worker(where: Site, topic: Topic, database: str, jars: Path, name: str) -> 
         "utf-8",
     )
     classes = f"{jars / 'lib'}/*:{next(jars.glob('connect-for-benchmarks-*.jar'))}"
-    lifeline = [sys.executable, "-m", "auditstream_ops.local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+    lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     java = ["java", "-Xmx2g", "-cp", classes, "org.apache.kafka.connect.cli.ConnectStandalone", str(worker), str(sink)]
     with _log(where).open("wb") as log:
         process = subprocess.Popen([*lifeline, *java], stdout=log, stderr=log)

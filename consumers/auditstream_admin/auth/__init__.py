@@ -1,0 +1,1 @@
+"""Who is signed in, what they may see, and the audit events of what they do."""

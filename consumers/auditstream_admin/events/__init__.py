@@ -1,0 +1,1 @@
+"""Reading events for the page and the API."""

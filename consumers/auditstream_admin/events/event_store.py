@@ -1,0 +1,326 @@
+"""Asking ClickHouse what the page shows: runs the statements, and puts pages together. Reads, never writes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from auditstream_admin.auth.viewer import Viewer
+from auditstream_admin.events.completeness import SQL, Completeness, Kept
+from auditstream_admin.events.cursors import Cursor, TailMark
+from auditstream_admin.events.event_filter import EventFilter
+from auditstream_admin.events.histogram import Histogram, bucket_width, first_bucket, laid_out
+from auditstream_admin.events.statements import POLICY_SETTING, Key, Offsets, Statement, Statements
+from auditstream_admin.events.stored_event import Line, StoredEvent
+from auditstream_admin.events.time_range import Span
+from auditstream_admin.events.windows import Windows, doubling
+from auditstream_schemas.settings import ClickHouseSettings
+from auditstream_schemas.timestamp import NANOSECONDS
+from auditstream_storage.connection import Connection
+
+_MILLISECOND = 1_000_000
+_OVERLAP_MS = 10 * 60 * 1000
+"""How far a sink's clock, or a batch under way, may lie behind what the live tail has seen: milliseconds."""
+_TAIL_START_MS = 60 * 1000
+_EXACT_ROWS = 500_000
+"""Up to so many rows, copies that are not merged yet are looked for: a tenth of a second."""
+_QUICK_ROWS = 5_000_000
+_AT_ONCE_ROWS = 60_000_000
+"""Up to so many rows are counted by one query; more in parts, newest first, until patience ends."""
+_COUNTED_FIRST = 30 * 24 * 3600 * NANOSECONDS
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+_LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of a list.
+
+    Attributes:
+        lines: Its events, newest first; whole ones if they were asked for.
+        older: Where the events before these begin; None if there are none.
+        newer: Where the events after these begin, within the bound of the sequence; None if there are none.
+        searched_to: If the search was given up for the time it took: how far it came. ``older`` or ``newer`` goes on.
+        span: The range of time of the sequence.
+        bound: Latest ``ingested_at`` of the sequence, milliseconds since the epoch.
+    """
+
+    lines: tuple[Line, ...]
+    older: Cursor | None
+    newer: Cursor | None
+    searched_to: int | None
+    span: Span
+    bound: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """What a live tail has to show.
+
+    Attributes:
+        lines: What was ingested since, newest first by its own time.
+        mark: Where to go on.
+        is_cut: Whether more has arrived than is shown; the next poll shows it.
+    """
+
+    lines: tuple[Line, ...]
+    mark: TailMark
+    is_cut: bool
+
+
+class EventStore:
+    """Reads the log for viewers. Safe to share between threads."""
+
+    def __init__(
+        self, settings: ClickHouseSettings, *, policy: bool = False, query_seconds: float = 30.0, patience: float = 2.0
+    ) -> None:
+        """Nothing is asked yet, and ClickHouse need not be there.
+
+        Args:
+            settings: Where it is; a read-only user at best.
+            policy: Send each viewer's scopes as a setting, for row policies of ClickHouse's own.
+            query_seconds: A query that takes longer fails.
+            patience: Seconds after which the search for a page is given up where it is; it can be gone on with.
+        """
+        self._database = settings.clickhouse_database
+        self._connection = Connection(settings)
+        self._policy = policy
+        self._query_seconds = query_seconds
+        self._patience = patience
+        self._books = Kept(self._read_books, time.monotonic)
+
+    def page(
+        self, viewer: Viewer, wanted: EventFilter, *, cursor: Cursor | None, size: int, now: int, whole: bool = False
+    ) -> Page:
+        """A page of events.
+
+        Args:
+            viewer: Who looks.
+            wanted: What they ask for.
+            cursor: Where to go on; None for the newest page.
+            size: Events of a page.
+            now: The moment of the request, nanoseconds since the epoch.
+            whole: Read all of each event.
+
+        Raises:
+            StoreUnavailableError: ClickHouse cannot be asked.
+        """
+        span = wanted.time.span(now) if cursor is None else cursor.span
+        bound = now // _MILLISECOND if cursor is None else cursor.bound
+        after = None if cursor is None else cursor.key
+        newest_first = cursor is None or cursor.direction == "older"
+        keys, searched_to = self._keys(
+            viewer, wanted, span, bound=bound, limit=size + 1, after=after, newest_first=newest_first
+        )
+        more = len(keys) > size or searched_to is not None
+        keys = keys[:size]
+        last = keys[-1] if keys else None
+        if searched_to is not None:
+            # Just outside of what was searched, so that what lies on the edge is neither left out nor shown twice.
+            last = (
+                Key(occurred_at=searched_to, id=_FIRST_ID)
+                if newest_first
+                else Key(occurred_at=searched_to - 1, id=_LAST_ID)
+            )
+        lines = self._lines(viewer, keys, whole=whole)
+
+        def beside(direction: Any, key: Key | None) -> Cursor | None:
+            return None if key is None else Cursor(direction=direction, key=key, span=span, bound=bound)
+
+        first = keys[0] if keys else after
+        if newest_first:
+            older = beside("older", last) if more else None
+            newer = None if cursor is None else beside("newer", first)
+        else:
+            newer = beside("newer", last) if more else None
+            older = beside("older", first)
+        return Page(lines=lines, older=older, newer=newer, searched_to=searched_to, span=span, bound=bound)
+
+    def histogram(self, viewer: Viewer, wanted: EventFilter, *, span: Span, quickly: bool = False) -> Histogram | None:
+        """How many events the range has now, and when.
+
+        Args:
+            viewer: Who looks.
+            wanted: What they ask for.
+            span: The range of time.
+            quickly: Give None rather than take longer than a page may.
+
+        Raises:
+            StoreUnavailableError: ClickHouse cannot be asked.
+        """
+        statements = self._statements(viewer)
+        rows = sum(int(row[3]) for row in self._ask(viewer, statements.estimate(wanted, span)))
+        if quickly and rows > _QUICK_ROWS:
+            return None
+        is_exact = rows <= _EXACT_ROWS
+        width = bucket_width(span)
+        origin = first_bucket(span, width, offset=_utc_offset(wanted, span))
+        counts: dict[int, tuple[int, int]] = {}
+        counted_from: int | None = None
+        until = time.monotonic() + self._patience
+        parts = [span] if rows <= _AT_ONCE_ROWS else doubling(span, first=_COUNTED_FIRST)
+        for part in parts:
+            if time.monotonic() > until:
+                counted_from = part.end
+                break
+            statement = statements.buckets(wanted, part, origin=origin, width=width, exact=is_exact)
+            for number, events, failed in self._ask(viewer, statement):
+                before = counts.get(int(number), (0, 0))
+                counts[int(number)] = (before[0] + int(events), before[1] + int(failed))
+        return Histogram(
+            span=span,
+            width=width,
+            buckets=laid_out(span, width, origin, counts),
+            is_exact=is_exact,
+            counted_from=counted_from,
+        )
+
+    def events(self, viewer: Viewer, id: UUID) -> tuple[StoredEvent, ...]:  # noqa: A002 - the public name of the field
+        """The event with this id; two, should two different ones be stored under it; none the viewer may not see.
+
+        Raises:
+            StoreUnavailableError: ClickHouse cannot be asked.
+        """
+        return tuple(StoredEvent.of(row) for row in self._ask(viewer, self._statements(viewer).event(str(id))))
+
+    def arrivals(
+        self, viewer: Viewer, wanted: EventFilter, *, mark: TailMark | None, now: int, size: int = 200
+    ) -> Arrivals:
+        """What was ingested since a mark; without one, in the last minute.
+
+        Each event is shown once, by its place in Kafka, whatever the clocks say: a partition's events are stored in
+        the order of their offsets.
+
+        Raises:
+            StoreUnavailableError: ClickHouse cannot be asked.
+        """
+        now_ms = now // _MILLISECOND
+        since = mark or TailMark(offsets=(), not_before=now_ms - _TAIL_START_MS)
+        rows = self._ask(
+            viewer,
+            self._statements(viewer).arrived(wanted, since.offsets, not_before=since.not_before, limit=size + 1),
+        )
+        is_cut = len(rows) > size
+        rows = rows[:size]
+        seen = {(one.topic_id, one.partition): one.offset for one in since.offsets}
+        for topic_id, partition, offset, *_ in rows:
+            seen[topic_id, partition] = max(offset, seen.get((topic_id, partition), -1))
+        keys = self._as_keys([row[3:] for row in rows])
+        offsets = tuple(
+            Offsets(topic_id=topic_id, partition=partition, offset=offset)
+            for (topic_id, partition), offset in sorted(seen.items())
+        )
+        not_before = since.not_before if is_cut else max(since.not_before, now_ms - _OVERLAP_MS)
+        return Arrivals(
+            lines=self._lines(viewer, keys, whole=False),
+            mark=TailMark(offsets=offsets, not_before=not_before),
+            is_cut=is_cut,
+        )
+
+    def actions(self, viewer: Viewer, span: Span) -> list[tuple[str, int]]:
+        """The actions that a range of time has, and how many events of each.
+
+        Raises:
+            StoreUnavailableError: ClickHouse cannot be asked.
+        """
+        return [(str(name), int(count)) for name, count in self._ask(viewer, self._statements(viewer).actions(span))]
+
+    def books(self) -> Completeness:
+        """How far the books go, at most some seconds ago; the same for all viewers.
+
+        Raises:
+            StoreUnavailableError: ClickHouse cannot be asked.
+        """
+        return self._books.get()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._connection.close()
+
+    def _read_books(self) -> Completeness:
+        settings = {"max_execution_time": self._query_seconds}
+        with self._connection.client() as client:
+            rows = client.query(SQL, parameters={"database": self._database}, settings=settings).result_rows
+        until, partitions, breaks, faults = rows[0]
+        return Completeness(until=int(until) if partitions else None, faults=int(breaks or 0) + int(faults or 0))
+
+    def _keys(
+        self,
+        viewer: Viewer,
+        wanted: EventFilter,
+        span: Span,
+        *,
+        bound: int,
+        limit: int,
+        after: Key | None,
+        newest_first: bool,
+    ) -> tuple[list[Key], int | None]:
+        """Up to so many keys, and where the search was given up, if it was."""
+        statements = self._statements(viewer)
+        until = time.monotonic() + self._patience
+        left = span
+        if after is not None:
+            end = min(span.end, after.occurred_at + 1) if newest_first else span.end
+            start = span.start if newest_first else max(span.start, after.occurred_at)
+            left = Span(start=start, end=end)
+        found: dict[Key, None] = {}
+        windows = Windows(left, newest_first=newest_first)
+        for window in windows:
+            while True:
+                statement = statements.keys(
+                    wanted, window, bound=bound, limit=limit, after=after, newest_first=newest_first
+                )
+                rows = self._ask(viewer, statement)
+                found.update(dict.fromkeys(self._as_keys(rows)))
+                if len(found) >= limit or len(rows) < limit:
+                    break
+                # Copies that wait for a merge took places: go on behind them.
+                after = list(found)[-1]
+            if len(found) >= limit or windows.is_done:
+                break
+            if time.monotonic() > until:
+                return list(found), window.start if newest_first else window.end
+            windows.widen(found=len(found), missing=limit - len(found))
+        return list(found)[:limit], None
+
+    def _lines(self, viewer: Viewer, keys: Sequence[Key], *, whole: bool) -> tuple[Line, ...]:
+        if not keys:
+            return ()
+        rows = self._ask(viewer, self._statements(viewer).rows(keys, whole=whole))
+        wanted = {(key.occurred_at, key.id) for key in keys}
+        lines = (StoredEvent.of(row) if whole else Line.of(row) for row in rows)
+        return tuple(line for line in lines if (line.key.occurred_at, line.key.id) in wanted)
+
+    def _statements(self, viewer: Viewer) -> Statements:
+        return Statements(viewer, database=self._database)
+
+    @staticmethod
+    def _as_keys(rows: Sequence[Sequence[Any]]) -> list[Key]:
+        return list(dict.fromkeys(Key(occurred_at=int(row[0]), id=str(row[1]), scope=str(row[2])) for row in rows))
+
+    def _ask(self, viewer: Viewer, statement: Statement) -> Sequence[Sequence[Any]]:
+        settings = {**statement.settings, "max_execution_time": self._query_seconds}
+        if self._policy:
+            settings[POLICY_SETTING] = policy_value(viewer)
+        with self._connection.client() as client:
+            answer = client.query(statement.sql, parameters=dict(statement.parameters), settings=settings)
+        rows: Sequence[Sequence[Any]] = answer.result_rows
+        return rows
+
+
+def policy_value(viewer: Viewer) -> str:
+    """What row policies are told: the scopes' ids in hexadecimal with commas between, or an asterisk for all.
+
+    So there is nothing in it to be escaped. Quoted, as ClickHouse writes a setting of one's own; the policy takes the
+    quotes off where they have become part of it.
+    """
+    return "'*'" if viewer.sees_all else "'" + ",".join(scope.encode().hex().upper() for scope in viewer.scopes) + "'"
+
+
+def _utc_offset(wanted: EventFilter, span: Span) -> int:
+    """Nanoseconds from UTC to the zone that times are shown in, at the end of a range."""
+    moment = datetime.fromtimestamp(min(span.end // NANOSECONDS, 4_102_444_800), UTC)
+    shift = moment.astimezone(wanted.display_zone).utcoffset()
+    return 0 if shift is None else int(shift.total_seconds()) * NANOSECONDS

@@ -1,0 +1,1 @@
+"""Exports as one viewer may see them."""

@@ -1,0 +1,1 @@
+"""Output formats: CSV, NDJSON and Parquet."""

@@ -1,0 +1,1 @@
+"""Exports on demand: requests, their state, and the workers that run them."""

@@ -1,0 +1,1 @@
+"""Which events an export reads, and the SQL that reads them."""

@@ -1,0 +1,197 @@
+"""The events of a request up to a watermark, as the bytes of a format: streamed, each exactly once.
+
+One query reads the books, which fix the watermark unless one is given; one counts the events per hour. Then each
+slice of time is one query, which must give as many events as were counted; the next is asked while one is read. What
+is visible and beyond the watermark is not counted and does not come.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import cast
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+
+from auditstream_export.formats.output_format import Shape
+from auditstream_export.formats.records import CSV, LINES, Chunk, Records
+from auditstream_export.prefetch import Asked
+from auditstream_export.query.ledger_extract import read_books
+from auditstream_export.query.request import ExportRequest
+from auditstream_export.query.slices import ROWS, Slice, cut
+from auditstream_export.query.statements import COUNTING, SETTINGS, Statements, output_format
+from auditstream_export.query.watermark import Watermark
+from auditstream_schemas.errors import ExportError, ExportSourceError
+from auditstream_schemas.settings import ClickHouseSettings
+from auditstream_schemas.timestamp import format_timestamp
+
+_PIECE = 1024 * 1024
+_FAILURES = (ClickHouseError, HTTPError, OSError)
+
+
+def connect(settings: ClickHouseSettings) -> Client:
+    """Connect to ClickHouse; blocks until it answers.
+
+    Raises:
+        ExportSourceError: It does not.
+    """
+    try:
+        return clickhouse_connect.get_client(
+            dsn=settings.clickhouse_url,
+            username=settings.clickhouse_user,
+            password=str(settings.clickhouse_password),
+            autogenerate_session_id=False,
+        )
+    except _FAILURES as error:
+        raise ExportSourceError(
+            f"no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL for user {settings.clickhouse_user}: "
+            f"{_first_line(error)[:200]}; nothing was exported"
+        ) from error
+
+
+class Snapshot:
+    """The events that match a request up to a watermark, whatever arrives later.
+
+    Attributes:
+        books: The ledger up to the watermark.
+        slices: The stretches of time that are read one after another.
+        rows: How many events there are.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        request: ExportRequest,
+        *,
+        database: str,
+        shape: Shape,
+        watermark: Watermark | None = None,
+        slices: Sequence[Slice] | None = None,
+        slice_rows: int = ROWS,
+    ) -> None:
+        """Read the books and count the events; blocks until ClickHouse has done so.
+
+        Args:
+            client: Connection to ClickHouse; this snapshot's alone until `close`.
+            request: Which events.
+            database: Database of the audit tables.
+            shape: What their bytes look like.
+            watermark: Up to which offsets; None for the end of the books now.
+            slices: Those of an earlier snapshot of the same request and watermark, which are not counted again.
+            slice_rows: Events that ClickHouse is to sort at once, unless there are very many.
+
+        Raises:
+            ExportError: ClickHouse cannot be reached or refuses, or the books do not reach the watermark.
+        """
+        self._client = client
+        self._ahead: dict[Slice, Asked[BaseHTTPResponse]] = {}
+        self._parameters: dict[str, object] = {"database": database}
+        self.books = read_books(self._query, watermark)
+        self._statements = Statements(filter=request.filter, watermark=self.books.watermark, shape=shape)
+        self._parameters |= self._statements.parameters()
+        self._shape = shape
+        if slices is None:
+            rows = self._query(self._statements.hours(), {"start": request.start, "end": request.end})
+            hours = [(int(str(hour)), int(str(found))) for hour, found in rows]
+            if shape.format == "parquet":
+                slices = (Slice(start=request.start, end=request.end, rows=sum(found for _, found in hours)),)
+            else:
+                slices = tuple(cut(request.start, request.end, hours, rows=slice_rows))
+        self.slices = tuple(slices)
+        self.rows = sum(part.rows for part in self.slices)
+
+    def records(self, part: Slice) -> Generator[Chunk]:
+        """Yield the records of a slice, in chunks of about a megabyte. Not for parquet.
+
+        Blocks on ClickHouse between chunks. When the iterator ends, everything has come and was counted.
+
+        Raises:
+            ExportSourceError: ClickHouse failed, or what came is not whole. The chunks so far are worthless.
+        """
+        records = Records(CSV if self._shape.format == "csv" else LINES)
+        came = 0
+        for piece in self.pieces(part):
+            chunk = records.feed(piece)
+            came += len(chunk.starts)
+            if chunk.data:
+                yield chunk
+        try:
+            last = records.end()
+        except ExportError as error:
+            raise ExportSourceError(
+                f"ClickHouse's answer broke off: {error}; nothing was exported, try again"
+            ) from error
+        came += len(last.starts)
+        if came != part.rows:
+            raise wrong_count(part, came)
+        yield last
+
+    def pieces(self, part: Slice) -> Generator[bytes]:
+        """Yield what ClickHouse answers for a slice, as it comes.
+
+        Raises:
+            ExportSourceError: ClickHouse failed. An answer that breaks off in the middle may merely end.
+        """
+        asked = self._ahead.pop(part, None) or self._ask(part)
+        try:
+            response = asked.answer()
+            try:
+                self._ask_ahead(part)
+                while piece := response.read(_PIECE):
+                    yield piece
+            finally:
+                # Not drained: an export that stops here must not wait for the rest.
+                response.close()
+        except _FAILURES as error:
+            raise _failed(error) from error
+
+    def close(self) -> None:
+        """Let go of what was asked ahead."""
+        for asked in self._ahead.values():
+            asked.drop(BaseHTTPResponse.close)
+        self._ahead.clear()
+
+    def _ask_ahead(self, part: Slice) -> None:
+        """Let ClickHouse sort the next slice while this one is read."""
+        following = self.slices.index(part) + 1
+        if following < len(self.slices):
+            self._ahead[self.slices[following]] = self._ask(self.slices[following])
+
+    def _ask(self, part: Slice) -> Asked[BaseHTTPResponse]:
+        def ask() -> BaseHTTPResponse:
+            return cast(
+                "BaseHTTPResponse",
+                self._client.raw_stream(
+                    self._statements.rows(),
+                    parameters=self._parameters | {"start": part.start, "end": part.end},
+                    settings=SETTINGS,
+                    fmt=output_format(self._shape),
+                    use_database=False,
+                ),
+            )
+
+        return Asked(ask)
+
+    def _query(self, sql: str, parameters: dict[str, object]) -> Sequence[Sequence[object]]:
+        try:
+            answer = self._client.query(sql, parameters=self._parameters | parameters, settings=dict(COUNTING))
+        except _FAILURES as error:
+            raise _failed(error) from error
+        return answer.result_rows
+
+
+def wrong_count(part: Slice, came: int) -> ExportSourceError:
+    """What to say when a slice has not as many events as were counted."""
+    return ExportSourceError(
+        f"ClickHouse sent {came} of {part.rows} events between {format_timestamp(part.start)} and "
+        f"{format_timestamp(part.end)}; nothing was exported, try again"
+    )
+
+
+def _failed(error: Exception) -> ExportSourceError:
+    return ExportSourceError(f"ClickHouse failed: {_first_line(error)[:500]}; nothing was exported")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

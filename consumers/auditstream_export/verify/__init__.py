@@ -1,0 +1,1 @@
+"""Manifests, their signatures, and checking files against them."""

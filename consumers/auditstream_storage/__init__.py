@@ -1,0 +1,1 @@
+"""What sink, export and page share about ClickHouse: connection, ledger, retention, event filter, audit trail."""

@@ -1,0 +1,246 @@
+"""Apache Kafka from Maven Central as local processes, for tests: KRaft mode, no Docker.
+
+It needs Java 17 or later; Maven fetches the jars once, into ``infra/kafka/target``. The project file lies
+in the repository alone, so this works from a checkout.
+"""
+
+import base64
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from auditstream_local.endpoints import kafka_fault
+from auditstream_local.server import HOST, Server, free_ports, python_module, stop_all
+from auditstream_schemas.errors import OperationError
+
+PROJECT = Path(__file__).resolve().parents[2] / "kafka"
+_LIB = PROJECT / "target" / "lib"
+_START_SECONDS = 60.0
+_BUILD_SECONDS = 600
+# A quick start and a small heap; the broker is gone before the second compiler would pay.
+_JVM = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+
+def missing_tools() -> list[str]:
+    """Say what a broker would need and this machine lacks; empty if it can be started."""
+    missing = [] if shutil.which("java") else ["java (17 or later)"]
+    if not PROJECT.joinpath("pom.xml").is_file():
+        missing.append("the project file infra/kafka/pom.xml (a checkout of the repository)")
+    elif not _is_fetched() and not shutil.which("mvn"):
+        missing.append("mvn, to fetch Kafka from Maven Central")
+    return missing
+
+
+def fetch_jars() -> None:
+    """Have Maven fetch Kafka's jars unless they are there. Blocks up to 10 minutes, seconds as a rule.
+
+    Raises:
+        OperationError: Maven failed, or something is missing.
+    """
+    if missing := missing_tools():
+        raise OperationError(f"Apache Kafka needs {', '.join(missing)}")
+    _LIB.parent.mkdir(parents=True, exist_ok=True)
+    with (_LIB.parent / "fetch.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_fetched():
+            return
+        shutil.rmtree(_LIB, ignore_errors=True)
+        try:
+            maven = subprocess.run(  # noqa: S603 - our own command line
+                ["mvn", "-q", "-B", "-f", str(PROJECT / "pom.xml"), "package"],  # noqa: S607 - from PATH
+                capture_output=True,
+                text=True,
+                timeout=_BUILD_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise OperationError("Maven did not fetch Kafka within 10 minutes: is Maven Central reached?") from error
+        if maven.returncode != 0:
+            raise OperationError(f"Maven could not fetch Kafka:\n{(maven.stdout + maven.stderr)[-2000:]}")
+        _marker().write_text(_project_hash(), "utf-8")
+
+
+class KafkaCluster:
+    """Brokers that are controllers too, as a context manager: well on entry, ended on exit.
+
+    Enter it from a thread that outlives it: the brokers die with the thread that started them.
+
+    Attributes:
+        bootstrap_servers: Where the brokers are reached; the same after a restart.
+        relayed: Where the relays lead to: the port of each broker's second listener.
+        brokers: The processes, in the order of their node ids, which count from 1.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        brokers: int = 1,
+        relays: Sequence[int] = (),
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        """Choose the ports; nothing is started yet.
+
+        Args:
+            directory: Where configuration, data and logs go; data of an earlier run is used no more.
+            brokers: How many; internal topics are replicated to three of them at most.
+            relays: A port for each broker on which a proxy of the caller's listens. Each broker then has a second
+                listener, whose clients are sent to the proxy's port: who starts there never gets around it.
+            settings: Further settings of the brokers.
+        """
+        self._directory = directory.absolute()
+        chosen = free_ports(2 * brokers + len(relays))
+        listeners = list(zip(chosen[:brokers], chosen[brokers : 2 * brokers], strict=True))
+        self.bootstrap_servers = ",".join(f"{HOST}:{port}" for port, _controller in listeners)
+        self.relayed = tuple(chosen[2 * brokers :])
+        behind = dict(enumerate(zip(self.relayed, relays, strict=True), start=1))
+        self._properties = [
+            _server_properties(node, listeners, self._home(node), behind.get(node), settings or {})
+            for node in range(1, brokers + 1)
+        ]
+        self.brokers = tuple(
+            Server(
+                f"kafka-{node}",
+                _java("kafka.Kafka", str(self._home(node) / "server.properties")),
+                self._directory / "logs" / f"kafka-{node}.log",
+                partial(kafka_fault, f"{HOST}:{port}"),
+                # Nobody wants its data, and a controlled shutdown takes seconds.
+                stop_signal=signal.SIGKILL,
+            )
+            for node, (port, _controller) in enumerate(listeners, start=1)
+        )
+
+    def __enter__(self) -> Self:
+        """Format the storage, start the brokers, and block until each answers, 60 seconds at most.
+
+        Raises:
+            OperationError: The jars cannot be had, or a broker ended or does not answer.
+        """
+        fetch_jars()
+        # Without its first bit it does not begin with "-", which the tool would take for an option.
+        cluster_id = base64.urlsafe_b64encode((uuid.uuid4().int >> 1).to_bytes(16)).decode().rstrip("=")
+        for node, properties in enumerate(self._properties, start=1):
+            home = self._home(node)
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir(parents=True)
+            (home / "server.properties").write_text(properties, "utf-8")
+            _format(home / "server.properties", cluster_id)
+        try:
+            self.start(self.brokers)
+        except BaseException:
+            stop_all(self.brokers)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Kill the brokers."""
+        stop_all(self.brokers)
+
+    def start(self, brokers: Sequence[Server]) -> None:
+        """Start brokers, on the data they had before if any, and block until each answers.
+
+        Raises:
+            OperationError: A broker ended, or does not answer within 60 seconds.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        for broker in brokers:
+            broker.start()
+        for broker in brokers:
+            broker.wait_until_well(deadline)
+
+    def _home(self, node: int) -> Path:
+        return self._directory / f"kafka-{node}"
+
+
+def _server_properties(
+    node: int,
+    listeners: Sequence[tuple[int, int]],
+    home: Path,
+    behind: tuple[int, int] | None,
+    more: Mapping[str, object],
+) -> str:
+    port, controller = listeners[node - 1]
+    second, advertised = ("", "") if behind is None else (f",RELAYED://{HOST}:{p}" for p in behind)
+    replicas = min(3, len(listeners))
+    voters = ",".join(f"{number}@{HOST}:{voter}" for number, (_, voter) in enumerate(listeners, start=1))
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": node,
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}{second}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}{advertised}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,RELAYED:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.voters": voters,
+        "log.dirs": home / "data",
+        "auto.create.topics.enable": "false",
+        "delete.topic.enable": "true",
+        "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 500,
+        "offsets.topic.num.partitions": 4,
+        "offsets.topic.replication.factor": replicas,
+        "transaction.state.log.num.partitions": 4,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": max(1, replicas - 1),
+        "share.coordinator.state.topic.num.partitions": 1,
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": max(1, replicas - 1),
+        "num.network.threads": 1,
+        "num.io.threads": 2,
+        # A killed broker may register anew only when its session is over.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
+        **more,
+    }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _format(properties: Path, cluster_id: str) -> None:
+    command = _java("kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(properties))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise OperationError(f"cannot format Kafka's storage:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+def _java(main_class: str, *arguments: str) -> list[str]:
+    return python_module(
+        "auditstream_local.lifeline",
+        *("--parent-pid", str(os.getpid())),
+        "--",
+        "java",
+        *_JVM,
+        f"-Dlog4j2.configurationFile={PROJECT / 'log4j2.xml'}",
+        *("-cp", f"{_LIB}/*"),
+        main_class,
+        *arguments,
+    )
+
+
+def _marker() -> Path:
+    return _LIB / "fetched.sha256"
+
+
+def _project_hash() -> str:
+    return hashlib.sha256((PROJECT / "pom.xml").read_bytes()).hexdigest()
+
+
+def _is_fetched() -> bool:
+    try:
+        return _marker().read_text("utf-8") == _project_hash()
+    except FileNotFoundError:
+        return False

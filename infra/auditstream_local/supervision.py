@@ -1,0 +1,299 @@
+"""A local stack that outlives the command that started it: who runs it, where, and how to end it.
+
+A supervisor process holds a lock in the data directory as long as it lives (the kernel lets go of it
+whatever kills the process), describes itself in a state file, and ends with its servers: when one of them
+dies it stops the others.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import click
+
+from auditstream_local.endpoints import Endpoints
+from auditstream_local.server import STOP_SECONDS, python_module
+from auditstream_local.stack import START_SECONDS, LocalStack, Ports
+from auditstream_schemas.errors import AuditstreamError, OperationError
+
+_LOCK_NAME = "stack.lock"
+_STATE_NAME = "stack.json"
+_SUPERVISOR_LOG = "supervisor.log"
+_POLL_SECONDS = 0.1
+_EXIT_ALREADY_UP = 3
+# A look at the lock holds it for an instant.
+_CLAIM_SECONDS = 2.0
+
+
+class AlreadyUpError(OperationError):
+    """The data directory's stack is up, or being started or stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningStack:
+    """A stack that is up or about to be.
+
+    Attributes:
+        pid: Process id of the supervisor.
+        started: When that process began, in the system's own notation: no other process has both.
+        endpoints: Where its servers are reached.
+        ready: Whether all of them have answered.
+    """
+
+    pid: int
+    started: str
+    endpoints: Endpoints
+    ready: bool
+
+
+def running(data_dir: Path) -> RunningStack | None:
+    """Return the stack that runs in a data directory, if one does. Blocks 2 seconds at most.
+
+    Raises:
+        AlreadyUpError: A supervisor is there, but does not say yet where its servers are.
+    """
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    while _is_locked(data_dir):
+        state = _read_state(data_dir)
+        if state is not None and _start_time(state.pid) == state.started:
+            return state
+        if time.monotonic() >= deadline:
+            raise AlreadyUpError(f"the stack of {data_dir} is just being started or stopped: try again")
+        time.sleep(_POLL_SECONDS)
+    return None
+
+
+def wait_until_ready(data_dir: Path) -> RunningStack:
+    """Block until the stack that someone else is starting answers, 75 seconds at most.
+
+    Raises:
+        OperationError: It went away, or does not answer.
+    """
+    deadline = time.monotonic() + START_SECONDS + STOP_SECONDS
+    while time.monotonic() < deadline:
+        stack = running(data_dir)
+        if stack is None:
+            raise OperationError(f"the stack of {data_dir} did not come up. {last_words(data_dir)}".rstrip())
+        if stack.ready:
+            return stack
+        time.sleep(_POLL_SECONDS)
+    raise OperationError(f"the stack of {data_dir} did not come up in time, see {data_dir / 'logs'}")
+
+
+def supervise(data_dir: Path, ports: Ports, announce: Callable[[RunningStack], None]) -> None:
+    """Run a stack in this process: blocks until SIGTERM, SIGINT or SIGHUP, or until a server dies.
+
+    Call it from the main thread.
+
+    Args:
+        data_dir: Where data, logs, lock and state go.
+        ports: Where to listen.
+        announce: Called once, when every server has answered.
+
+    Raises:
+        AlreadyUpError: A stack runs in the data directory.
+        OperationError: A server could not be started, or died; the others are stopped.
+    """
+    with contextlib.suppress(KeyboardInterrupt), _signals_interrupt(), _claimed(data_dir):
+        _forget_words(data_dir)
+        stack = LocalStack(data_dir, ports=ports)
+        state = RunningStack(pid=os.getpid(), started=_start_time(os.getpid()), endpoints=stack.endpoints, ready=False)
+        _write_state(data_dir, state)
+        try:
+            with stack:
+                state = replace(state, ready=True)
+                _write_state(data_dir, state)
+                announce(state)
+                while True:
+                    stack.raise_if_ended()
+                    time.sleep(_POLL_SECONDS)
+        finally:
+            (data_dir / _STATE_NAME).unlink(missing_ok=True)
+
+
+def start_detached(data_dir: Path, ports: Ports) -> RunningStack:
+    """Start a supervisor that outlives this process; block until its servers answer.
+
+    Raises:
+        AlreadyUpError: A stack runs in the data directory.
+        OperationError: It did not come up; with its own words.
+    """
+    log = data_dir / "logs" / _SUPERVISOR_LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = python_module(
+        "auditstream_local.supervision",
+        *("--data-dir", str(data_dir.absolute())),
+        *("--kafka-port", str(ports.kafka)),
+        *("--registry-port", str(ports.registry)),
+        *("--clickhouse-port", str(ports.clickhouse)),
+    )
+    with log.open("ab") as output:
+        supervisor = subprocess.Popen(  # noqa: S603 - our own command line
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        state = _wait_until_ready(supervisor, data_dir)
+    except BaseException:
+        supervisor.terminate()
+        raise
+    # It is meant to outlive us: no warning about a child left running.
+    supervisor.returncode = 0
+    return state
+
+
+def stop_running(stack: RunningStack, data_dir: Path) -> None:
+    """Ask a stack's supervisor to stop, and block until it is gone.
+
+    Raises:
+        OperationError: It had to be killed; its servers died with it.
+    """
+    _signal(stack, signal.SIGTERM)
+    if _is_released(data_dir, STOP_SECONDS + 5.0):
+        return
+    _signal(stack, signal.SIGKILL)
+    if not _is_released(data_dir, 5.0):
+        raise OperationError(f"process {stack.pid} does not end, though killed: look at it with ps")
+    raise OperationError(f"the supervisor (process {stack.pid}) did not stop in time and was killed")
+
+
+def last_words(data_dir: Path) -> str:
+    """What the last detached supervisor said; empty if it ended well."""
+    try:
+        text = (data_dir / "logs" / _SUPERVISOR_LOG).read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    return text.strip()
+
+
+def _wait_until_ready(supervisor: subprocess.Popen[bytes], data_dir: Path) -> RunningStack:
+    deadline = time.monotonic() + START_SECONDS + STOP_SECONDS
+    while time.monotonic() < deadline:
+        if supervisor.poll() == _EXIT_ALREADY_UP:
+            raise AlreadyUpError(f"the stack of {data_dir} is up already")
+        if supervisor.poll() is not None:
+            raise OperationError(last_words(data_dir) or "the supervisor ended without a word")
+        state = _read_state(data_dir)
+        if state is not None and state.pid == supervisor.pid and state.ready:
+            return state
+        time.sleep(_POLL_SECONDS)
+    raise OperationError(f"the stack did not come up in time, see {data_dir / 'logs'}")
+
+
+def _forget_words(data_dir: Path) -> None:
+    log = data_dir / "logs" / _SUPERVISOR_LOG
+    if log.exists():
+        os.truncate(log, 0)
+
+
+@contextlib.contextmanager
+def _claimed(data_dir: Path) -> Iterator[None]:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    with (data_dir / _LOCK_NAME).open("ab") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise AlreadyUpError(f"the stack of {data_dir} is up already") from None
+                time.sleep(_POLL_SECONDS)
+            else:
+                break
+        yield
+
+
+def _is_locked(data_dir: Path) -> bool:
+    try:
+        with (data_dir / _LOCK_NAME).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _is_released(data_dir: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while _is_locked(data_dir):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt too, unless they are ignored (nohup)."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signal(stack: RunningStack, number: signal.Signals) -> None:
+    if _start_time(stack.pid) == stack.started:
+        os.kill(stack.pid, number)
+
+
+def _start_time(pid: int) -> str:
+    """When a process began, in the system's own notation; empty if there is none."""
+    if sys.platform == "linux":
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        # The second field is the program's name in parentheses, which may hold blanks.
+        return stat.rpartition(")")[2].split()[19]
+    else:  # noqa: RET505 - a type checker knows this form as "another platform"
+        command = ["ps", "-o", "lstart=", "-p", str(pid)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+
+
+def _read_state(data_dir: Path) -> RunningStack | None:
+    try:
+        found = json.loads((data_dir / _STATE_NAME).read_text("utf-8"))
+        return RunningStack(**{**found, "endpoints": Endpoints(**found["endpoints"])})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_state(data_dir: Path, state: RunningStack) -> None:
+    partial = data_dir / f"{_STATE_NAME}.part"
+    partial.write_text(json.dumps(asdict(state)), "utf-8")
+    partial.replace(data_dir / _STATE_NAME)
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--kafka-port", type=int, required=True)
+@click.option("--registry-port", type=int, required=True)
+@click.option("--clickhouse-port", type=int, required=True)
+def main(*, data_dir: Path, kafka_port: int, registry_port: int, clickhouse_port: int) -> None:
+    """Run the supervisor of a detached stack."""
+    ports = Ports(kafka=kafka_port, registry=registry_port, clickhouse=clickhouse_port)
+    try:
+        supervise(data_dir, ports, lambda _state: None)
+    except AlreadyUpError:
+        # The log is that of the stack that is up.
+        sys.exit(_EXIT_ALREADY_UP)
+    except AuditstreamError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Dead letters: reading, filtering, replaying and dropping them."""

@@ -1,0 +1,1 @@
+"""Deploy steps: migrations, topics and the schema."""

@@ -1,0 +1,1 @@
+"""Checking the ledger against the event log and the topic."""
