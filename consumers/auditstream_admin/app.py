@@ -12,10 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from auditstream_admin.api.openapi import openapi
 from auditstream_admin.api import routes as api
+from auditstream_admin.api.openapi import openapi
 from auditstream_admin.auth.access import access_of
-from auditstream_admin.auth.middleware import Doors, Gate
+from auditstream_admin.auth.middleware import AuthMethods, AuthMiddleware
 from auditstream_admin.auth.oidc import OidcSignIn
 from auditstream_admin.auth.problems import is_for_programs, problem, status_of
 from auditstream_admin.auth.proxy_assertion import ProxyAssertions
@@ -23,7 +23,7 @@ from auditstream_admin.auth.rate_limits import RateLimits
 from auditstream_admin.auth.self_audit import Emit, SelfAudit
 from auditstream_admin.auth.sessions import Forms, Sessions
 from auditstream_admin.auth.tokens import TokenStore
-from auditstream_admin.context import Parts
+from auditstream_admin.context import AppContext
 from auditstream_admin.events.cursors import Cursors
 from auditstream_admin.events.event_store import EventStore
 from auditstream_admin.exports.service import ExportService
@@ -43,7 +43,7 @@ class AdminApp:
         url: Its address as browsers have it.
     """
 
-    asgi: Gate
+    asgi: AuthMiddleware
     routes: FastAPI
     url: str
 
@@ -84,7 +84,7 @@ def create_app(
         idle_seconds=settings.admin_idle_seconds,
         is_secure=is_secure,
     )
-    parts = Parts(
+    parts = AppContext(
         settings=settings,
         url=address,
         store=store,
@@ -121,7 +121,7 @@ def create_app(
     routes.mount("/static", StaticPages(directory=str(STATIC)), name="static")
     _handle_errors(routes, parts)
     assertions = ProxyAssertions(settings) if settings.admin_sign_in == "proxy" else None
-    doors = Doors(
+    doors = AuthMethods(
         sessions=sessions,
         forms=Forms(secret, seconds=settings.admin_session_seconds),
         token=tokens.viewer,
@@ -129,10 +129,10 @@ def create_app(
         assertion=None if assertions is None else assertions.viewer,
         url=address,
     )
-    return AdminApp(asgi=Gate(routes, doors, limits, audit), routes=routes, url=address)
+    return AdminApp(asgi=AuthMiddleware(routes, doors, limits, audit), routes=routes, url=address)
 
 
-def _handle_errors(routes: FastAPI, parts: Parts) -> None:
+def _handle_errors(routes: FastAPI, parts: AppContext) -> None:
     """Answer errors in the form that was asked for; what was denied is said."""
 
     def answer(request: Request, status: int, detail: str, **more: object) -> Response:

@@ -16,7 +16,7 @@ from auditstream_admin.settings import AdminSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class AppContext:
     """What the routes share.
 
     Attributes:
@@ -49,7 +49,7 @@ class Parts:
         return self.url.startswith("https:")
 
 
-def parts_of(request: Request) -> Parts:
+def parts_of(request: Request) -> AppContext:
     """What was put together when the page started."""
-    parts: Parts = request.app.state.parts
+    parts: AppContext = request.app.state.parts
     return parts

@@ -2,7 +2,7 @@
 
 from auditstream_export.export import ExportResult, Progress, export_events, write_events
 from auditstream_export.files.part_file import FileSummary
-from auditstream_export.formats.output_format import Shape, format_of
+from auditstream_export.formats.output_format import OutputFormat, format_of
 from auditstream_export.formats.rows import event_json_from_row
 from auditstream_export.jobs.export_job import ExportJob, JobFile, JobState
 from auditstream_export.jobs.export_jobs import ExportJobs, OpenFile
@@ -24,9 +24,9 @@ __all__ = [
     "JobSettings",
     "JobState",
     "OpenFile",
+    "OutputFormat",
     "Position",
     "Progress",
-    "Shape",
     "Watermark",
     "event_json_from_row",
     "export_events",

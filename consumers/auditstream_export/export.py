@@ -13,9 +13,9 @@ from auditstream_export.files.destination import Destination, destination
 from auditstream_export.files.digests import Digest, range_size
 from auditstream_export.files.draft import Draft, drafting
 from auditstream_export.files.part_file import FileSummary
-from auditstream_export.formats.output_format import Shape, compression_of, numbered
+from auditstream_export.formats.output_format import OutputFormat, compression_of, numbered
 from auditstream_export.formats.parquet import stored_rows
-from auditstream_export.query.ledger_extract import Books
+from auditstream_export.query.ledger_extract import LedgerExtract
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.slices import ROWS, Slice
 from auditstream_export.query.snapshot import Snapshot, connect, wrong_count
@@ -67,7 +67,7 @@ def export_events(
     request: ExportRequest,
     target: str | Path,
     *,
-    shape: Shape | None = None,
+    shape: OutputFormat | None = None,
     watermark: Watermark | None = None,
     repeats: Mapping[str, Any] | None = None,
     requester: str | None = None,
@@ -105,19 +105,19 @@ def export_events(
     exporting = _export_settings(settings)
     key = load_signing_key(exporting.export_key_file) if exporting.export_key_file else None
     place = destination(target, exporting)
-    shape = shape or Shape()
+    shape = shape or OutputFormat()
     if shape.format == "parquet" and compression_of(place.name):
         raise ExportError(f"{place.name}: parquet is compressed in itself, leave out the suffix")
     first = place.name if shape.split_rows is None else numbered(place.name, 1)
     taken = [name for name in (first, manifest_name(place.name)) if not resume and place.exists(name)]
     if taken and not overwrite:
-        raise ExportError(f"{place.told(taken[0])} exists: choose another name, or overwrite it (--force)")
+        raise ExportError(f"{place.display_name(taken[0])} exists: choose another name, or overwrite it (--force)")
     try:
         with (
             drafting(place.draft, overwrite=overwrite, resume=resume) as draft,
             closing(connect(exporting)) as client,
         ):
-            described = {**request.described(), **asdict(shape), "database": exporting.clickhouse_database}
+            described = {**request.to_dict(), **asdict(shape), "database": exporting.clickhouse_database}
             snapshot = Snapshot(
                 client,
                 request,
@@ -128,7 +128,7 @@ def export_events(
             )
             plan = {
                 **described,
-                "watermark": snapshot.books.watermark.described(),
+                "watermark": snapshot.books.watermark.to_dict(),
                 "slices": [asdict(part) for part in snapshot.slices],
             }
             draft.begin(plan, shape, range_size=range_size(snapshot.rows))
@@ -153,7 +153,7 @@ def export_events(
         raise ExportError(f"{error.filename} exists, and is of no export that is known here: remove it") from error
     except OSError as error:
         raise ExportError(f"cannot write {error.filename or target}: {error.strerror}; nothing was exported") from error
-    return _result(files, snapshot.books, request, now, manifest=place.told(manifest_name(place.name)), key=key)
+    return _result(files, snapshot.books, request, now, manifest=place.display_name(manifest_name(place.name)), key=key)
 
 
 def write_events(
@@ -161,7 +161,7 @@ def write_events(
     request: ExportRequest,
     stream: IO[bytes],
     *,
-    shape: Shape | None = None,
+    shape: OutputFormat | None = None,
     watermark: Watermark | None = None,
     progress: Progress = _unseen,
 ) -> ExportResult:
@@ -175,7 +175,7 @@ def write_events(
     """
     now = datetime.now(UTC)
     digest = Digest()
-    shape = shape or Shape()
+    shape = shape or OutputFormat()
     rows = 0
 
     def write(data: bytes) -> None:
@@ -223,7 +223,7 @@ def _known(draft: Draft, described: Mapping[str, object], watermark: Watermark |
     return {"watermark": kept, "slices": [Slice(**part) for part in draft.plan["slices"]]}
 
 
-def _fill(draft: Draft, snapshot: Snapshot, shape: Shape, progress: Progress) -> list[FileSummary]:
+def _fill(draft: Draft, snapshot: Snapshot, shape: OutputFormat, progress: Progress) -> list[FileSummary]:
     progress(draft.rows, snapshot.rows)
     for part in snapshot.slices[draft.slices_done :]:
         if shape.format == "parquet":
@@ -267,7 +267,7 @@ def _publish(draft: Draft, place: Destination, manifest: bytes, key: SigningKey 
 
 def _result(
     files: list[FileSummary],
-    books: Books,
+    books: LedgerExtract,
     request: ExportRequest,
     now: datetime,
     *,

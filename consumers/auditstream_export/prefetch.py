@@ -9,7 +9,7 @@ from auditstream_schemas.background import in_background
 _T = TypeVar("_T")
 
 
-class Asked(Generic[_T]):
+class Prefetch(Generic[_T]):
     """Something that is under way on a thread of its own; the process may end without it."""
 
     def __init__(self, ask: Callable[[], _T]) -> None:

@@ -56,20 +56,20 @@ class Record:
 
 
 @dataclass(slots=True, kw_only=True)
-class Span:
+class OffsetRange:
     """The offsets of one partition in a batch.
 
     Attributes:
         first: Where the books go on: one past the last accounted offset.
         last: The last offset passed: of a record taken, or of a transaction's marker behind it.
-        epoch: When the partition was given to this sink.
+        fencing_time: When the partition was given to this sink.
         first_time: Kafka's timestamp of the first record, seconds since 1970; None if it has none.
         read: Records taken; fewer than ``last - first + 1`` where a transaction left markers or was aborted.
     """
 
     first: int
     last: int
-    epoch: int
+    fencing_time: int
     first_time: float | None
     read: int = 0
 
@@ -91,7 +91,7 @@ class Refused:
     error: str
 
 
-class Lot:
+class SchemaGroup:
     """Records of one writer schema, as one run of container blocks.
 
     A block holds a record's body: the client's message beside it would take twice as much again. A record that is
@@ -147,9 +147,9 @@ class Lot:
         value = join(self.schema.schema_id, body)
         return Record(partition=partition, offset=offset, key=body[_ID], value=value, headers=())
 
-    def without(self, indices: Collection[int]) -> "Lot":
+    def without(self, indices: Collection[int]) -> "SchemaGroup":
         """All other records."""
-        rest = Lot(self.schema)
+        rest = SchemaGroup(self.schema)
         kept = [index for index in range(len(self)) if index not in indices]
         rest.partitions = array("i", [self.partitions[index] for index in kept])
         rest.offsets = array("q", [self.offsets[index] for index in kept])
@@ -169,8 +169,8 @@ class Batch:
         self.opened = opened
         self.bytes = 0
         self.rows = 0
-        self.spans: dict[int, Span] = {}
-        self.lots: dict[int, Lot] = {}
+        self.spans: dict[int, OffsetRange] = {}
+        self.lots: dict[int, SchemaGroup] = {}
         self.refused: list[Refused] = []
 
     @property
@@ -182,7 +182,7 @@ class Batch:
         """Take a record whose writer schema is known."""
         lot = self.lots.get(schema.schema_id)
         if lot is None:
-            lot = self.lots[schema.schema_id] = Lot(schema)
+            lot = self.lots[schema.schema_id] = SchemaGroup(schema)
         lot.add(message, partition, offset, body)
 
     def refuse(self, message: Message, partition: int, offset: int, *, reason: str, error: str) -> None:
@@ -190,11 +190,13 @@ class Batch:
         record = Record.of(message, partition, offset)
         self.refused.append(Refused(record=record, verdict="invalid", reason=reason, error=error))
 
-    def count(self, message: Message, partition: int, offset: int, size: int, *, expected: int, epoch: int) -> None:
+    def count(
+        self, message: Message, partition: int, offset: int, size: int, *, expected: int, fencing_time: int
+    ) -> None:
         """Enter a record into its partition's span; ``expected`` is where the books of the partition go on."""
         span = self.spans.get(partition)
         if span is None or not span.read:
-            span = self.reach(partition, offset, expected=expected, epoch=epoch)
+            span = self.reach(partition, offset, expected=expected, fencing_time=fencing_time)
             _kind, milliseconds = message.timestamp()
             span.first_time = milliseconds / 1000 if milliseconds >= 0 else None
         span.last = offset
@@ -202,11 +204,13 @@ class Batch:
         self.rows += 1
         self.bytes += size
 
-    def reach(self, partition: int, offset: int, *, expected: int, epoch: int) -> Span:
+    def reach(self, partition: int, offset: int, *, expected: int, fencing_time: int) -> OffsetRange:
         """Enter offsets up to this one into the partition's span, be there records at them or not."""
         span = self.spans.get(partition)
         if span is None:
-            span = self.spans[partition] = Span(first=expected, last=offset, epoch=epoch, first_time=None)
+            span = self.spans[partition] = OffsetRange(
+                first=expected, last=offset, fencing_time=fencing_time, first_time=None
+            )
         span.last = offset
         return span
 

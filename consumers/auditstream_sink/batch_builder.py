@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, Message
 from auditstream_schemas.codec import split
 from auditstream_schemas.errors import WireFormatError
 from auditstream_sink.batch import Batch
-from auditstream_sink.client import heed
+from auditstream_sink.client import raise_if_fatal
 from auditstream_sink.clock import Clock
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.writers import UnusableSchema, WriterSchema
@@ -19,7 +19,7 @@ _PREFIX = 5
 """Bytes of a message in front of its body."""
 
 
-class Intake:
+class BatchBuilder:
     """Fills one batch after another.
 
     Args:
@@ -32,7 +32,7 @@ class Intake:
         batch: The batch in hand.
         next: Where each partition that is read goes on.
         at_end: Partitions that were read to their end.
-        epoch: When the partitions were given to this sink.
+        fencing_time: When the partitions were given to this sink.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Intake:
         self._last_schema: WriterSchema | None = None
         self.next: dict[int, int] = {}
         self.at_end: set[int] = set()
-        self.epoch = 0
+        self.fencing_time = 0
         self.batch = Batch(opened=clock.monotonic())
 
     @property
@@ -69,7 +69,7 @@ class Intake:
         is_old = self._clock.monotonic() - self.batch.opened >= self._settings.flush_seconds
         return is_old or fullness >= _BEGIN_WITH
 
-    def hand_out(self) -> Batch:
+    def swap(self) -> Batch:
         """The batch in hand; another one is begun."""
         batch, self.batch = self.batch, Batch(opened=self._clock.monotonic())
         return batch
@@ -82,7 +82,7 @@ class Intake:
         """
         error, partition, offset = record.error(), record.partition(), record.offset()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            heed(error, self._settings.topic)
+            raise_if_fatal(error, self._settings.topic)
             return True
         if partition is None or offset is None:
             return True
@@ -101,7 +101,7 @@ class Intake:
             self.batch.add(record, self._last_schema, partition, offset, data[_PREFIX:])
         elif not self._take_other(record, partition, offset, data):
             return False
-        self.batch.count(record, partition, offset, len(data), expected=expected, epoch=self.epoch)
+        self.batch.count(record, partition, offset, len(data), expected=expected, fencing_time=self.fencing_time)
         self.next[partition] = offset + 1
         return True
 
@@ -130,5 +130,5 @@ class Intake:
         """
         self.at_end.add(partition)
         if end > expected:
-            self.batch.reach(partition, end - 1, expected=expected, epoch=self.epoch)
+            self.batch.reach(partition, end - 1, expected=expected, fencing_time=self.fencing_time)
             self.next[partition] = end

@@ -16,17 +16,17 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 
 from auditstream_schemas.codec import decode, decode_record
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
-from auditstream_sink.batch import Batch, Lot, Record, Refused, Span
-from auditstream_sink.cancellation import AbandonedError, GiveUp
-from auditstream_sink.clickhouse_writer import DataRefusedError, Judgement, UnknownOutcomeError, Warehouse
+from auditstream_sink.batch import Batch, OffsetRange, Record, Refused, SchemaGroup
+from auditstream_sink.cancellation import BatchCancelledError, Cancellation
+from auditstream_sink.clickhouse_writer import Classification, ClickHouseWriter, DataRefusedError, UnknownOutcomeError
 from auditstream_sink.clock import Clock
-from auditstream_sink.dead_letter_limit import FloodLimit
+from auditstream_sink.dead_letter_limit import DeadLetterLimit
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
 from auditstream_sink.health import Health, part_at_fault
 from auditstream_sink.metrics import Metrics
 from auditstream_sink.statements import FAULTS
 from auditstream_sink.trailing_bytes import alignment
-from auditstream_storage.ledger import LedgerLine, Tail
+from auditstream_storage.ledger import LedgerEnd, LedgerLine
 
 _LOOK_AT_MOST = 2048
 """A refused container is halved down to this many records; these are looked at one by one to find the broken ones."""
@@ -48,7 +48,7 @@ class TakenOverError(AuditstreamError):
     """The books of a partition went on without this sink: another one owns it now."""
 
 
-class Settlement:
+class BatchWriter:
     """Settles batches. Blocks until a batch is accounted for, however long ClickHouse is away.
 
     Has a stage, connections and a producer of its own: one that was given up in the middle of a statement
@@ -70,12 +70,12 @@ class Settlement:
 
     def __init__(
         self,
-        warehouse: Warehouse,
+        warehouse: ClickHouseWriter,
         dead_letters: DeadLetters,
         topic_id: Callable[[], UUID],
         clock: Clock,
         *,
-        flood: FloodLimit,
+        flood: DeadLetterLimit,
         metrics: Metrics,
         health: Health,
     ) -> None:
@@ -86,7 +86,7 @@ class Settlement:
         self._flood = flood
         self._metrics = metrics
         self._health = health
-        self.given_up = GiveUp()
+        self.given_up = Cancellation()
 
     def close(self) -> None:
         """Drop the stage. Blocks on ClickHouse; no batch may be in hand."""
@@ -96,7 +96,7 @@ class Settlement:
             _logger.warning("the stage was left behind, a later sink removes it: %s", error)
 
     def settle(
-        self, batch: Batch, topic_id: UUID, *, tails: dict[int, Tail], before: "Future[Any]"
+        self, batch: Batch, topic_id: UUID, *, tails: dict[int, LedgerEnd], before: "Future[Any]"
     ) -> list[LedgerLine]:
         """Bring a batch into the books and return its lines, one a partition.
 
@@ -111,7 +111,7 @@ class Settlement:
             AbandonedError: It was given up.
             SinkError: Too many records are refused, or the books are not as they were left.
         """
-        judgement = Judgement(counts={}, refused=())
+        judgement = Classification(counts={}, refused=())
         if batch.lots:
             judgement = self._persistently(lambda: self._store(batch, topic_id, before))
         # Left in the middle of a statement, this thread has a successor already.
@@ -137,7 +137,7 @@ class Settlement:
         )
         try:
             result = tries(action)
-        except AbandonedError:
+        except BatchCancelledError:
             # Nobody knows whether it would go on: the successor says so.
             raise
         except BaseException:
@@ -151,14 +151,14 @@ class Settlement:
         if error is not None:
             self._health.wait(_WAITER, part_at_fault(error), error)
 
-    def _store(self, batch: Batch, topic_id: UUID, before: "Future[Any]") -> Judgement:
+    def _store(self, batch: Batch, topic_id: UUID, before: "Future[Any]") -> Classification:
         try:
             return self._try_to_store(batch, topic_id, before)
         except AuditstreamError:
             self._warehouse.leave_stage()
             raise
 
-    def _try_to_store(self, batch: Batch, topic_id: UUID, before: "Future[Any]") -> Judgement:
+    def _try_to_store(self, batch: Batch, topic_id: UUID, before: "Future[Any]") -> Classification:
         with self._metrics.step("stage"):
             staged = self._stage(batch)
         self.given_up.outlast(before)
@@ -184,7 +184,7 @@ class Settlement:
             raise UnknownOutcomeError(f"staged {staged} of {expected} records")
         return staged
 
-    def _stage_lot(self, batch: Batch, lot: Lot) -> int:
+    def _stage_lot(self, batch: Batch, lot: SchemaGroup) -> int:
         """Stage a lot; broken records leave it for the refused ones of the batch. How many are staged."""
         everything = range(len(lot))
         pieces = _halves(everything) if len(lot) > _SPLIT_FROM else [everything]
@@ -210,7 +210,7 @@ class Settlement:
         with self._metrics.step("dead_letters"):
             self._dead_letters.send(letters, topic_id=topic_id)
 
-    def _account(self, lines: list[LedgerLine], topic_id: UUID, tails: dict[int, Tail]) -> None:
+    def _account(self, lines: list[LedgerLine], topic_id: UUID, tails: dict[int, LedgerEnd]) -> None:
         self.given_up.check()
         with self._metrics.step("account"):
             if self._topic_id() != topic_id:
@@ -229,16 +229,16 @@ class Settlement:
             )
         return end != line.last_offset
 
-    def _write(self, lines: Sequence[LedgerLine], topic_id: UUID, tails: dict[int, Tail]) -> None:
+    def _write(self, lines: Sequence[LedgerLine], topic_id: UUID, tails: dict[int, LedgerEnd]) -> None:
         known = {line.partition: tails[line.partition] for line in lines}
-        found = self._warehouse.ends_of_books(known, topic_id=topic_id)
+        found = self._warehouse.ledger_ends_since(known, topic_id=topic_id)
         new = [line for line in lines if self._is_new(line, known[line.partition], found.get(line.partition))]
         if new:
             self._warehouse.write_lines(new, now=self._clock.now(), topic_id=topic_id)
-        tails.update({line.partition: Tail(end=line.last_offset, line_first=line.first_offset) for line in lines})
+        tails.update({line.partition: LedgerEnd(end=line.last_offset, line_first=line.first_offset) for line in lines})
 
     @staticmethod
-    def _is_new(line: LedgerLine, tail: Tail, found: tuple[int, bool] | None) -> bool:
+    def _is_new(line: LedgerLine, tail: LedgerEnd, found: tuple[int, bool] | None) -> bool:
         """Whether the books end where we left them; if not, our own line is there, its acknowledgement was lost."""
         if found is None and tail.line_first is not None:
             raise SinkError(
@@ -252,7 +252,7 @@ class Settlement:
 
 
 def _without_broken(
-    lot: Lot, piece: Sequence[int], refusal: DataRefusedError, broken: dict[int, tuple[str, str]], *, look: bool
+    lot: SchemaGroup, piece: Sequence[int], refusal: DataRefusedError, broken: dict[int, tuple[str, str]], *, look: bool
 ) -> list[Sequence[int]]:
     """Split what ClickHouse refused into pieces to try again; note in ``broken`` reason and error of broken records."""
     if look or len(piece) <= _LOOK_AT_MOST:
@@ -284,7 +284,7 @@ def _decode_error(body: bytes, schema: str) -> str:
     return ""
 
 
-def _letters(batch: Batch, judgement: Judgement) -> list[Refused]:
+def _letters(batch: Batch, judgement: Classification) -> list[Refused]:
     if not judgement.refused:
         return []
     places = {
@@ -315,7 +315,7 @@ def _fault_text(record: Record, schema: str, reason: str) -> str:
     return FAULTS[reason]
 
 
-def _line(partition: int, span: Span, batch: Batch, judgement: Judgement) -> LedgerLine:
+def _line(partition: int, span: OffsetRange, batch: Batch, judgement: Classification) -> LedgerLine:
     broken = Counter(refused.verdict for refused in batch.refused if refused.record.partition == partition)
     counts = {
         verdict: judgement.counts.get((partition, verdict), 0)
@@ -325,7 +325,7 @@ def _line(partition: int, span: Span, batch: Batch, judgement: Judgement) -> Led
     unstored = counts["duplicate"] + counts["conflict"] + counts["expired"] + invalid
     return LedgerLine(
         partition=partition,
-        epoch=span.epoch,
+        fencing_time=span.fencing_time,
         first_offset=span.first,
         last_offset=span.last,
         read=span.read,

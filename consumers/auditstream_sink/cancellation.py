@@ -7,11 +7,11 @@ from typing import Any
 from auditstream_schemas.errors import AuditstreamError
 
 
-class AbandonedError(AuditstreamError):
+class BatchCancelledError(AuditstreamError):
     """The batch is not ours to finish any more."""
 
 
-class GiveUp:
+class Cancellation:
     """Tells a thread that its batch is not wanted any more."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class GiveUp:
         """
         done, _waiting = wait([self._told], seconds)
         if done:
-            raise AbandonedError("the batch was given up")
+            raise BatchCancelledError("the batch was given up")
 
     def outlast(self, other: "Future[Any]") -> None:
         """Wait until other work is done, however long that takes.
@@ -41,7 +41,7 @@ class GiveUp:
         wait([self._told, other], return_when=FIRST_COMPLETED)
         self.check()
         if other.exception() is not None:
-            raise AbandonedError("the batch before this one was not settled")
+            raise BatchCancelledError("the batch before this one was not settled")
 
     def check(self) -> None:
         """Go on only if the batch is still wanted.

@@ -21,8 +21,8 @@ from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import AuditstreamError
 from auditstream_sink.framing import container
 from auditstream_sink.settings import SinkSettings
-from auditstream_sink.statements import REFUSED, STAGE_SETTINGS, Statements
-from auditstream_storage.ledger import LedgerLine, Tail
+from auditstream_sink.statements import REFUSED, STAGE_SETTINGS, SinkStatements
+from auditstream_storage.ledger import LedgerEnd, LedgerLine
 
 _DATA_ERRORS = frozenset(
     {
@@ -57,7 +57,7 @@ class UnknownOutcomeError(AuditstreamError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class RecordStatus:
     """A staged record that is refused.
 
     Attributes:
@@ -76,7 +76,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Classification:
     """What the batch holds besides new events.
 
     Attributes:
@@ -85,10 +85,10 @@ class Judgement:
     """
 
     counts: Mapping[tuple[int, str], int]
-    refused: Sequence[Verdict]
+    refused: Sequence[RecordStatus]
 
 
-class Warehouse:
+class ClickHouseWriter:
     """One sink's connection to ClickHouse. Every method blocks on the network.
 
     Every method may raise UnknownOutcomeError; each may be called again after it.
@@ -98,7 +98,7 @@ class Warehouse:
         self._settings = settings
         self._instance = instance
         self._sql = self._new_stage()
-        self._left: list[Statements] = []
+        self._left: list[SinkStatements] = []
         self._client: Client | None = None
         self._has_stage = self._has_cleared = False
 
@@ -166,18 +166,18 @@ class Warehouse:
         """Records on the stage."""
         return int(self._row(self._sql.staged())[0])
 
-    def judge(self, *, now: datetime, topic_id: UUID) -> Judgement:
+    def judge(self, *, now: datetime, topic_id: UUID) -> Classification:
         """Give every staged record its verdict. Staged records without one are new."""
         self._command(f"TRUNCATE TABLE {self._sql.verdict_table}")
         self._command(self._sql.judge(), now=_timestamp(now), topic_id=str(topic_id))
         counts = {(int(p), str(v)): int(n) for p, v, n in self._rows(self._sql.verdicts())}
         if not any(verdict in REFUSED for _partition, verdict in counts):
-            return Judgement(counts=counts, refused=())
+            return Classification(counts=counts, refused=())
         refused = [
-            Verdict(partition=int(p), offset=int(o), verdict=str(v), reason=str(r), other=str(x))
+            RecordStatus(partition=int(p), offset=int(o), verdict=str(v), reason=str(r), other=str(x))
             for p, o, v, r, x in self._rows(self._sql.refused())
         ]
-        return Judgement(counts=counts, refused=refused)
+        return Classification(counts=counts, refused=refused)
 
     def insert(self, *, now: datetime, topic_id: UUID) -> None:
         """Store the new records. Already de-duplicated, hence no optimisation on insert."""
@@ -200,16 +200,16 @@ class Warehouse:
         self._command(self._sql.note_copies(), settings={"async_insert": 0})
         return int(self._row(self._sql.missing(), topic_id=str(topic_id))[0]), int(staged)
 
-    def tails(self, *, topic_id: UUID) -> dict[int, Tail]:
+    def tails(self, *, topic_id: UUID) -> dict[int, LedgerEnd]:
         """Where the books end, for every partition that has any."""
         rows = self._rows(self._sql.tails(), topic=self._settings.topic, topic_id=str(topic_id))
-        return {int(p): Tail(end=int(last), line_first=int(first)) for p, first, last in rows}
+        return {int(p): LedgerEnd(end=int(last), line_first=int(first)) for p, first, last in rows}
 
-    def epoch(self) -> int:
+    def fencing_time(self) -> int:
         """ClickHouse's clock, nanoseconds since 1970."""
-        return int(self._row(self._sql.epoch())[0])
+        return int(self._row(self._sql.fencing_time())[0])
 
-    def ends_of_books(self, known: Mapping[int, Tail], *, topic_id: UUID) -> dict[int, tuple[int, bool]]:
+    def ledger_ends_since(self, known: Mapping[int, LedgerEnd], *, topic_id: UUID) -> dict[int, tuple[int, bool]]:
         """The last accounted offset of partitions, and whether this sink accounted for it.
 
         Args:
@@ -234,8 +234,8 @@ class Warehouse:
             now=_timestamp(now),
         )
 
-    def _new_stage(self) -> Statements:
-        return Statements(database=self._settings.clickhouse_database, stage=uuid4().hex[:12])
+    def _new_stage(self) -> SinkStatements:
+        return SinkStatements(database=self._settings.clickhouse_database, stage=uuid4().hex[:12])
 
     def _run(self, statements: Sequence[str]) -> None:
         for statement in statements:

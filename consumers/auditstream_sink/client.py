@@ -62,7 +62,7 @@ def consumer_settings(settings: SinkSettings) -> dict[str, object]:
     }
 
 
-def heed(error: KafkaError, topic: str) -> None:
+def raise_if_fatal(error: KafkaError, topic: str) -> None:
     """Take note of what a poll said instead of a record.
 
     Raises:

@@ -12,7 +12,7 @@ _TOLD = frozenset({"unknown_schema", "incompatible_schema"})
 """Reasons whose error text speaks of the registry alone; other texts may quote the event."""
 
 
-class FloodLimit:
+class DeadLetterLimit:
     """Adds up what was refused among the last records, batch by batch. Used by one thread at a time.
 
     A registry that serves a wrong schema makes every record a bad one at once; a few bad ones on a quiet topic
@@ -27,14 +27,14 @@ class FloodLimit:
     """
 
     def __init__(self, settings: SinkSettings, metrics: Metrics) -> None:
-        if not 0 <= settings.flood_share <= 1:
+        if not 0 <= settings.dead_letter_limit <= 1:
             raise SettingsError(
-                f"AUDITSTREAM_FLOOD_SHARE: was {settings.flood_share}; write 0 to 1, where 1 sets no limit"
+                f"AUDITSTREAM_DEAD_LETTER_LIMIT: was {settings.dead_letter_limit}; write 0 to 1, where 1 sets no limit"
             )
-        if settings.flood_window < 1:
-            raise SettingsError(f"AUDITSTREAM_FLOOD_WINDOW: was {settings.flood_window}; write 1 or more")
-        self._share = settings.flood_share
-        self._window = settings.flood_window
+        if settings.dead_letter_window < 1:
+            raise SettingsError(f"AUDITSTREAM_DEAD_LETTER_WINDOW: was {settings.dead_letter_window}; write 1 or more")
+        self._share = settings.dead_letter_limit
+        self._window = settings.dead_letter_window
         self._metrics = metrics
         self._handled = 0
         self._reasons: Counter[str] = Counter()
@@ -83,5 +83,5 @@ class FloodLimit:
             f"batch first at partition {first.record.partition} offset {first.record.offset}{said}. This batch "
             "was neither dead-lettered nor accounted for: the next start reads it again. Repair the cause (registry, "
             "producer, clock) and start again; or, if these records are to be dead letters, raise "
-            "AUDITSTREAM_FLOOD_SHARE (1 sets no limit)"
+            "AUDITSTREAM_DEAD_LETTER_LIMIT (1 sets no limit)"
         )

@@ -59,15 +59,15 @@ class Health:
         self._lock = threading.Lock()
         self._polled = clock.monotonic()
         self._joined = False
-        self._unplaced = 0
+        self._unpositioned = 0
         self._waits: dict[str, _Wait] = {}
 
-    def polled(self, *, partitions: int, unplaced: int) -> None:
-        """The loop asked for records; ``unplaced`` of its partitions it cannot read yet."""
+    def polled(self, *, partitions: int, unpositioned: int) -> None:
+        """The loop asked for records; ``unpositioned`` of its partitions it cannot read yet."""
         with self._lock:
             self._polled = self._clock.monotonic()
-            self._unplaced = unplaced
-        self._metrics.polled(partitions=partitions, unplaced=unplaced)
+            self._unpositioned = unpositioned
+        self._metrics.polled(partitions=partitions, unpositioned=unpositioned)
 
     @property
     def is_member(self) -> bool:
@@ -79,11 +79,11 @@ class Health:
         with self._lock:
             self._joined = True
 
-    def rebalanced(self, event: Rebalance, *, unplaced: int) -> None:
+    def rebalanced(self, event: Rebalance, *, unpositioned: int) -> None:
         """The group gave or took partitions; a sink that is given none is a member, too."""
         with self._lock:
             self._joined = event != "lost"
-            self._unplaced = unplaced
+            self._unpositioned = unpositioned
         self._metrics.rebalanced(event)
 
     def wait(self, waiter: str, part: Part, why: object) -> None:
@@ -137,12 +137,12 @@ class Health:
             waits_for: dict[Part, float] = {}
             for wait in self._waits.values():
                 waits_for[wait.part] = round(max(now - wait.since, waits_for.get(wait.part, 0.0)), 1)
-            joined, unplaced = self._joined, self._unplaced
+            joined, unpositioned = self._joined, self._unpositioned
         reasons = [f"waiting for {self._names[part]} for {age} s" for part, age in waits_for.items()]
         if not joined:
             reasons.append("not in its group yet")
-        if unplaced:
-            reasons.append(f"where to read on is not known yet for {unplaced} partitions")
+        if unpositioned:
+            reasons.append(f"where to read on is not known yet for {unpositioned} partitions")
         return Condition(well=not reasons, reasons=tuple(reasons), waits_for=waits_for)
 
     def _leave(self, waiter: str) -> _Wait | None:

@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
             code, message = HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD only"
         self._answer_json(code, {"error": message or HTTPStatus(code).phrase})
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as inherited
+    def log_message(self, format: str, *args: object) -> None:
         """Probes come every few seconds: not worth a line."""
 
     def _tell(self, what: str, condition: Condition) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, TopicPartition
 
-from auditstream_sink.batch import Span
+from auditstream_sink.batch import OffsetRange
 from auditstream_sink.clock import Clock
 from auditstream_sink.metrics import Metrics
-from auditstream_storage.ledger import Tail
+from auditstream_storage.ledger import LedgerEnd
 
 _EVERY_SECONDS = 1.0
 
@@ -23,7 +23,9 @@ class Lag:
         self._due = 0.0
         self._shown: set[int] = set()
 
-    def show(self, partitions: Iterable[int], tails: Mapping[int, Tail], hands: Iterable[Mapping[int, Span]]) -> None:
+    def show(
+        self, partitions: Iterable[int], tails: Mapping[int, LedgerEnd], hands: Iterable[Mapping[int, OffsetRange]]
+    ) -> None:
         """Measure, if it is time.
 
         Args:
@@ -44,7 +46,7 @@ class Lag:
             age = 0.0 if oldest is None else max(0.0, self._clock.now().timestamp() - oldest)
             self._metrics.lag(partition, records=self._behind(partition, tails[partition]), seconds=age)
 
-    def _behind(self, partition: int, tail: Tail) -> int | None:
+    def _behind(self, partition: int, tail: LedgerEnd) -> int | None:
         # What the last fetch told; negative before the first.
         _low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
         return max(0, high - tail.end - 1) if high >= 0 else None

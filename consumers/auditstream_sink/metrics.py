@@ -75,7 +75,7 @@ METRICS = (
         name="refused_share",
         kind="gauge",
         unit="ratio",
-        help="Refused records among the last `flood_window`; above `flood_share` the sink stops.",
+        help="Refused records among the last `dead_letter_window`; above `dead_letter_limit` the sink stops.",
     ),
     Metric(
         name="batch_records",
@@ -133,7 +133,7 @@ METRICS = (
     ),
     Metric(name="partitions", kind="gauge", unit="partitions", help="Assigned to this sink."),
     Metric(
-        name="unplaced_partitions",
+        name="unpositioned_partitions",
         kind="gauge",
         unit="partitions",
         help="Assigned, but where to read on is not known yet.",
@@ -231,11 +231,11 @@ class Metrics:
         """The group gave or took partitions."""
         self._counters["rebalances_total"].labels(event).inc()
 
-    def polled(self, *, partitions: int, unplaced: int) -> None:
+    def polled(self, *, partitions: int, unpositioned: int) -> None:
         """The loop asked for records."""
         self._gauges["last_poll_timestamp_seconds"].set(self._now())
         self._gauges["partitions"].set(partitions)
-        self._gauges["unplaced_partitions"].set(unplaced)
+        self._gauges["unpositioned_partitions"].set(unpositioned)
 
     def lag(self, partition: int, *, records: int | None, seconds: float) -> None:
         """How far the books of a partition are behind; None where the topic's end is not known."""

@@ -7,9 +7,9 @@ from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPart
 from confluent_kafka.admin import AdminClient
 
 from auditstream_schemas.errors import SinkError
-from auditstream_sink.clickhouse_writer import UnknownOutcomeError, Warehouse
+from auditstream_sink.clickhouse_writer import ClickHouseWriter, UnknownOutcomeError
 from auditstream_sink.settings import SinkSettings
-from auditstream_storage.ledger import Tail
+from auditstream_storage.ledger import LedgerEnd
 
 _BROKER_SECONDS = 10
 
@@ -21,7 +21,7 @@ class BrokerAwayError(UnknownOutcomeError):
 class Positions:
     """Finds positions of the topic's partitions; asks the broker and ClickHouse each time."""
 
-    def __init__(self, settings: SinkSettings, consumer: Consumer, warehouse: Warehouse) -> None:
+    def __init__(self, settings: SinkSettings, consumer: Consumer, warehouse: ClickHouseWriter) -> None:
         self._topic = settings.topic
         self._consumer = consumer
         self._warehouse = warehouse
@@ -46,7 +46,7 @@ class Positions:
         mask = (1 << 64) - 1
         return UUID(int=(found.get_most_significant_bits() & mask) << 64 | found.get_least_significant_bits() & mask)
 
-    def of(self, topic_id: UUID, partitions: Sequence[int]) -> dict[int, Tail]:
+    def of(self, topic_id: UUID, partitions: Sequence[int]) -> dict[int, LedgerEnd]:
         """Where the books of these partitions end, so where reading goes on.
 
         Raises:
@@ -57,7 +57,7 @@ class Positions:
         places = {}
         for partition in partitions:
             low = self._low_watermark(partition)
-            tail = tails.get(partition) or Tail(end=low - 1, line_first=None)
+            tail = tails.get(partition) or LedgerEnd(end=low - 1, line_first=None)
             if tail.end + 1 < low:
                 raise SinkError(
                     f"partition {partition}: offsets {tail.end + 1} to {low - 1} were deleted by the broker before "
@@ -67,13 +67,13 @@ class Positions:
             places[partition] = tail
         return places
 
-    def epoch(self) -> int:
+    def fencing_time(self) -> int:
         """ClickHouse's clock, nanoseconds since 1970.
 
         Raises:
             UnknownOutcomeError: ClickHouse is away.
         """
-        return self._warehouse.epoch()
+        return self._warehouse.fencing_time()
 
     def _low_watermark(self, partition: int) -> int:
         try:

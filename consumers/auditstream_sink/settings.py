@@ -35,10 +35,13 @@ class SinkSettings(DeadLetterSettings, ClickHouseSettings):
         45_000, "After so long without a heartbeat the group gives this sink's partitions to another (classic)."
     )
     drain_seconds: float = setting(20.0, "On a revoke or a stop: time to finish the batch in hand.")
-    flood_share: float = setting(
-        0.5, "Stop, rather than dead-letter more than this share of the last flood_window records; 1 sets no limit."
+    dead_letter_limit: float = setting(
+        0.5,
+        "Stop, rather than dead-letter more than this share of the last dead_letter_window records; 1 sets no limit.",
     )
-    flood_window: int = setting(10_000, "Records, or those of one batch if more, that flood_share is a share of.")
+    dead_letter_window: int = setting(
+        10_000, "Records, or those of one batch if more, that dead_letter_limit is a share of."
+    )
     health_address: str = setting(
         "", "Serve /healthz, /readyz and /metrics on host:port; :port is on 127.0.0.1, :0 on a free port there."
     )

@@ -19,12 +19,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from auditstream_schemas.errors import AuditstreamError, RegistryError
 from auditstream_schemas.registry import RegistryClient
-from auditstream_sink.batch_builder import Intake
-from auditstream_sink.batch_writer import Settlement, TakenOverError
-from auditstream_sink.clickhouse_writer import UnknownOutcomeError, Warehouse
-from auditstream_sink.client import consumer_settings, heed
+from auditstream_sink.batch_builder import BatchBuilder
+from auditstream_sink.batch_writer import BatchWriter, TakenOverError
+from auditstream_sink.clickhouse_writer import ClickHouseWriter, UnknownOutcomeError
+from auditstream_sink.client import consumer_settings, raise_if_fatal
 from auditstream_sink.clock import Clock, SystemClock
-from auditstream_sink.dead_letter_limit import FloodLimit
+from auditstream_sink.dead_letter_limit import DeadLetterLimit
 from auditstream_sink.dead_letters import DeadLetters
 from auditstream_sink.health import Health, part_at_fault
 from auditstream_sink.health_server import HealthServer
@@ -73,14 +73,14 @@ class Sink:
         )
         self._lag = Lag(settings.topic, self._consumer, self._metrics, self._clock)
         # A connection of the loop's own: the settlement's may be in the middle of a statement.
-        self._books = Warehouse(settings, instance=self._instance)
+        self._books = ClickHouseWriter(settings, instance=self._instance)
         self._positions = Positions(settings, self._consumer, self._books)
-        self._flood = FloodLimit(settings, self._metrics)
+        self._flood = DeadLetterLimit(settings, self._metrics)
         self._worker = Worker(self._new_settlement)
         self._topic_id = UUID(int=0)
-        self._unplaced: set[int] = set()
+        self._unpositioned: set[int] = set()
         self._placements = self._read_placements = 0
-        self._intake = Intake(settings, self._clock, self._schema)
+        self._intake = BatchBuilder(settings, self._clock, self._schema)
         self._totals = Totals()
         self._ask_until = 0.0
         self._stop_by: float | None = None
@@ -124,7 +124,7 @@ class Sink:
                 _logger.warning("stopped with a batch in hand: the next sink reads it again")
         except BaseException:
             # What follows a batch that failed may not be settled in its stead.
-            self._intake.hand_out()
+            self._intake.swap()
             raise
         finally:
             self._close()
@@ -138,7 +138,7 @@ class Sink:
             if self._intake.is_due(is_busy=self._worker.is_busy):
                 self._hand_over()
             now = self._clock.monotonic()
-            if records or self._worker.is_busy or self._unplaced or not self._intake.is_at_end:
+            if records or self._worker.is_busy or self._unpositioned or not self._intake.is_at_end:
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = now
@@ -147,7 +147,7 @@ class Sink:
 
     def _gather(self) -> int:
         """Take what has arrived into the batch; how much that was."""
-        if self._unplaced:
+        if self._unpositioned:
             self._place()
         if self._placements != self._read_placements:
             self._rewind()
@@ -173,7 +173,9 @@ class Sink:
             raise self._failure
         if records:
             self._health.go_on("client")
-        self._health.polled(partitions=len(self._intake.next) + len(self._unplaced), unplaced=len(self._unplaced))
+        self._health.polled(
+            partitions=len(self._intake.next) + len(self._unpositioned), unpositioned=len(self._unpositioned)
+        )
         self._lag.show(self._intake.next, self._worker.tails, (*self._worker.spans, self._intake.batch.spans))
         return records
 
@@ -216,7 +218,7 @@ class Sink:
 
     def _begin(self) -> None:
         """Let the worker, which is not full, settle the batch."""
-        self._worker.begin(self._intake.hand_out(), self._topic_id)
+        self._worker.begin(self._intake.swap(), self._topic_id)
 
     def _finish(self, timeout: float) -> bool:
         """Commit the oldest batch that the worker has in hand; False if it is still at it."""
@@ -245,9 +247,9 @@ class Sink:
         if self._on_lines is not None:
             self._on_lines(lines)
 
-    def _new_settlement(self) -> Settlement:
-        return Settlement(
-            Warehouse(self._settings, instance=self._instance),
+    def _new_settlement(self) -> BatchWriter:
+        return BatchWriter(
+            ClickHouseWriter(self._settings, instance=self._instance),
             DeadLetters(self._settings),
             self._positions.topic_id,
             self._clock,
@@ -267,41 +269,41 @@ class Sink:
                 return True
             is_settled = self._finish(max(0.0, by - self._clock.monotonic()))
         self._worker.give_up()
-        self._intake.hand_out()
+        self._intake.swap()
         return False
 
     def _start_over(self) -> None:
         """Forget what is in hand; partitions that are ours are read again from where the books end."""
         self._worker.give_up()
-        self._intake.hand_out()
-        self._unplaced |= set(self._intake.next)
+        self._intake.swap()
+        self._unpositioned |= set(self._intake.next)
         self._intake.next.clear()
         self._placements += 1
 
     def _place(self) -> None:
         """Find where to read newly given partitions on, however long broker or ClickHouse are away."""
         attempt = 0
-        while self._unplaced and self._stop_by is None:
-            wanted = sorted(self._unplaced)
+        while self._unpositioned and self._stop_by is None:
+            wanted = sorted(self._unpositioned)
             try:
                 with self._metrics.step("place"):
                     topic_id = self._positions.topic_id()
                     tails = self._positions.of(topic_id, wanted)
-                    epoch = self._positions.epoch()
+                    fencing_time = self._positions.fencing_time()
             except UnknownOutcomeError as error:
                 self._health.wait("places", part_at_fault(error), error)
                 attempt += 1
                 if not self._poll_paused(min(30.0, 0.2 * 2 ** min(attempt, 10))):
                     return
                 continue
-            if not self._unplaced.issuperset(wanted):
+            if not self._unpositioned.issuperset(wanted):
                 continue
             if topic_id != self._topic_id and self._intake.next:
                 # Created anew: what was read under the old id ends here.
                 self._start_over()
                 continue
-            self._topic_id, self._intake.epoch = topic_id, epoch
-            self._unplaced -= set(wanted)
+            self._topic_id, self._intake.fencing_time = topic_id, fencing_time
+            self._unpositioned -= set(wanted)
             self._worker.tails.update(tails)
             self._intake.next |= {partition: tail.end + 1 for partition, tail in tails.items()}
             self._placements += 1
@@ -343,7 +345,7 @@ class Sink:
         """
         error = record.error()
         if error is not None:
-            heed(error, self._settings.topic)
+            raise_if_fatal(error, self._settings.topic)
         elif record.partition() in self._intake.next:
             self._placements += 1
 
@@ -353,8 +355,8 @@ class Sink:
         places = [TopicPartition(topic, place.partition, OFFSET_BEGINNING) for place in assigned]
         consumer.incremental_assign(places)
         consumer.pause(places)
-        self._unplaced |= {place.partition for place in assigned}
-        self._health.rebalanced("assigned", unplaced=len(self._unplaced))
+        self._unpositioned |= {place.partition for place in assigned}
+        self._health.rebalanced("assigned", unpositioned=len(self._unpositioned))
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         _logger.info("revoked %s", sorted(place.partition for place in revoked))
@@ -365,20 +367,20 @@ class Sink:
         self._forget(consumer, revoked)
         if not finished:
             self._start_over()
-        self._health.rebalanced("revoked", unplaced=len(self._unplaced))
+        self._health.rebalanced("revoked", unpositioned=len(self._unpositioned))
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         _logger.warning("lost %s: another sink owns them", sorted(place.partition for place in lost))
         self._worker.give_up()
-        self._intake.hand_out()
+        self._intake.swap()
         self._forget(consumer, lost)
         self._start_over()
-        self._health.rebalanced("lost", unplaced=len(self._unplaced))
+        self._health.rebalanced("lost", unpositioned=len(self._unpositioned))
 
     def _forget(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
         for place in gone:
             self._intake.next.pop(place.partition, None)
-            self._unplaced.discard(place.partition)
+            self._unpositioned.discard(place.partition)
         self._placements += 1
         consumer.incremental_unassign(gone)
 

@@ -105,7 +105,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statements:
+class SinkStatements:
     """The statements of one sink.
 
     Attributes:
@@ -290,7 +290,7 @@ class Statements:
             f"WHERE topic = {{topic:String}} AND topic_id = {{topic_id:UUID}} AND ({lines}) GROUP BY partition"
         )
 
-    def epoch(self) -> str:
+    def fencing_time(self) -> str:
         """ClickHouse's clock: the sinks' own may differ."""
         return "SELECT toUnixTimestamp64Nano(now64(9))"
 
@@ -300,7 +300,7 @@ class Statements:
         rows = ", ".join(str(tuple(int(getattr(line, name)) for name in names)) for line in lines)
         numbers = ", ".join(f"line.{place}" for place in range(1, len(names) + 1))
         return (
-            f"INSERT INTO {self.database}.ledger (topic, topic_id, instance, at, {', '.join(names)}) "
+            f"INSERT INTO {self.database}.ledger (topic, topic_id, instance, written_at, {', '.join(names)}) "
             "SELECT {topic:String}, {topic_id:UUID}, {instance:String}, {now:DateTime64(3, 'UTC')}, "
             f"{numbers} FROM (SELECT arrayJoin([{rows}]) AS line)"
         )

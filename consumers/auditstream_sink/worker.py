@@ -14,9 +14,9 @@ from uuid import UUID
 
 from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import AuditstreamError
-from auditstream_sink.batch import Batch, Span
-from auditstream_sink.batch_writer import Settlement
-from auditstream_storage.ledger import LedgerLine, Tail
+from auditstream_sink.batch import Batch, OffsetRange
+from auditstream_sink.batch_writer import BatchWriter
+from auditstream_storage.ledger import LedgerEnd, LedgerLine
 
 _AT_ONCE = 2
 """More would wait for the engine, which parses one batch and writes another on its two or more cores."""
@@ -29,8 +29,8 @@ _logger = logging.getLogger("auditstream.sink")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    settlement: Settlement
-    spans: Mapping[int, Span]
+    settlement: BatchWriter
+    spans: Mapping[int, OffsetRange]
     outcome: Future[list[LedgerLine]]
 
 
@@ -46,11 +46,11 @@ class Worker:
             partition that it is given; from then on the lines that are written move it.
     """
 
-    def __init__(self, new_settlement: Callable[[], Settlement]) -> None:
+    def __init__(self, new_settlement: Callable[[], BatchWriter]) -> None:
         self._new_settlement = new_settlement
         self._idle = [new_settlement() for _number in range(_AT_ONCE)]
         self._jobs: deque[_Job] = deque()
-        self.tails: dict[int, Tail] = {}
+        self.tails: dict[int, LedgerEnd] = {}
 
     @property
     def is_busy(self) -> bool:
@@ -63,7 +63,7 @@ class Worker:
         return not self._idle
 
     @property
-    def spans(self) -> Sequence[Mapping[int, Span]]:
+    def spans(self) -> Sequence[Mapping[int, OffsetRange]]:
         """Offsets of the batches in hand, oldest first."""
         return [job.spans for job in self._jobs]
 

@@ -12,7 +12,7 @@ class LedgerLine:
 
     Attributes:
         partition: Kafka partition.
-        epoch: When the partition was given to this sink, by ClickHouse's clock, nanoseconds since 1970.
+        fencing_time: When the partition was given to this sink, by ClickHouse's clock, nanoseconds since 1970.
         first_offset: First offset of the run.
         last_offset: Last offset of the run, inclusive.
         read: Records read; the sum of the five counts that follow.
@@ -24,7 +24,7 @@ class LedgerLine:
     """
 
     partition: int
-    epoch: int
+    fencing_time: int
     first_offset: int
     last_offset: int
     read: int
@@ -41,7 +41,7 @@ class LedgerLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tail:
+class LedgerEnd:
     """Where the books of a partition end.
 
     Attributes:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from auditstream_schemas.timestamp import format_timestamp, from_datetime
 
-MONTHS = 12
+RETENTION_MONTHS = 12
 """Events older than so many months are deleted, a month at a time."""
 
 
@@ -16,11 +16,11 @@ def notice(start: int, *, now: datetime) -> str | None:
         start: First instant of the range, nanoseconds since the epoch.
         now: The time of the export.
     """
-    kept_from = from_datetime(_months_before(now.astimezone(UTC), MONTHS))
+    kept_from = from_datetime(_months_before(now.astimezone(UTC), RETENTION_MONTHS))
     if start >= kept_from:
         return None
     return (
-        f"the range begins at {format_timestamp(start)}, but events are kept for {MONTHS} months, at this "
+        f"the range begins at {format_timestamp(start)}, but events are kept for {RETENTION_MONTHS} months, at this "
         f"moment back to {format_timestamp(kept_from)}: of older ones some or all are deleted already"
     )
 

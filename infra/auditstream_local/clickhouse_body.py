@@ -129,7 +129,7 @@ class Spool:
         return tempfile.SpooledTemporaryFile(max_size=in_memory, mode="w+b", dir=str(self.directory))
 
 
-class Intake:
+class BatchBuilder:
     """Takes in a statement and its data, piece by piece.
 
     Attributes:

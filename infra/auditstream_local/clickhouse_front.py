@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from auditstream_local.clickhouse_body import Spool
 from auditstream_local.clickhouse_engine import Engine, Outcome, Query, Ticket
 from auditstream_local.clickhouse_errors import SYNTAX_ERROR, ClickHouseError, exception_block
-from auditstream_local.clickhouse_reception import Asked, Receive, Reception
+from auditstream_local.clickhouse_reception import Prefetch, Receive, Reception
 from auditstream_local.clickhouse_request import check_origin, check_password
 from auditstream_local.clickhouse_response import CHUNK, Encoder, ResultPipe, choose_encoder, summary
 from auditstream_local.clickhouse_statement import InsertHead, Statement, read_statement
@@ -134,7 +134,7 @@ class _Exchange:
             asked.discard()
         _LOG.debug("query %s took %.3f s", self._query_id, time.monotonic() - started)
 
-    async def _answer(self, asked: Asked, *, readonly: bool) -> None:
+    async def _answer(self, asked: Prefetch, *, readonly: bool) -> None:
         insert, options = asked.intake.insert, asked.options
         if not _NAME.fullmatch(options.format):
             raise ClickHouseError.of(73, "UNKNOWN_FORMAT", f"Unknown format {options.format!r}")
@@ -148,13 +148,13 @@ class _Exchange:
         else:
             await self._at_once(asked, statement, readonly=readonly)
 
-    async def _at_once(self, asked: Asked, statement: Statement, *, readonly: bool) -> None:
+    async def _at_once(self, asked: Prefetch, statement: Statement, *, readonly: bool) -> None:
         """Run a statement with a small result, or none."""
         outcome = await self._run(self._to_query(asked, statement.text, readonly=readonly))
         name = statement.format or asked.options.format if outcome.data or statement.answers else None
         await self._result(asked, self._about(outcome, name, len(outcome.data)), io.BytesIO(outcome.data))
 
-    async def _stream(self, asked: Asked, statement: Statement, *, readonly: bool) -> None:
+    async def _stream(self, asked: Prefetch, statement: Statement, *, readonly: bool) -> None:
         """Run a query with a result of any size; end it when the client goes away."""
         try:
             pipe = ResultPipe(self._front.spool.new_path())
@@ -195,7 +195,7 @@ class _Exchange:
         pipe.close()
 
     async def _copy(
-        self, asked: Asked, statement: Statement, pipe: ResultPipe, running: "asyncio.Future[Outcome]"
+        self, asked: Prefetch, statement: Statement, pipe: ResultPipe, running: "asyncio.Future[Outcome]"
     ) -> int:
         """Send a result as it comes; return 0, or SYNTAX_ERROR if that came of it and nothing was sent."""
         name = statement.format or asked.options.format
@@ -241,7 +241,7 @@ class _Exchange:
         while data := file.read(CHUNK):
             await self._more(await _encode(encoder, data))
 
-    async def _result(self, asked: Asked, headers: dict[str, str], result: IO[bytes]) -> None:
+    async def _result(self, asked: Prefetch, headers: dict[str, str], result: IO[bytes]) -> None:
         """Send a whole result."""
         size = result.seek(0, os.SEEK_END)
         result.seek(0)
@@ -262,7 +262,7 @@ class _Exchange:
         running, _ = self._front.start(query)
         return await asyncio.shield(running)
 
-    def _to_query(self, asked: Asked, sql: bytes, *, readonly: bool) -> Query:
+    def _to_query(self, asked: Prefetch, sql: bytes, *, readonly: bool) -> Query:
         options = asked.options
         return Query(
             sql=sql,
@@ -289,7 +289,7 @@ class _Exchange:
             headers["content-type"] = engine.content_types.get(format_name.lower(), "application/octet-stream")
         return headers
 
-    def _encoding(self, asked: Asked, headers: dict[str, str]) -> tuple[dict[str, str], Encoder | None]:
+    def _encoding(self, asked: Prefetch, headers: dict[str, str]) -> tuple[dict[str, str], Encoder | None]:
         """Choose the response's compression, and name it among the headers."""
         chosen = choose_encoder(self._headers.get("accept-encoding", "")) if asked.options.compress else None
         if chosen is None:

@@ -9,7 +9,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 
-from auditstream_local.clickhouse_body import MAX_QUERY_BYTES, Decoder, Intake, Spool
+from auditstream_local.clickhouse_body import MAX_QUERY_BYTES, BatchBuilder, Decoder, Spool
 from auditstream_local.clickhouse_engine import ExternalTable
 from auditstream_local.clickhouse_errors import ClickHouseError
 from auditstream_local.clickhouse_request import Options, read_options
@@ -21,7 +21,7 @@ Receive = Callable[[], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Prefetch:
     """A request, taken in.
 
     Attributes:
@@ -31,7 +31,7 @@ class Asked:
     """
 
     options: Options
-    intake: Intake
+    intake: BatchBuilder
     tables: tuple[ExternalTable, ...] = ()
 
     def discard(self) -> None:
@@ -52,7 +52,7 @@ class Reception:
         self._spool = spool
         self._complete = False
 
-    async def take_in(self, pairs: list[tuple[str, str]]) -> Asked:
+    async def take_in(self, pairs: list[tuple[str, str]]) -> Prefetch:
         """Read the whole body.
 
         Args:
@@ -66,7 +66,7 @@ class Reception:
             return await self._take_in_form(pairs)
         options = read_options(pairs, self._headers)
         start = (options.query + "\n").encode("utf-8", "surrogateescape") if options.query else b""
-        intake = Intake(start, Decoder(self._headers.get("content-encoding", "")), self._spool)
+        intake = BatchBuilder(start, Decoder(self._headers.get("content-encoding", "")), self._spool)
         try:
             async for data in self._body():
                 # Work of milliseconds, on the disk and in decompression, goes to another thread.
@@ -78,7 +78,7 @@ class Reception:
         except BaseException:
             intake.discard()
             raise
-        return Asked(options=options, intake=intake)
+        return Prefetch(options=options, intake=intake)
 
     async def drain(self) -> None:
         """Read what is left of the body, so that the client comes to read why it was refused."""
@@ -106,7 +106,7 @@ class Reception:
                 yield parts[0] if len(parts) == 1 else b"".join(parts)
                 parts, size = [], 0
 
-    async def _take_in_form(self, pairs: list[tuple[str, str]]) -> Asked:
+    async def _take_in_form(self, pairs: list[tuple[str, str]]) -> Prefetch:
         try:
             form = await Request(self._scope, self._receive).form(
                 max_files=1000, max_fields=100_000, max_part_size=MAX_QUERY_BYTES
@@ -117,18 +117,18 @@ class Reception:
         fields = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
         files = {key: value for key, value in form.multi_items() if isinstance(value, UploadFile)}
         options = read_options([*pairs, *fields], self._headers, frozenset(files))
-        intake = Intake(options.query.encode("utf-8", "surrogateescape"), Decoder(""), self._spool)
+        intake = BatchBuilder(options.query.encode("utf-8", "surrogateescape"), Decoder(""), self._spool)
         tables: list[ExternalTable] = []
         try:
             intake.finish()
             for name, file in files.items():
                 tables.append(await self._external(name, options.external[name], file))
         except BaseException:
-            Asked(options=options, intake=intake, tables=tuple(tables)).discard()
+            Prefetch(options=options, intake=intake, tables=tuple(tables)).discard()
             raise
         finally:
             await form.close()
-        return Asked(options=options, intake=intake, tables=tuple(tables))
+        return Prefetch(options=options, intake=intake, tables=tuple(tables))
 
     async def _external(self, name: str, said: Mapping[str, str], file: UploadFile) -> ExternalTable:
         structure = said.get("structure") or columns_of(said.get("types", ""))

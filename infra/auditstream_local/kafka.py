@@ -23,7 +23,7 @@ from auditstream_local.endpoints import kafka_fault
 from auditstream_local.server import HOST, Server, free_ports, python_module, stop_all
 from auditstream_schemas.errors import OperationError
 
-PROJECT = Path(__file__).resolve().parents[2] / "kafka"
+PROJECT = Path(__file__).resolve().parents[1] / "kafka"
 _LIB = PROJECT / "target" / "lib"
 _START_SECONDS = 60.0
 _BUILD_SECONDS = 600

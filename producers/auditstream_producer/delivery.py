@@ -19,7 +19,7 @@ from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from auditstream_producer.notices import Notices
+from auditstream_producer.notices import ThrottledLogger
 from auditstream_producer.outcome import DeliveryFailure, ProducerStats
 from auditstream_producer.settings import ProducerSettings
 from auditstream_schemas.codec import SCHEMA_JSON
@@ -78,7 +78,7 @@ class Delivery:
         self._settings = settings
         self._on_error = on_error
         self._registry = RegistryClient(settings.schema_registry_url, timeout=_REGISTRY_TIMEOUT_SECONDS, retries=0)
-        self._notices = Notices(_LOG)
+        self._notices = ThrottledLogger(_LOG)
         self._lock = threading.Lock()
         self._settled = threading.Condition(self._lock)
         self._waiting: deque[_Outgoing] = deque()

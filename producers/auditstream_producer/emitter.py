@@ -35,7 +35,7 @@ class EventEmitter(ABC):
         payload: Mapping[str, object] | None = None,
         occurred_at: datetime | str | int | None = None,
         metadata: Mapping[str, str] | None = None,
-        id: UUID | str | None = None,  # noqa: A002 - the public name of the field
+        id: UUID | str | None = None,
         version: int = 1,
         scope: Entity | Mapping[str, object] | None = None,
         success: bool = True,

@@ -24,7 +24,7 @@ _PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class NdjsonLine:
     """One line of a file.
 
     Attributes:
@@ -134,7 +134,7 @@ class Rejects:
                 ) from error
 
 
-def read_lines(stream: BinaryIO) -> Iterator[Line]:
+def read_lines(stream: BinaryIO) -> Iterator[NdjsonLine]:
     """Read lines one at a time; of one that is too long, only its beginning is kept in memory."""
     number = 0
     while content := stream.readline(MAX_LINE_BYTES + 1):
@@ -149,7 +149,7 @@ def read_lines(stream: BinaryIO) -> Iterator[Line]:
                     break
         if number == 1:
             content = content.removeprefix(_BOM)
-        yield Line(number=number, content=content.rstrip(b"\r\n"), size=size, too_long=too_long)
+        yield NdjsonLine(number=number, content=content.rstrip(b"\r\n"), size=size, too_long=too_long)
 
 
 class NdjsonEmitter:
@@ -172,7 +172,7 @@ class NdjsonEmitter:
         self._patience = patience
         self.lines = 0
 
-    def emit_line(self, line: Line, *, wanted: Callable[[], bool]) -> bool:
+    def emit_line(self, line: NdjsonLine, *, wanted: Callable[[], bool]) -> bool:
         """Emit one line; a blank one is passed over. Blocks while the queue is full.
 
         A missing id (UUIDv7), version (1) or occurred_at (now) is filled in.
@@ -231,7 +231,7 @@ class NdjsonEmitter:
                 return False
         return True
 
-    def _refuse(self, line: Line, reason: str, errors: tuple[FieldError, ...] = ()) -> None:
+    def _refuse(self, line: NdjsonLine, reason: str, errors: tuple[FieldError, ...] = ()) -> None:
         self._rejects.refuse(Rejected(line=line.number, reason=reason, errors=errors, content=line.content))
 
 

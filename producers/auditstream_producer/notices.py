@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 
-class Notices:
+class ThrottledLogger:
     """Lets one line of a kind through per interval, with the number of those it stands for.
 
     Safe to share between threads: at worst two of them say the same thing.

@@ -175,7 +175,7 @@ class AuditEvent:
         action: str,
         actor: Entity | Mapping[str, object],
         target: Entity | Mapping[str, object],
-        id: UUID | str,  # noqa: A002 (the public name of the field)
+        id: UUID | str,
         occurred_at: datetime | str | int,
         payload: Mapping[str, object] | None = None,
         metadata: Mapping[str, str] | None = None,

@@ -20,14 +20,14 @@ from tests.benchmarks.export_rates import export
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.growth import disk, growth
 from tests.benchmarks.latency import latency
-from tests.benchmarks.plan import Plan
+from tests.benchmarks.plan import BenchPlan
 from tests.benchmarks.poison import poison
 from tests.benchmarks.sink_rates import kafka, live, ratio, sink, steps
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _BUILD = _REPOSITORY / "build"
 
-GROUPS: dict[str, Callable[[Plan, Figures], None]] = {
+GROUPS: dict[str, Callable[[BenchPlan, Figures], None]] = {
     "sink": sink,
     "live": live,
     "kafka": kafka,
@@ -97,7 +97,7 @@ def main(
     figures = Figures()
     before = os.getloadavg()[0]
     is_named = len(only) < len(GROUPS) - len(_ON_REQUEST)
-    plan = Plan(
+    plan = BenchPlan(
         events=events,
         rounds=rounds,
         sizes=sizes or _SIZES[is_named],
@@ -122,7 +122,7 @@ def main(
     click.echo(figures.table())
 
 
-def _header(plan: Plan, load_before: float) -> str:
+def _header(plan: BenchPlan, load_before: float) -> str:
     """The machine and the versions: a figure means nothing without them."""
     model = next(
         (

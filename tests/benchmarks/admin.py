@@ -15,7 +15,7 @@ from auditstream_admin.events.event_store import EventStore
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.growth import bytes_on_disk, grow, settled, take_sample
-from tests.benchmarks.plan import Plan
+from tests.benchmarks.plan import BenchPlan
 from tests.benchmarks.site import site
 
 PAGE = 50
@@ -80,7 +80,7 @@ class _Measured:
     rows: int
 
 
-def admin(plan: Plan, figures: Figures) -> None:
+def admin(plan: BenchPlan, figures: Figures) -> None:
     """The first page with any one filter, the histogram and permalinks, at so many million rows."""
     with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
         take_sample(plan, where, database, client)

@@ -16,10 +16,10 @@ from typing import Any, cast
 import clickhouse_connect
 from urllib3.response import BaseHTTPResponse
 
-from auditstream_export import ExportFilter, ExportRequest, Shape, export_events
-from auditstream_export.query.ledger_extract import read_books
+from auditstream_export import ExportFilter, ExportRequest, OutputFormat, export_events
+from auditstream_export.query.ledger_extract import read_ledger
 from auditstream_export.query.snapshot import connect
-from auditstream_export.query.statements import SETTINGS, Statements
+from auditstream_export.query.statements import SETTINGS, ExportStatements
 from auditstream_schemas.event import FIELDS
 from auditstream_schemas.settings import ClickHouseSettings, load
 from auditstream_schemas.timestamp import from_datetime
@@ -36,8 +36,8 @@ def _ours(settings: ClickHouseSettings, request: ExportRequest, path: Path) -> i
 def _straight(settings: ClickHouseSettings, request: ExportRequest, _path: Path) -> int:
     client = connect(settings)
     database = {"database": settings.clickhouse_database}
-    books = read_books(lambda sql, more: client.query(sql, parameters={**database, **more}).result_rows, None)
-    statements = Statements(filter=ExportFilter(), watermark=books.watermark, shape=Shape())
+    books = read_ledger(lambda sql, more: client.query(sql, parameters={**database, **more}).result_rows, None)
+    statements = ExportStatements(filter=ExportFilter(), watermark=books.watermark, shape=OutputFormat())
     response = cast(
         "BaseHTTPResponse",
         client.raw_stream(

@@ -9,19 +9,19 @@ from auditstream_schemas.errors import OperationError
 from tests.benchmarks.child import Child
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.growth import grow, take_sample
-from tests.benchmarks.plan import Plan
+from tests.benchmarks.plan import BenchPlan
 from tests.benchmarks.site import Site, cpu_seconds, site
 
 _PATIENCE = 3600.0
 _MILLION = 1_000_000
 
 _BOOKS = """INSERT INTO {database}.ledger
-    (topic, topic_id, partition, first_offset, last_offset, read, stored, instance, epoch, at)
+    (topic, topic_id, partition, first_offset, last_offset, read, stored, instance, fencing_time, written_at)
     SELECT kafka_topic, kafka_topic_id, kafka_partition, 0, max(kafka_offset), count(), count(), 'bench', 1, now64(3)
     FROM {database}.event_log GROUP BY ALL"""
 
 
-def export(plan: Plan, figures: Figures) -> None:
+def export(plan: BenchPlan, figures: Figures) -> None:
     """Rows a second to a CSV file, at so many million rows, and the exporting process's memory."""
     sizes = [size * _MILLION for size in plan.sizes] if plan.events >= _MILLION else [plan.events]
     with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
@@ -41,7 +41,7 @@ def _enter_into_books(client: Client, database: str) -> None:
     client.command(_BOOKS.format(database=database))
 
 
-def _measure(plan: Plan, where: Site, database: str, figures: Figures, suffix: str, rows: int) -> None:
+def _measure(plan: BenchPlan, where: Site, database: str, figures: Figures, suffix: str, rows: int) -> None:
     candidates = ["ours", "straight"] if suffix else ["ours", "straight", "naive"]
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     peaks, cpu, engine_cpu = [], [], []

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from tests.benchmarks.consumers import Run, run_sink
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.load import fill
-from tests.benchmarks.plan import Plan
+from tests.benchmarks.plan import BenchPlan
 from tests.benchmarks.site import Site, site
 
 _SAMPLE = 200_000
@@ -39,7 +39,7 @@ _COPY = """INSERT INTO {database}.event_log
     FROM {database}.sample CROSS JOIN numbers({copies}) AS copies"""
 
 
-def disk(plan: Plan, figures: Figures) -> None:
+def disk(plan: BenchPlan, figures: Figures) -> None:
     """Bytes that an event of the demo's kind takes, projection included, when all parts are merged."""
     records = plan.load(resent=0.0)
     with site("local", plan.scratch) as where, where.topic() as topic, where.database() as database:
@@ -51,7 +51,7 @@ def disk(plan: Plan, figures: Figures) -> None:
             _columns(client, database, figures)
 
 
-def growth(plan: Plan, figures: Figures) -> None:
+def growth(plan: BenchPlan, figures: Figures) -> None:
     """The sink, its look-ups, and what readers pay for FINAL, at so many million rows."""
     with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
         take_sample(plan, where, database, client)
@@ -65,7 +65,7 @@ def growth(plan: Plan, figures: Figures) -> None:
             _report(client, database, figures, f"sink.growth.{size}", runs)
 
 
-def take_sample(plan: Plan, where: Site, database: str, client: Client) -> None:
+def take_sample(plan: BenchPlan, where: Site, database: str, client: Client) -> None:
     """Rows of the demo's kind, by way of the sink, to make all others from."""
     records = plan.load(resent=0.0, events=min(plan.events, _SAMPLE))
     with where.topic() as topic:
@@ -105,7 +105,7 @@ def grow(client: Client, database: str, held: int, rows: int, *, replacing: str 
     settled(client, database)
 
 
-def _top_up(plan: Plan, where: Site, database: str) -> Run:
+def _top_up(plan: BenchPlan, where: Site, database: str) -> Run:
     """New events on top, a tenth of them sent twice."""
     records = plan.load(events=min(plan.events, _TOP_UP))
     ids: dict[bytes, bytes] = {}

@@ -6,7 +6,7 @@ from itertools import chain
 
 from tests.benchmarks.child import Child, Said
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.plan import Plan
+from tests.benchmarks.plan import BenchPlan
 from tests.benchmarks.site import Site, site
 
 RATES = (1_000, 10_000)
@@ -16,7 +16,7 @@ _JOIN_SECONDS = 90.0
 _TAIL_SECONDS = 120.0
 
 
-def latency(plan: Plan, figures: Figures) -> None:
+def latency(plan: BenchPlan, figures: Figures) -> None:
     """An event is visible, at the latest, when the sink says so: its row was read back, the books are written.
 
     When it was emitted is in the event (`occurred_at`, taken just before ``emit``). Events of the first seconds are

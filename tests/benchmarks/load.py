@@ -25,7 +25,7 @@ _HOUR = 3600 * NANOSECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class BenchLoad:
     """Records for a topic, in the order in which they are sent.
 
     Attributes:
@@ -37,7 +37,7 @@ class Load:
     events: int
 
 
-def load(directory: Path, *, events: int, resent: float, live: bool = False) -> Load:
+def load(directory: Path, *, events: int, resent: float, live: bool = False) -> BenchLoad:
     """A load of so many events, a share of which is sent once more at a random later place.
 
     The events are made once a day and kept in ``directory``: making a million takes some 25 seconds. A load of
@@ -51,7 +51,7 @@ def load(directory: Path, *, events: int, resent: float, live: bool = False) -> 
     """
     once = list(_kept(directory, events, live=live))
     if not resent:
-        return Load(bodies=once, events=events)
+        return BenchLoad(bodies=once, events=events)
     pick = random.Random(events)
     behind: dict[int, list[bytes]] = {}
     for number in pick.sample(range(events), int(events * resent)):
@@ -60,7 +60,7 @@ def load(directory: Path, *, events: int, resent: float, live: bool = False) -> 
     for number, body in enumerate(once):
         bodies.append(body)
         bodies += behind.get(number, ())
-    return Load(bodies=bodies, events=events)
+    return BenchLoad(bodies=bodies, events=events)
 
 
 def fill(bodies: list[bytes], settings: ProducerSettings, schema_id: int) -> None:

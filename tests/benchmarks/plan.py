@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auditstream_sink import SinkSettings
-from tests.benchmarks.load import Load, load
+from tests.benchmarks.load import BenchLoad, load
 
 RESENT = 0.1
 """Share of the events that are sent twice, where a group does not say otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class BenchPlan:
     """What a run of the benchmarks was asked for.
 
     Attributes:
@@ -35,6 +35,6 @@ class Plan:
         """Records of a batch: the sink's default, or a quarter of a small load, to show overlap."""
         return min(SinkSettings().flush_rows, max(1000, self.events // 4))
 
-    def load(self, *, resent: float = RESENT, events: int | None = None, live: bool = False) -> Load:
+    def load(self, *, resent: float = RESENT, events: int | None = None, live: bool = False) -> BenchLoad:
         """The records."""
         return load(self.kept, events=events or self.events, resent=resent, live=live)

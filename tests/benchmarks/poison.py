@@ -10,8 +10,8 @@ import fastavro
 from auditstream_schemas.codec import SCHEMA_JSON, decode_record
 from tests.benchmarks.consumers import run_sink
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.load import Load, fill
-from tests.benchmarks.plan import Plan
+from tests.benchmarks.load import BenchLoad, fill
+from tests.benchmarks.plan import BenchPlan
 from tests.benchmarks.site import site
 
 _SHARES = (0, 1, 100)
@@ -19,7 +19,7 @@ _ALL_POISON = 10
 """A tenth of the events is enough where all are broken: what is measured is whether it goes on."""
 
 
-def poison(plan: Plan, figures: Figures) -> None:
+def poison(plan: BenchPlan, figures: Figures) -> None:
     """The sink with its flood limit off, on topics with so much poison of four kinds."""
     with site("local", plan.scratch) as where:
         for share in _SHARES:
@@ -33,13 +33,13 @@ def poison(plan: Plan, figures: Figures) -> None:
                     *(where, topic, database, len(records.bodies)),
                     events=records.events,
                     flush_rows=plan.flush_rows,
-                    flood_share=1,
+                    dead_letter_limit=1,
                 )
             figures.add(f"sink.poison.{share}", run.rate, "records/s", f"{broken:,} of {run.records:,} are poison")
     figures.ratio("sink.poison.1.of_0", "sink.poison.1", "sink.poison.0")
 
 
-def _poisoned(sound: Load, share: int) -> Load:
+def _poisoned(sound: BenchLoad, share: int) -> BenchLoad:
     pick = random.Random(share)
     bodies = list(sound.bodies)
     chosen = pick.sample(range(len(bodies)), len(bodies) * share // 100)
@@ -51,7 +51,7 @@ def _poisoned(sound: Load, share: int) -> Load:
     )
     for number, place in enumerate(chosen):
         bodies[place] = kinds[number % len(kinds)](bodies[place])
-    return Load(bodies=bodies, events=len(bodies) - len(chosen))
+    return BenchLoad(bodies=bodies, events=len(bodies) - len(chosen))
 
 
 def _without_actor(body: bytes) -> bytes:

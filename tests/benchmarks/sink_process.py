@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from auditstream_schemas.settings import load
-from auditstream_sink import LedgerLine, Sink, SinkSettings
+from auditstream_sink import Sink, SinkSettings
 from auditstream_sink.metrics import PREFIX
+from auditstream_storage import LedgerLine
 from tests.benchmarks.child import peak_bytes, say
 
 

@@ -8,18 +8,18 @@ from auditstream_sink import SinkSettings
 from tests.benchmarks.consumers import Run, run_naive, run_sink, run_sinks, time_steps
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.limit import AS_OURS, Straight, containers, native, straight
-from tests.benchmarks.load import Load, fill
-from tests.benchmarks.plan import Plan
+from tests.benchmarks.load import BenchLoad, fill
+from tests.benchmarks.plan import BenchPlan
 from tests.benchmarks.site import Site, Topic, site
 
 
-def ratio(plan: Plan, figures: Figures) -> None:
+def ratio(plan: BenchPlan, figures: Figures) -> None:
     """Limit and ours alone, with re-sent ids: what tuning needs."""
     with site("local", plan.scratch) as where:
         _rates(plan, figures, where, plan.load(), "")
 
 
-def sink(plan: Plan, figures: Figures) -> None:
+def sink(plan: BenchPlan, figures: Figures) -> None:
     """All candidates on the local stack, with re-sent ids and without."""
     with site("local", plan.scratch) as where:
         for resent, suffix in ((None, ""), (0.0, ".unique")):
@@ -28,13 +28,13 @@ def sink(plan: Plan, figures: Figures) -> None:
             _two(plan, figures, where, records, "sink.ours.two", suffix)
 
 
-def live(plan: Plan, figures: Figures) -> None:
+def live(plan: BenchPlan, figures: Figures) -> None:
     """Limit and ours on events of the last hour, as a service sends them."""
     with site("local", plan.scratch) as where:
         _rates(plan, figures, where, plan.load(live=True), ".live")
 
 
-def kafka(plan: Plan, figures: Figures) -> None:
+def kafka(plan: BenchPlan, figures: Figures) -> None:
     """The sink on Apache Kafka, beside the limit of the same engine."""
     records = plan.load()
     with site("kafka", plan.scratch) as where:
@@ -42,7 +42,7 @@ def kafka(plan: Plan, figures: Figures) -> None:
         _two(plan, figures, where, records, "sink.ours.two", ".kafka")
 
 
-def steps(plan: Plan, figures: Figures) -> None:
+def steps(plan: BenchPlan, figures: Figures) -> None:
     """Where the sink's time goes: every call of its warehouse, and its loop."""
     records = plan.load()
     with site("local", plan.scratch) as where, where.topic() as topic, where.database() as database:
@@ -58,7 +58,9 @@ def steps(plan: Plan, figures: Figures) -> None:
         figures.add(f"sink.steps.{step.name}", step.wall / millions, "s/million", note)
 
 
-def _rates(plan: Plan, figures: Figures, where: Site, records: Load, suffix: str, *, others: bool = False) -> None:
+def _rates(
+    plan: BenchPlan, figures: Figures, where: Site, records: BenchLoad, suffix: str, *, others: bool = False
+) -> None:
     count = len(records.bodies)
     with where.topic() as topic:
         fill(records.bodies, where.producer(topic), topic.schema_id)
@@ -99,19 +101,19 @@ def _rates(plan: Plan, figures: Figures, where: Site, records: Load, suffix: str
         figures.ratio(f"sink.ours.of_naive.columns{suffix}", f"sink.ours{suffix}", f"sink.naive.columns{suffix}")
 
 
-def _straight(where: Site, files: Sequence[Path], records: Load, settings: Mapping[str, object]) -> Straight:
+def _straight(where: Site, files: Sequence[Path], records: BenchLoad, settings: Mapping[str, object]) -> Straight:
     with where.database() as database:
         return straight(where, database, files, records.events, settings)
 
 
-def _ours(plan: Plan, where: Site, topic: Topic, records: Load) -> Run:
+def _ours(plan: BenchPlan, where: Site, topic: Topic, records: BenchLoad) -> Run:
     with where.database() as database:
         return run_sink(
             *(where, topic, database, len(records.bodies)), events=records.events, flush_rows=plan.flush_rows
         )
 
 
-def _two(plan: Plan, figures: Figures, where: Site, records: Load, name: str, suffix: str) -> None:
+def _two(plan: BenchPlan, figures: Figures, where: Site, records: BenchLoad, name: str, suffix: str) -> None:
     with where.database() as database:
         run = run_sinks(
             *(where, records.bodies, database), events=records.events, processes=2, flush_rows=plan.flush_rows

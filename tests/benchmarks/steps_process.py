@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from auditstream_sink.batch_writer import Settlement
-from auditstream_sink.clickhouse_writer import Warehouse
+from auditstream_sink.batch_writer import BatchWriter
+from auditstream_sink.clickhouse_writer import ClickHouseWriter
 from auditstream_sink.dead_letters import DeadLetters
 from auditstream_sink.sink import Sink
 from tests.benchmarks import sink_process
@@ -60,9 +60,12 @@ def main() -> None:
         return wrapper
 
     for owner, names in (
-        (Warehouse, [name for name, value in vars(Warehouse).items() if callable(value) and name[0] != "_"]),
+        (
+            ClickHouseWriter,
+            [name for name, value in vars(ClickHouseWriter).items() if callable(value) and name[0] != "_"],
+        ),
         (DeadLetters, ["send"]),
-        (Settlement, ["settle"]),
+        (BatchWriter, ["settle"]),
         (Sink, ["_gather"]),
     ):
         for name in names:

@@ -141,7 +141,8 @@ def _fill(settings: ClickHouseSettings) -> None:
     client.command(
         f"INSERT INTO {settings.clickhouse_database}.ledger "
         "(topic, topic_id, partition, first_offset, last_offset, read, stored, "
-        "duplicates, conflicts, invalid, expired, instance, epoch, at) SELECT 'audit.events', generateUUIDv4(0), "
+        "duplicates, conflicts, invalid, expired, instance, fencing_time, written_at) "
+        "SELECT 'audit.events', generateUUIDv4(0), "
         "toInt32(number), 0, 99, 100, 99, 1, 0, 0, 0, 'sink', 1, {now:DateTime64} - toIntervalSecond(number) "
         "FROM numbers(6)",
         parameters={"now": now},

@@ -10,8 +10,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from auditstream_admin.auth.viewer import Role, Viewer
-from auditstream_admin.events.time_range import Span
-from auditstream_admin.exports.service import ExportJob
+from auditstream_admin.events.time_range import TimeSpan
+from auditstream_admin.exports.service import ExportJobView
 from auditstream_schemas.timestamp import NANOSECONDS
 from tests.e2e.conftest import Sites
 from tests.support.admin import AUDITOR, Desk
@@ -67,9 +67,9 @@ VIEWS: dict[str, tuple[str, str, Viewer | None, Act | None]] = {
 def _exports(sites: Sites) -> None:
     """Exports in every state."""
     now = sites.many.app.routes.state.parts.clock()
-    base = ExportJob(
+    base = ExportJobView(
         id=uuid4(), state="queued", scopes=("org-acme",), filter="action=project.%2A&range=90d",
-        span=Span(start=now - 90 * 86_400 * NANOSECONDS, end=now), format="csv",
+        span=TimeSpan(start=now - 90 * 86_400 * NANOSECONDS, end=now), format="csv",
         requested_by="ada@acme.example", requested_at=now - 5 * NANOSECONDS,
     )  # fmt: skip
     jobs = [

@@ -208,7 +208,7 @@ def test_an_export_is_asked_for_watched_and_downloaded(sites: Sites, new_page: N
     before = set(exports.found)
     page.locator(".title-end").get_by_role("button", name="Export").click()
     page.wait_for_url(re.compile("/exports#export-"))
-    (id,) = set(exports.found) - before  # noqa: A001 - the public name
+    (id,) = set(exports.found) - before
     job = exports.found[id]
     assert (job.format, job.filter) == ("ndjson", "action=context.%2A&success=false")
     row = page.locator(f"#export-{id}")

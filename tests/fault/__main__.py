@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from auditstream_local.kafka import missing_tools
-from tests.fault.plan import DISK_FULL, KINDS, SECOND_DELIVERIES, Plan, draw
+from tests.fault.plan import DISK_FULL, KINDS, SECOND_DELIVERIES, FaultPlan, draw
 from tests.fault.sabotage import SABOTAGES
-from tests.fault.schedule import Outcome, play
+from tests.fault.schedule import ScheduleOutcome, play
 from tests.fault.servers import Servers, small_disk_fault
 
 _BUILD = Path("build")
@@ -56,7 +56,7 @@ def main(
         key=lambda plan: plan.order,
     )
     plans, skipped = _playable(plans)
-    outcomes: list[Outcome] = []
+    outcomes: list[ScheduleOutcome] = []
     caught = True
     interrupted = False
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def main(
     sys.exit(130 if interrupted else 1 if failed or not caught else 0)
 
 
-def _playable(plans: list[Plan]) -> tuple[list[Plan], int]:
+def _playable(plans: list[FaultPlan]) -> tuple[list[FaultPlan], int]:
     """The schedules that this machine can play, and how many it cannot."""
     if not any(DISK_FULL in plan.kinds for plan in plans):
         return plans, 0

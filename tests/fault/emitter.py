@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from tests.fault.load import NUMBER, Record
+from tests.fault.load import NUMBER, LoadRecord
 
 _LOGGER = logging.getLogger("auditstream.kafka.emitter")
 _CHUNKS = 40
@@ -60,7 +60,7 @@ class Emitter:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def begin(self, records: Sequence[Record], seconds: float) -> None:
+    def begin(self, records: Sequence[LoadRecord], seconds: float) -> None:
         """Send records, spread over some seconds, until each is acknowledged; does not wait."""
         self._thread = threading.Thread(target=self._run, args=(records, seconds), daemon=True)
         self._thread.start()
@@ -99,7 +99,7 @@ class Emitter:
         if self._thread is not None:
             self._thread.join(_FLUSH_SECONDS)
 
-    def _run(self, records: Sequence[Record], seconds: float) -> None:
+    def _run(self, records: Sequence[LoadRecord], seconds: float) -> None:
         try:
             size = max(1, len(records) // _CHUNKS)
             for number, start in enumerate(range(0, len(records), size)):
@@ -120,7 +120,7 @@ class Emitter:
         except (KafkaException, TimeoutError) as error:
             self._error = error
 
-    def _send_together(self, chunk: Sequence[Record], *, abort: bool) -> None:
+    def _send_together(self, chunk: Sequence[LoadRecord], *, abort: bool) -> None:
         """Send in one transaction; or in two, the first of which comes to nothing."""
         if abort:
             self._producer.begin_transaction()
@@ -142,7 +142,7 @@ class Emitter:
         producer.init_transactions(_FLUSH_SECONDS)
         return producer
 
-    def _settle(self, records: Sequence[Record]) -> None:
+    def _settle(self, records: Sequence[LoadRecord]) -> None:
         """Wait for acknowledgements; send again what failed."""
         until = time.monotonic() + _FLUSH_SECONDS
         while not self._stopped.is_set():
@@ -157,12 +157,12 @@ class Emitter:
             if time.monotonic() > until:
                 raise TimeoutError(f"{len(self._producer)} records without an answer")
 
-    def _send(self, records: Sequence[Record]) -> None:
+    def _send(self, records: Sequence[LoadRecord]) -> None:
         for record in records:
             incarnation = self.incarnation
 
             def told(
-                error: KafkaError | None, message: Message, record: Record = record, at: int = incarnation
+                error: KafkaError | None, message: Message, record: LoadRecord = record, at: int = incarnation
             ) -> None:
                 if error is not None:
                     record.failures.append(error.str())

@@ -10,7 +10,7 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from auditstream_ops.dead_letters.dead_letter import read_letters
-from auditstream_ops.ledger.audit import TopicBooks, verify
+from auditstream_ops.ledger.audit import TopicLedger, verify
 from auditstream_ops.ledger.reconcile import Findings, reconcile
 from auditstream_schemas.settings import KafkaSettings
 from auditstream_sink import SinkSettings
@@ -19,7 +19,7 @@ from tests.fault.load import CANONICAL, NUMBER
 _BROKER_SECONDS = 30
 
 
-class Place(NamedTuple):
+class RecordPosition(NamedTuple):
     """A record on a topic.
 
     Attributes:
@@ -72,16 +72,18 @@ class Evidence:
     """
 
     topic_id: str
-    topics: Mapping[str, Sequence[Place]]
+    topics: Mapping[str, Sequence[RecordPosition]]
     rows: Sequence[Row]
     raw: int
     letters: Mapping[tuple[str, int, int], str]
     letter_numbers: Mapping[tuple[str, int, int], int]
-    books: Sequence[TopicBooks]
+    books: Sequence[TopicLedger]
     findings: Findings
 
 
-def gather(settings: SinkSettings, client: Client, topic_id: str, past: Mapping[str, Sequence[Place]]) -> Evidence:
+def gather(
+    settings: SinkSettings, client: Client, topic_id: str, past: Mapping[str, Sequence[RecordPosition]]
+) -> Evidence:
     """Look at everything. Blocks on broker and ClickHouse.
 
     Args:
@@ -109,7 +111,7 @@ def gather(settings: SinkSettings, client: Client, topic_id: str, past: Mapping[
     )
 
 
-def read_topic(kafka: KafkaSettings) -> list[Place]:
+def read_topic(kafka: KafkaSettings) -> list[RecordPosition]:
     """Everything on a topic, in the order of offsets. Blocks on the broker.
 
     Raises:
@@ -128,7 +130,7 @@ def read_topic(kafka: KafkaSettings) -> list[Place]:
     try:
         unread = set(consumer.list_topics(kafka.topic, timeout=_BROKER_SECONDS).topics[kafka.topic].partitions)
         consumer.assign([TopicPartition(kafka.topic, partition, 0) for partition in unread])
-        found: list[Place] = []
+        found: list[RecordPosition] = []
         until = time.monotonic() + _BROKER_SECONDS
         while unread:
             for message in consumer.consume(10_000, 0.1):
@@ -145,6 +147,6 @@ def read_topic(kafka: KafkaSettings) -> list[Place]:
         consumer.close()
 
 
-def _place(message: Message) -> Place:
+def _place(message: Message) -> RecordPosition:
     headers: dict[str, bytes] = dict(message.headers() or ())  # type: ignore[arg-type]
-    return Place(message.partition() or 0, message.offset() or 0, int(headers[NUMBER]))
+    return RecordPosition(message.partition() or 0, message.offset() or 0, int(headers[NUMBER]))

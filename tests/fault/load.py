@@ -63,7 +63,7 @@ class Mix:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Record:
+class LoadRecord:
     """One record to send, and what the broker said to it: the ledger that no part under test knows of.
 
     Attributes:
@@ -131,7 +131,7 @@ class _Template:
         return self._front + identity.encode() + varint(occurred_at) + rest, digest(text)
 
 
-class Load:
+class FaultLoad:
     """Makes the records of a schedule, the same for the same seed but for their times.
 
     Args:
@@ -152,10 +152,10 @@ class Load:
         self._now = now
         self._templates = [_Template(event, schema_id) for event in _template_events(pick)]
         self._poison = [record.value for record in broken_records(schema_id, now=now, seed=pick.randrange(10**6))]
-        self.records: list[Record] = []
-        self._firsts: list[tuple[Record, AuditEvent, int]] = []
+        self.records: list[LoadRecord] = []
+        self._firsts: list[tuple[LoadRecord, AuditEvent, int]] = []
 
-    def storm(self) -> list[Record]:
+    def storm(self) -> list[LoadRecord]:
         """The records sent while faults strike, in the order in which they are sent."""
         chances = (
             (self._mix.again, self._again),
@@ -173,7 +173,7 @@ class Load:
                     make()
         return list(self.records)
 
-    def aftermath(self, share: float) -> list[Record]:
+    def aftermath(self, share: float) -> list[LoadRecord]:
         """Second deliveries long after the first, and other content: on the same partition, another, and two."""
         before = len(self.records)
         for first, event, number in self._pick.sample(self._firsts, max(8, int(len(self._firsts) * share))):
@@ -187,7 +187,7 @@ class Load:
                     self._add(replace(other, partition=partition), is_late=True)
         return self.records[before:]
 
-    def _first(self) -> Record:
+    def _first(self) -> LoadRecord:
         number = len(self._firsts)
         template = self._pick.choice(self._templates)
         occurred_at = self._now - self._pick.randrange(HOUR)
@@ -196,7 +196,7 @@ class Load:
         identity = _uuid7(self._pick, self._now // 1_000_000 + number // 100)
         value, what = template.make(identity, occurred_at, number)
         record = self._add(
-            Record(
+            LoadRecord(
                 number=0,
                 fate="event",
                 identity=identity,
@@ -243,9 +243,9 @@ class Load:
 
     def _refused(self, fate: Fate, value: bytes) -> None:
         partition = self._pick.randrange(self._partitions)
-        self._add(Record(number=0, fate=fate, identity="", digest="", value=value, partition=partition))
+        self._add(LoadRecord(number=0, fate=fate, identity="", digest="", value=value, partition=partition))
 
-    def _earlier(self) -> tuple[Record, AuditEvent, int]:
+    def _earlier(self) -> tuple[LoadRecord, AuditEvent, int]:
         """One of the events so far, a recent one as a rule."""
         count = len(self._firsts)
         if self._pick.random() < 0.7:
@@ -257,7 +257,7 @@ class Load:
         self._pick.shuffle(others)
         return others or [partition]
 
-    def _altered(self, event: AuditEvent, first: Record, number: int) -> Record:
+    def _altered(self, event: AuditEvent, first: LoadRecord, number: int) -> LoadRecord:
         """Another event under the same id: one field differs."""
         payload = event.payload.replace(_PLACEHOLDER, f"{number + 10_000_000}")
         event = replace(event, id=uuid.UUID(first.identity), payload=payload)
@@ -273,7 +273,7 @@ class Load:
         other = self._pick.choice(changes)
         return replace(first, digest=digest(canonical(other)), value=encode(other, self._schema_id))
 
-    def _add(self, record: Record, *, is_late: bool = False) -> Record:
+    def _add(self, record: LoadRecord, *, is_late: bool = False) -> LoadRecord:
         fresh = replace(record, number=len(self.records), is_late=is_late, acked=[], failures=[])
         self.records.append(fresh)
         return fresh

@@ -48,7 +48,7 @@ _COMPANIONS = (SINK_KILLED, ANSWERS_SWALLOWED, CLICKHOUSE_CUT, REBALANCE, SINK_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class FaultPlan:
     """A schedule.
 
     Attributes:
@@ -101,7 +101,7 @@ class Plan:
         return (self.brokers, DISK_FULL in self.kinds, self.seed)
 
 
-def draw(seed: int, *, events: int, only: str = "") -> Plan:
+def draw(seed: int, *, events: int, only: str = "") -> FaultPlan:
     """The schedule of a seed.
 
     Args:
@@ -114,7 +114,7 @@ def draw(seed: int, *, events: int, only: str = "") -> Plan:
     companions = [kind for kind in _COMPANIONS if kind != leading]
     kinds = (leading, *pick.sample(companions, pick.choice((0, 1, 1, 2))))
     crowded = {REBALANCE, SINK_STALLED, SECOND_DELIVERIES} & set(kinds)
-    plan = Plan(
+    plan = FaultPlan(
         seed=seed,
         kinds=kinds,
         events=events,

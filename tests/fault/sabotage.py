@@ -5,36 +5,36 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from auditstream_sink.clickhouse_writer import Warehouse
+from auditstream_sink.clickhouse_writer import ClickHouseWriter
 from auditstream_sink.dead_letters import DeadLetters
-from auditstream_sink.statements import Statements
+from auditstream_sink.statements import SinkStatements
 
 
 def _swallow_insert() -> None:
     """One insert is skipped, and nobody reads back."""
-    insert, read_back = Warehouse.insert, Warehouse.read_back
+    insert, read_back = ClickHouseWriter.insert, ClickHouseWriter.read_back
     calls: list[int] = []
 
-    def skip_second(self: Warehouse, *, now: datetime, topic_id: UUID) -> None:
+    def skip_second(self: ClickHouseWriter, *, now: datetime, topic_id: UUID) -> None:
         calls.append(1)
         if len(calls) != 2:
             insert(self, now=now, topic_id=topic_id)
 
-    def see_nothing(self: Warehouse, *, topic_id: UUID) -> tuple[int, int]:
+    def see_nothing(self: ClickHouseWriter, *, topic_id: UUID) -> tuple[int, int]:
         return 0, read_back(self, topic_id=topic_id)[1]
 
-    Warehouse.insert = skip_second  # type: ignore[method-assign]
-    Warehouse.read_back = see_nothing  # type: ignore[method-assign]
+    ClickHouseWriter.insert = skip_second  # type: ignore[method-assign]
+    ClickHouseWriter.read_back = see_nothing  # type: ignore[method-assign]
 
 
 def _no_look_up() -> None:
     """What is stored already is not looked up."""
-    judge = Statements.judge
+    judge = SinkStatements.judge
 
-    def blind(self: Statements) -> str:
+    def blind(self: SinkStatements) -> str:
         return _changed(judge(self), "WHERE id_key IN", "WHERE 0 AND id_key IN")
 
-    Statements.judge = blind  # type: ignore[method-assign]
+    SinkStatements.judge = blind  # type: ignore[method-assign]
 
 
 def _lose_letters() -> None:
@@ -48,12 +48,12 @@ def _lose_letters() -> None:
 
 def _garble() -> None:
     """Readers see something else than was sent."""
-    insert = Statements.insert
+    insert = SinkStatements.insert
 
-    def garbled(self: Statements) -> str:
+    def garbled(self: SinkStatements) -> str:
         return _changed(insert(self), "SELECT action,", "SELECT if(_offset % 50 = 49, 'some.thing', action),")
 
-    Statements.insert = garbled  # type: ignore[method-assign]
+    SinkStatements.insert = garbled  # type: ignore[method-assign]
 
 
 def _changed(statement: str, old: str, new: str) -> str:

@@ -20,10 +20,10 @@ from auditstream_ops.ledger.topic_reader import TopicReader
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings
 from tests.fault.emitter import Emitter
-from tests.fault.evidence import Place, read_topic
+from tests.fault.evidence import RecordPosition, read_topic
 from tests.fault.fleet import Fleet
-from tests.fault.load import Load, Record
-from tests.fault.plan import BROKER_CUT, DISK_FULL, Plan
+from tests.fault.load import FaultLoad, LoadRecord
+from tests.fault.plan import BROKER_CUT, DISK_FULL, FaultPlan
 from tests.fault.servers import Brokers, Servers
 from tests.support.pipeline import schema_id
 from tests.support.stack import Tenant, prepared_tenant
@@ -58,7 +58,7 @@ class Scene:
         notes: What struck, for the log.
     """
 
-    def __init__(self, plan: Plan, servers: Servers, directory: Path, *, sabotage: str, deadline: float) -> None:
+    def __init__(self, plan: FaultPlan, servers: Servers, directory: Path, *, sabotage: str, deadline: float) -> None:
         self.plan = plan
         self.servers = servers
         self._directory = directory
@@ -66,8 +66,8 @@ class Scene:
         self._deadline = deadline
         self._parts = ExitStack()
         self.notes: list[str] = []
-        self.past: dict[str, list[Place]] = {}
-        self.records: list[Record] = []
+        self.past: dict[str, list[RecordPosition]] = {}
+        self.records: list[LoadRecord] = []
         self.outages = 0
         self._asked = 0.0
         self._drained = False
@@ -106,7 +106,7 @@ class Scene:
         )
         self._parts.callback(self.fleet.kill_all)
         self._parts.callback(self.emitter.stop)
-        self.load = Load(
+        self.load = FaultLoad(
             plan.chance("load"), plan.mix, plan.events, plan.partitions, schema_id(self.tenant), time.time_ns()
         )
         self.client: Client = connect(self.clickhouse_settings)

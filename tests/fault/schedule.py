@@ -17,10 +17,10 @@ from auditstream_schemas.errors import AuditstreamError
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.fault.evidence import Evidence, gather
 from tests.fault.faults import STRIKES
-from tests.fault.plan import Plan
+from tests.fault.plan import FaultPlan
 from tests.fault.scene import LateError, Pause, Scene
 from tests.fault.servers import Servers
-from tests.fault.verdict import Verdict, judge
+from tests.fault.verdict import CheckResult, judge
 from tests.support.pipeline import sink_settings
 from tests.support.stack import delete_tenant
 
@@ -29,7 +29,7 @@ _STOP_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
+class ScheduleOutcome:
     """What came of a schedule.
 
     Attributes:
@@ -43,8 +43,8 @@ class Outcome:
         kept: Where there is more to examine; None if all was well.
     """
 
-    plan: Plan
-    verdict: Verdict
+    plan: FaultPlan
+    verdict: CheckResult
     seconds: float = 0.0
     starts: int = 0
     struck: list[str] = field(default_factory=list)
@@ -102,7 +102,9 @@ class Outcome:
         )
 
 
-def play(plan: Plan, servers: Servers, directory: Path, *, sabotage: str = "", keep: bool = False) -> Outcome:
+def play(
+    plan: FaultPlan, servers: Servers, directory: Path, *, sabotage: str = "", keep: bool = False
+) -> ScheduleOutcome:
     """Play a schedule. Blocks, four minutes at most besides the start of servers.
 
     Args:
@@ -115,7 +117,7 @@ def play(plan: Plan, servers: Servers, directory: Path, *, sabotage: str = "", k
     work = directory / str(plan.seed)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    outcome = Outcome(plan=plan, verdict=Verdict())
+    outcome = ScheduleOutcome(plan=plan, verdict=CheckResult())
     began = time.monotonic()
     # Servers that are started for this schedule have time of their own.
     brokers = servers.brokers(plan.brokers)
@@ -227,7 +229,7 @@ def _state(scene: Scene) -> str:
         return str(error)[:300]
 
 
-def _keep(work: Path, outcome: Outcome, scene: Scene, evidence: Evidence | None) -> None:
+def _keep(work: Path, outcome: ScheduleOutcome, scene: Scene, evidence: Evidence | None) -> None:
     """Write down what may tell why."""
     (work / "outcome.json").write_text(outcome.json_line() + "\n", "utf-8")
     (work / "plan.txt").write_text(f"{outcome.plan}\n", "utf-8")

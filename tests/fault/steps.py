@@ -11,20 +11,20 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
-from auditstream_sink.clickhouse_writer import Warehouse
+from auditstream_sink.clickhouse_writer import ClickHouseWriter
 from auditstream_sink.dead_letters import DeadLetters
 from auditstream_sink.sink import Sink
 
 STEPS: dict[str, tuple[type, str]] = {
     "consume": (Sink, "_gather"),
     "hand-over": (Sink, "_hand_over"),
-    "clear": (Warehouse, "clear_stage"),
-    "stage": (Warehouse, "stage"),
-    "judge": (Warehouse, "judge"),
-    "insert": (Warehouse, "insert"),
-    "read-back": (Warehouse, "read_back"),
+    "clear": (ClickHouseWriter, "clear_stage"),
+    "stage": (ClickHouseWriter, "stage"),
+    "judge": (ClickHouseWriter, "judge"),
+    "insert": (ClickHouseWriter, "insert"),
+    "read-back": (ClickHouseWriter, "read_back"),
     "dead-letters": (DeadLetters, "send"),
-    "ledger": (Warehouse, "write_lines"),
+    "ledger": (ClickHouseWriter, "write_lines"),
     "commit": (Sink, "_commit"),
 }
 """The steps of a batch, in their order: each the method that takes it."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from auditstream_ops.ledger.reconcile import LISTED_AT_MOST
 from tests.fault.evidence import Evidence, Row
-from tests.fault.load import Record
+from tests.fault.load import LoadRecord
 
 _SHOWN = 3
 
 
 @dataclass(slots=True, kw_only=True)
-class Verdict:
+class CheckResult:
     """Whether a schedule held, and its figures.
 
     Attributes:
@@ -66,14 +66,14 @@ class _Found:
         is_owed: Whether a sink has to account for it; not if its topic was deleted before one had.
     """
 
-    record: Record
+    record: LoadRecord
     place: tuple[str, int, int]
     is_owed: bool
 
 
-def judge(evidence: Evidence, records: Sequence[Record], sent: int) -> Verdict:
+def judge(evidence: Evidence, records: Sequence[LoadRecord], sent: int) -> CheckResult:
     """Compare everything."""
-    verdict = Verdict(
+    verdict = CheckResult(
         sent=sent,
         acked=sum(1 for record in records if record.acked),
         visible=len(evidence.rows),
@@ -99,7 +99,7 @@ def judge(evidence: Evidence, records: Sequence[Record], sent: int) -> Verdict:
     return verdict
 
 
-def _on_topics(evidence: Evidence, records: Sequence[Record]) -> Iterable[_Found]:
+def _on_topics(evidence: Evidence, records: Sequence[LoadRecord]) -> Iterable[_Found]:
     ends = {
         (str(books.topic_id), account.partition): account.last_offset
         for books in evidence.books
@@ -114,7 +114,9 @@ def _on_topics(evidence: Evidence, records: Sequence[Record]) -> Iterable[_Found
             )
 
 
-def _check_broker(verdict: Verdict, evidence: Evidence, records: Sequence[Record], found: Sequence[_Found]) -> None:
+def _check_broker(
+    verdict: CheckResult, evidence: Evidence, records: Sequence[LoadRecord], found: Sequence[_Found]
+) -> None:
     """What the broker acknowledged must be where it said: else the sink is not to blame."""
     topic_ids = list(evidence.topics)
     there = {(each.place, each.record.number) for each in found}
@@ -130,7 +132,7 @@ def _check_broker(verdict: Verdict, evidence: Evidence, records: Sequence[Record
     verdict.fault("records without an acknowledgement", (record.number for record in records if not record.acked))
 
 
-def _check_ids(verdict: Verdict, rows: Mapping[str, Sequence[Row]], of_id: Mapping[str, Sequence[_Found]]) -> None:
+def _check_ids(verdict: CheckResult, rows: Mapping[str, Sequence[Row]], of_id: Mapping[str, Sequence[_Found]]) -> None:
     """Acknowledged ids minus visible ids is empty; and nothing else is visible."""
     owed = {identity for identity, group in of_id.items() if any(each.is_owed for each in group)}
     verdict.fault("acknowledged ids that nobody sees", sorted(owed - rows.keys()))
@@ -138,7 +140,7 @@ def _check_ids(verdict: Verdict, rows: Mapping[str, Sequence[Row]], of_id: Mappi
 
 
 def _check_contents(
-    verdict: Verdict, evidence: Evidence, rows: Mapping[str, Sequence[Row]], of_id: Mapping[str, Sequence[_Found]]
+    verdict: CheckResult, evidence: Evidence, rows: Mapping[str, Sequence[Row]], of_id: Mapping[str, Sequence[_Found]]
 ) -> set[str]:
     """Each id is visible once, with the content that came first; other content is a letter. Returns the races."""
     twice, wrong, unkept, needless, elsewhere = [], [], [], [], []
@@ -187,7 +189,7 @@ def _firsts(group: Sequence[_Found]) -> set[str]:
 
 
 def _check_refused(
-    verdict: Verdict, evidence: Evidence, found: Sequence[_Found], rows: Mapping[str, Sequence[Row]]
+    verdict: CheckResult, evidence: Evidence, found: Sequence[_Found], rows: Mapping[str, Sequence[Row]]
 ) -> None:
     """Each broken record is a dead letter, with its own bytes; and each dead letter is a record that was sent."""
     lost, misjudged = [], []
@@ -214,7 +216,7 @@ def _check_refused(
     )
 
 
-def _check_books(verdict: Verdict, evidence: Evidence, found: Sequence[_Found], races: int) -> None:
+def _check_books(verdict: CheckResult, evidence: Evidence, found: Sequence[_Found], races: int) -> None:
     """`verify` passes, and its sums are what was sent."""
     verdict.fault(
         "faults found by verify",

@@ -16,8 +16,8 @@ from auditstream_admin import AdminApp, AdminSettings, create_app
 from auditstream_admin.auth.sessions import Session, Sessions
 from auditstream_admin.auth.viewer import Role, Viewer
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.time_range import Span
-from auditstream_admin.exports.service import Asker, ExportFile, ExportFormat, ExportJob, ExportService
+from auditstream_admin.events.time_range import TimeSpan
+from auditstream_admin.exports.service import Asker, ExportFile, ExportFormat, ExportJobView, ExportService
 from auditstream_local.endpoints import Endpoints
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.deploy.migrate import migrate
@@ -122,14 +122,14 @@ def served(settings: ClickHouseSettings) -> Iterator[Desk]:
 class MemoryExports:
     """Runs exports at once, in memory; keeps every promise of the protocol but that of lasting."""
 
-    found: dict[UUID, ExportJob] = field(default_factory=dict)
+    found: dict[UUID, ExportJobView] = field(default_factory=dict)
     files: dict[UUID, bytes] = field(default_factory=dict)
     quota: int = 1000
 
-    def request(self, wanted: EventFilter, span: Span, format: ExportFormat, *, by: Asker) -> ExportJob:  # noqa: A002
+    def request(self, wanted: EventFilter, span: TimeSpan, format: ExportFormat, *, by: Asker) -> ExportJobView:
         if len(self.found) >= self.quota:
             raise DeniedError("the quota of today is used up")
-        job = ExportJob(
+        job = ExportJobView(
             id=uuid4(),
             state="queued",
             scopes=by.viewer.scopes if wanted.scope is None else (wanted.scope,),
@@ -142,25 +142,25 @@ class MemoryExports:
         self.found[job.id] = job
         return job
 
-    def finish(self, job: ExportJob, content: bytes) -> ExportJob:
+    def finish(self, job: ExportJobView, content: bytes) -> ExportJobView:
         self.files[job.id] = content
         done = replace(job, state="finished", rows=1, total=1, size=len(content), sha256="0" * 64)
         self.found[job.id] = done
         return done
 
-    def jobs(self, scopes: Sequence[str] | None) -> Sequence[ExportJob]:
+    def jobs(self, scopes: Sequence[str] | None) -> Sequence[ExportJobView]:
         del scopes  # The page must not rest on it.
         return list(self.found.values())[::-1]
 
-    def job(self, id: UUID) -> ExportJob | None:  # noqa: A002
+    def job(self, id: UUID) -> ExportJobView | None:
         return self.found.get(id)
 
-    def cancel(self, id: UUID, *, by: Asker) -> None:  # noqa: A002
+    def cancel(self, id: UUID, *, by: Asker) -> None:
         assert by.viewer.may_export
         if self.found[id].is_under_way:
             self.found[id] = replace(self.found[id], state="cancelled")
 
-    def open(self, id: UUID, name: str | None, *, by: Asker) -> AbstractContextManager[ExportFile]:  # noqa: A002
+    def open(self, id: UUID, name: str | None, *, by: Asker) -> AbstractContextManager[ExportFile]:
         assert by.viewer.sees_all or by.viewer.scopes
         assert name is None
         if id not in self.files:
@@ -168,7 +168,7 @@ class MemoryExports:
         return self._file(id)
 
     @contextmanager
-    def _file(self, id: UUID) -> Iterator[ExportFile]:  # noqa: A002
+    def _file(self, id: UUID) -> Iterator[ExportFile]:
         content = self.files[id]
         yield ExportFile(
             name=f'export "{id}"\r\n.csv', size=len(content), media_type="text/csv", pieces=iter([content])

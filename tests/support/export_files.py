@@ -6,9 +6,9 @@ from pathlib import Path
 
 from auditstream_export.files.digests import range_size
 from auditstream_export.files.draft import Draft, drafting
-from auditstream_export.formats.output_format import Shape
+from auditstream_export.formats.output_format import OutputFormat
 from auditstream_export.formats.records import Chunk
-from auditstream_export.query.ledger_extract import Books
+from auditstream_export.query.ledger_extract import LedgerExtract
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.watermark import Watermark
 from auditstream_export.verify.manifest import manifest_bytes, manifest_name, signature_name
@@ -43,7 +43,7 @@ def chunk(rows: Sequence[bytes]) -> Chunk:
     return Chunk(data=b"".join(rows), starts=starts)
 
 
-def write_slices(draft: Draft, slices: Sequence[Sequence[bytes]], shape: Shape) -> None:
+def write_slices(draft: Draft, slices: Sequence[Sequence[bytes]], shape: OutputFormat) -> None:
     """Write what a draft does not have yet."""
     draft.begin({"plan": "of a test"}, shape, range_size=range_size(sum(map(len, slices))))
     for rows in slices[draft.slices_done :]:
@@ -56,19 +56,19 @@ def write_export(
     path: Path,
     slices: Sequence[Sequence[bytes]],
     *,
-    shape: Shape | None = None,
+    shape: OutputFormat | None = None,
     key: SigningKey | None = None,
     resume: bool = False,
 ) -> Path:
     """Write an export of these rows, and return its manifest's path."""
-    shape = shape or Shape()
+    shape = shape or OutputFormat()
     with drafting(path, overwrite=False, resume=resume) as draft:
         write_slices(draft, slices, shape)
         files = draft.finish()
         manifest = manifest_bytes(
             request=ExportRequest(start=0, end=1),
             shape=shape,
-            books=Books(watermark=Watermark(positions=()), partitions=()),
+            books=LedgerExtract(watermark=Watermark(positions=()), partitions=()),
             files=files,
             name=path.name,
             rows_per_checksum=range_size(sum(map(len, slices))),

@@ -69,7 +69,7 @@ def run_exporter(settings: JobSettings, emitted: Emitted | None = None, **option
     return ended
 
 
-def known(jobs: ExportJobs, id: UUID) -> ExportJob:  # noqa: A002
+def known(jobs: ExportJobs, id: UUID) -> ExportJob:
     job = jobs.job(id)
     assert job is not None
     return job

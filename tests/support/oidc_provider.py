@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             token = self.provider.id_token(asked["nonce"])
             self._answer({"access_token": "x", "token_type": "Bearer", "expires_in": 60, "id_token": token})
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as inherited
+    def log_message(self, format: str, *args: object) -> None:
         """Nothing to say."""
 
     def _answer(self, found: dict[str, Any], status: int = 200) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from confluent_kafka import Producer
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.dead_letters.dead_letter import Letter, read_letters
+from auditstream_ops.dead_letters.dead_letter import DeadLetter, read_letters
 from auditstream_ops.ledger.audit import PartitionAccount, accounts
 from auditstream_schemas.codec import SCHEMA_JSON, encode
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
-from auditstream_sink import Sink, SinkSettings, Totals
+from auditstream_sink import Sink, SinkSettings
+from auditstream_storage import Totals
 from tests.support.stack import Tenant
 
 IDLE_SECONDS = 1.0
@@ -71,7 +72,7 @@ def assert_balanced(tenant: Tenant) -> None:
     assert not problems, problems
 
 
-def letters(tenant: Tenant) -> list[Letter]:
+def letters(tenant: Tenant) -> list[DeadLetter]:
     return list(read_letters(sink_settings(tenant)))
 
 

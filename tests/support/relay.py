@@ -33,7 +33,7 @@ def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as inherited)
+        def log_message(self, format: str, *args: object) -> None:
             del format, args
 
         def do_GET(self) -> None:

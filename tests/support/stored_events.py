@@ -76,8 +76,8 @@ def store(
         if accounted:
             client.command(
                 f"INSERT INTO {database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, stored, "
-                "instance, epoch, at) SELECT 'audit.events', {topic_id:UUID}, {partition:Int32}, {first:Int64}, "
-                "{last:Int64}, {rows:UInt64}, {rows:UInt64}, 'test', 1, now64(3)",
+                "instance, fencing_time, written_at) SELECT 'audit.events', {topic_id:UUID}, {partition:Int32}, "
+                "{first:Int64}, {last:Int64}, {rows:UInt64}, {rows:UInt64}, 'test', 1, now64(3)",
                 parameters={**place, "first": min(offsets), "last": max(offsets), "rows": len(rows)},
                 use_database=False,
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import assert_type
 from uuid import UUID
 
-from auditstream_export import ExportFilter, ExportRequest, ExportResult, Shape, Watermark, export_events
+from auditstream_export import ExportFilter, ExportRequest, ExportResult, OutputFormat, Watermark, export_events
 from auditstream_export.verify.verification import Verification, verify_export
 from auditstream_producer import AuditProducer, DeliveryFailure, EventEmitter, ProducerSettings, ProducerStats
 from auditstream_producer.testing import CapturingProducer
@@ -116,10 +116,10 @@ assert_type(CapturingProducer().events, list[AuditEvent])
 
 # Exports: to a path or to a bucket, up to a watermark.
 wanted = ExportRequest(start=0, end=1, filter=ExportFilter(actions=("project.*",), scope="org-7"))
-exported = export_events(ClickHouseSettings(), wanted, Path("january.csv.gz"), shape=Shape(split_rows=1_000_000))
+exported = export_events(ClickHouseSettings(), wanted, Path("january.csv.gz"), shape=OutputFormat(split_rows=1_000_000))
 assert_type(exported, ExportResult)
 export_events(ClickHouseSettings(), wanted, "s3://audit/january.ndjson", watermark=exported.watermark, resume=True)
 assert_type(Watermark.from_json({"watermark": []}), Watermark)
 assert_type(verify_export(Path("january.csv.gz"), trusted_ids=("51e3",)), Verification)
-Shape(format="xml")  # type: ignore[arg-type]
+OutputFormat(format="xml")  # type: ignore[arg-type]
 ExportRequest(start=0)  # type: ignore[call-arg]

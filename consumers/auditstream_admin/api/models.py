@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditstream_admin.exports.service import ExportFormat, ExportJob, ExportState
+from auditstream_admin.exports.service import ExportFormat, ExportJobView, ExportState
 from auditstream_schemas.timestamp import format_timestamp
 
 
@@ -112,7 +112,7 @@ class ExportModel(BaseModel):
     error: str | None
 
     @classmethod
-    def of(cls, job: ExportJob) -> "ExportModel":
+    def of(cls, job: ExportJobView) -> "ExportModel":
         """Make it from a job."""
         return cls(
             id=job.id,

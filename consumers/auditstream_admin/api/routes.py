@@ -21,7 +21,7 @@ from auditstream_admin.api.models import (
 )
 from auditstream_admin.auth.access import access_of, viewer_of
 from auditstream_admin.auth.viewer import Viewer
-from auditstream_admin.context import Parts, parts_of
+from auditstream_admin.context import AppContext, parts_of
 from auditstream_admin.events.event_filter import MAX_TEXT, EventFilter
 from auditstream_admin.events.stored_event import StoredEvent
 from auditstream_admin.events.time_range import PRESETS
@@ -52,13 +52,13 @@ _CONFLICT: dict[int | str, dict[str, Any]] = {409: _problem("Its state does not 
 router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
 
 Who = Annotated[Viewer, Depends(viewer_of)]
-Shared = Annotated[Parts, Depends(parts_of)]
+Shared = Annotated[AppContext, Depends(parts_of)]
 _Text = Annotated[str | None, Query(max_length=MAX_TEXT)]
 
 
 def _wanted(  # noqa: PLR0917 - FastAPI gives them by name
     request: Request,
-    range: Annotated[  # noqa: A002 - the public name
+    range: Annotated[
         str | None, Query(pattern=f"^({'|'.join(PRESETS)})$", description="A range that ends now.")
     ] = None,
     from_: Annotated[
@@ -97,7 +97,7 @@ def events(  # noqa: PLR0917 - FastAPI gives them by name
     """
     place = None if cursor is None else parts.cursors.read(cursor, viewer, wanted)
     page = parts.store.page(viewer, wanted, cursor=place, size=limit, now=parts.clock(), whole=True)
-    parts.audit.api_queried(access_of(request).origin, viewer, wanted=wanted.described(), rows=len(page.lines))
+    parts.audit.api_queried(access_of(request).origin, viewer, wanted=wanted.to_dict(), rows=len(page.lines))
     lines = ",".join(line.to_api_json() for line in page.lines if isinstance(line, StoredEvent))
     after = "null" if page.older is None else f'"{parts.cursors.write(page.older, viewer, wanted)}"'
     to = "null" if page.searched_to is None else f'"{format_timestamp(page.searched_to)}"'
@@ -105,7 +105,7 @@ def events(  # noqa: PLR0917 - FastAPI gives them by name
 
 
 @router.get("/events/{id}", response_model=EventModel, responses=_NOT_FOUND)
-def event(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002 - the public name
+def event(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:
     """One event by its id."""
     found = parts.store.events(viewer, id)
     parts.audit.api_queried(access_of(request).origin, viewer, wanted={"id": str(id)}, rows=len(found))
@@ -118,7 +118,7 @@ def event(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  
 def actions(request: Request, viewer: Who, parts: Shared, wanted: Wanted) -> ActionsModel:
     """The actions of the catalog, and those of a range of time that it does not list; only the range is looked at."""
     counts = dict(parts.store.actions(viewer, wanted.time.span(parts.clock())))
-    parts.audit.api_queried(access_of(request).origin, viewer, wanted=wanted.described(), rows=sum(counts.values()))
+    parts.audit.api_queried(access_of(request).origin, viewer, wanted=wanted.to_dict(), rows=sum(counts.values()))
     known = catalog()
     return ActionsModel(
         actions=[
@@ -146,13 +146,13 @@ def request_export(request: Request, viewer: Who, parts: Shared, body: ExportReq
 
 
 @router.get("/exports/{id}", responses={**_NOT_FOUND, **_NO_EXPORTS})
-def export(request: Request, viewer: Who, parts: Shared, id: UUID) -> ExportModel:  # noqa: A002 - the public name
+def export(request: Request, viewer: Who, parts: Shared, id: UUID) -> ExportModel:
     """One export and how far it is."""
     return ExportModel.of(export_routes.found_job(export_routes.exports_of(request, parts, viewer), id))
 
 
 @router.delete("/exports/{id}", responses={**_NOT_FOUND, **_NO_EXPORTS})
-def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> ExportModel:  # noqa: A002
+def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> ExportModel:
     """Stop an export that is under way."""
     return ExportModel.of(export_routes.cancel_export(request, parts, viewer, id))
 
@@ -171,7 +171,7 @@ def download(
     request: Request,
     viewer: Who,
     parts: Shared,
-    id: UUID,  # noqa: A002 - the public name
+    id: UUID,
     name: Annotated[str | None, Query(max_length=200, description="One of the export's files; the first.")] = None,
 ) -> Response:
     """A file of a finished export: its events, its manifest, or the manifest's signature."""

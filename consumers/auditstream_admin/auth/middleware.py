@@ -60,7 +60,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doors:
+class AuthMethods:
     """How somebody may show who they are.
 
     Attributes:
@@ -100,10 +100,10 @@ class _Refusal(Exception):  # noqa: N818 - leaves the gate as an answer
         self.headers = headers or {}
 
 
-class Gate:
+class AuthMiddleware:
     """The ASGI application around the page."""
 
-    def __init__(self, app: ASGIApp, doors: Doors, limits: RateLimits, audit: SelfAudit) -> None:
+    def __init__(self, app: ASGIApp, doors: AuthMethods, limits: RateLimits, audit: SelfAudit) -> None:
         self._app = app
         self._doors = doors
         self._limits = limits

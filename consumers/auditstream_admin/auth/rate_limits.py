@@ -15,7 +15,7 @@ _DENIALS = "10/minute"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class RateVerdict:
     """Whether a request is let through.
 
     Attributes:
@@ -41,11 +41,11 @@ class RateLimits:
         self._addresses = _rate("AUDITSTREAM_ADMIN_ANONYMOUS_RATE", settings.admin_anonymous_rate)
         self._denials = parse(_DENIALS)
 
-    def viewer(self, subject: str) -> Verdict:
+    def viewer(self, subject: str) -> RateVerdict:
         """A request of somebody who is known."""
         return self._hit(self._viewers, "viewer", subject)
 
-    def address(self, address: str) -> Verdict:
+    def address(self, address: str) -> RateVerdict:
         """A request of nobody."""
         return self._hit(self._addresses, "address", address)
 
@@ -53,11 +53,11 @@ class RateLimits:
         """Whether one more denial becomes an event."""
         return self._limiter.hit(self._denials, "denial", who)
 
-    def _hit(self, rate: RateLimitItem, kind: str, who: str) -> Verdict:
+    def _hit(self, rate: RateLimitItem, kind: str, who: str) -> RateVerdict:
         if self._limiter.hit(rate, kind, who):
-            return Verdict(is_passed=True)
+            return RateVerdict(is_passed=True)
         reset, _ = self._limiter.get_window_stats(rate, kind, who)
-        return Verdict(is_passed=False, wait=max(1, round(reset - time.time())))
+        return RateVerdict(is_passed=False, wait=max(1, round(reset - time.time())))
 
 
 def _rate(name: str, text: str) -> RateLimitItem:

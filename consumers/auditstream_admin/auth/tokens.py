@@ -76,7 +76,7 @@ class TokenStore:
             AdminError: An admin's token without a scope.
             StoreUnavailableError: ClickHouse cannot be asked.
         """
-        id, secret = uuid4(), secrets.token_urlsafe(32)  # noqa: A001
+        id, secret = uuid4(), secrets.token_urlsafe(32)
         token = ApiToken(
             id=id,
             name=name,
@@ -91,7 +91,7 @@ class TokenStore:
         self._write(token, _hash(secret))
         return token, f"ast_{id.hex}_{secret}"
 
-    def revoke(self, id: UUID, *, revoked_by: str) -> ApiToken:  # noqa: A002 - as the command calls it
+    def revoke(self, id: UUID, *, revoked_by: str) -> ApiToken:
         """Make a token worthless from now on.
 
         Raises:
@@ -141,7 +141,7 @@ class TokenStore:
         """Give the connections back."""
         self._connection.close()
 
-    def _find(self, id: UUID) -> tuple[ApiToken, str] | None:  # noqa: A002
+    def _find(self, id: UUID) -> tuple[ApiToken, str] | None:
         rows = self._ask(f"SELECT {_COLUMNS} FROM {_TABLE} FINAL WHERE id = {{id:UUID}}", {"id": str(id)})
         return _token(rows[0]) if rows else None
 
@@ -183,7 +183,7 @@ def _hash(secret: str) -> str:
 
 
 def _token(row: Sequence[Any]) -> tuple[ApiToken, str]:
-    id, hashed, name, role, scopes, created_at, created_by, expires_at, revoked_at, revoked_by = row  # noqa: A001
+    id, hashed, name, role, scopes, created_at, created_by, expires_at, revoked_at, revoked_by = row
     token = ApiToken(
         id=id,
         name=name,

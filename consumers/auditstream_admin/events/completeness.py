@@ -9,7 +9,7 @@ SECONDS = 15
 
 SQL = """
 SELECT toUnixTimestamp64Milli(max(until)), count(), sum(breaks), sum(faults) FROM (
-    SELECT max(at) AS until,
+    SELECT max(written_at) AS until,
         countIf(reached >= 0 AND first_offset != reached + 1) AS breaks,
         countIf(read != stored + duplicates + conflicts + invalid + expired
             OR read + lost > toUInt64(last_offset - first_offset + 1)) AS faults
@@ -46,7 +46,7 @@ class Completeness:
         return self.until is not None and not self.faults
 
 
-class Kept:
+class Cached:
     """Asks again when an answer is older than `SECONDS`. Safe to share between threads."""
 
     def __init__(self, ask: Callable[[], Completeness], clock: Callable[[], float]) -> None:

@@ -17,7 +17,7 @@ from auditstream_admin.auth.signing import signed
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.statements import Key, Offsets
-from auditstream_admin.events.time_range import Span
+from auditstream_admin.events.time_range import TimeSpan
 from auditstream_schemas.errors import FilterError
 
 Direction = Literal["older", "newer"]
@@ -37,7 +37,7 @@ class Cursor:
 
     direction: Direction
     key: Key
-    span: Span
+    span: TimeSpan
     bound: int
 
 
@@ -79,11 +79,11 @@ class Cursors:
         Raises:
             FilterError: It was not.
         """
-        direction, time, id, start, end, bound = self._values("cursor", text, viewer, wanted)  # noqa: A001
+        direction, time, id, start, end, bound = self._values("cursor", text, viewer, wanted)
         return Cursor(
             direction=_DIRECTIONS[direction],
             key=Key(occurred_at=time, id=id),
-            span=Span(start=start, end=end),
+            span=TimeSpan(start=start, end=end),
             bound=bound,
         )
 

@@ -104,7 +104,7 @@ class EventFilter:
         """The same but for what is given, by the names of the attributes."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
-    def described(self) -> Mapping[str, object]:
+    def to_dict(self) -> Mapping[str, object]:
         """The conditions that are given, for the log of who looked at what."""
         given = self.with_(zone="UTC").parameters()
         found: dict[str, object] = dict(given)

@@ -8,13 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from auditstream_admin.auth.viewer import Viewer
-from auditstream_admin.events.completeness import SQL, Completeness, Kept
+from auditstream_admin.events.completeness import SQL, Cached, Completeness
 from auditstream_admin.events.cursors import Cursor, TailMark
 from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.histogram import Histogram, bucket_width, first_bucket, laid_out
-from auditstream_admin.events.statements import POLICY_SETTING, Key, Offsets, Statement, Statements
-from auditstream_admin.events.stored_event import Line, StoredEvent
-from auditstream_admin.events.time_range import Span
+from auditstream_admin.events.statements import POLICY_SETTING, EventStatement, EventStatements, Key, Offsets
+from auditstream_admin.events.stored_event import EventSummary, StoredEvent
+from auditstream_admin.events.time_range import TimeSpan
 from auditstream_admin.events.windows import Windows, doubling
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import NANOSECONDS
@@ -47,11 +47,11 @@ class Page:
         bound: Latest ``ingested_at`` of the sequence, milliseconds since the epoch.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[EventSummary, ...]
     older: Cursor | None
     newer: Cursor | None
     searched_to: int | None
-    span: Span
+    span: TimeSpan
     bound: int
 
 
@@ -65,7 +65,7 @@ class Arrivals:
         is_cut: Whether more has arrived than is shown; the next poll shows it.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[EventSummary, ...]
     mark: TailMark
     is_cut: bool
 
@@ -89,7 +89,7 @@ class EventStore:
         self._policy = policy
         self._query_seconds = query_seconds
         self._patience = patience
-        self._books = Kept(self._read_books, time.monotonic)
+        self._books = Cached(self._read_books, time.monotonic)
 
     def page(
         self, viewer: Viewer, wanted: EventFilter, *, cursor: Cursor | None, size: int, now: int, whole: bool = False
@@ -138,7 +138,9 @@ class EventStore:
             older = beside("older", first)
         return Page(lines=lines, older=older, newer=newer, searched_to=searched_to, span=span, bound=bound)
 
-    def histogram(self, viewer: Viewer, wanted: EventFilter, *, span: Span, quickly: bool = False) -> Histogram | None:
+    def histogram(
+        self, viewer: Viewer, wanted: EventFilter, *, span: TimeSpan, quickly: bool = False
+    ) -> Histogram | None:
         """How many events the range has now, and when.
 
         Args:
@@ -177,7 +179,7 @@ class EventStore:
             counted_from=counted_from,
         )
 
-    def events(self, viewer: Viewer, id: UUID) -> tuple[StoredEvent, ...]:  # noqa: A002 - the public name of the field
+    def events(self, viewer: Viewer, id: UUID) -> tuple[StoredEvent, ...]:
         """The event with this id; two, should two different ones be stored under it; none the viewer may not see.
 
         Raises:
@@ -219,7 +221,7 @@ class EventStore:
             is_cut=is_cut,
         )
 
-    def actions(self, viewer: Viewer, span: Span) -> list[tuple[str, int]]:
+    def actions(self, viewer: Viewer, span: TimeSpan) -> list[tuple[str, int]]:
         """The actions that a range of time has, and how many events of each.
 
         Raises:
@@ -250,7 +252,7 @@ class EventStore:
         self,
         viewer: Viewer,
         wanted: EventFilter,
-        span: Span,
+        span: TimeSpan,
         *,
         bound: int,
         limit: int,
@@ -264,7 +266,7 @@ class EventStore:
         if after is not None:
             end = min(span.end, after.occurred_at + 1) if newest_first else span.end
             start = span.start if newest_first else max(span.start, after.occurred_at)
-            left = Span(start=start, end=end)
+            left = TimeSpan(start=start, end=end)
         found: dict[Key, None] = {}
         windows = Windows(left, newest_first=newest_first)
         for window in windows:
@@ -285,22 +287,22 @@ class EventStore:
             windows.widen(found=len(found), missing=limit - len(found))
         return list(found)[:limit], None
 
-    def _lines(self, viewer: Viewer, keys: Sequence[Key], *, whole: bool) -> tuple[Line, ...]:
+    def _lines(self, viewer: Viewer, keys: Sequence[Key], *, whole: bool) -> tuple[EventSummary, ...]:
         if not keys:
             return ()
         rows = self._ask(viewer, self._statements(viewer).rows(keys, whole=whole))
         wanted = {(key.occurred_at, key.id) for key in keys}
-        lines = (StoredEvent.of(row) if whole else Line.of(row) for row in rows)
+        lines = (StoredEvent.of(row) if whole else EventSummary.of(row) for row in rows)
         return tuple(line for line in lines if (line.key.occurred_at, line.key.id) in wanted)
 
-    def _statements(self, viewer: Viewer) -> Statements:
-        return Statements(viewer, database=self._database)
+    def _statements(self, viewer: Viewer) -> EventStatements:
+        return EventStatements(viewer, database=self._database)
 
     @staticmethod
     def _as_keys(rows: Sequence[Sequence[Any]]) -> list[Key]:
         return list(dict.fromkeys(Key(occurred_at=int(row[0]), id=str(row[1]), scope=str(row[2])) for row in rows))
 
-    def _ask(self, viewer: Viewer, statement: Statement) -> Sequence[Sequence[Any]]:
+    def _ask(self, viewer: Viewer, statement: EventStatement) -> Sequence[Sequence[Any]]:
         settings = {**statement.settings, "max_execution_time": self._query_seconds}
         if self._policy:
             settings[POLICY_SETTING] = policy_value(viewer)
@@ -319,7 +321,7 @@ def policy_value(viewer: Viewer) -> str:
     return "'*'" if viewer.sees_all else "'" + ",".join(scope.encode().hex().upper() for scope in viewer.scopes) + "'"
 
 
-def _utc_offset(wanted: EventFilter, span: Span) -> int:
+def _utc_offset(wanted: EventFilter, span: TimeSpan) -> int:
     """Nanoseconds from UTC to the zone that times are shown in, at the end of a range."""
     moment = datetime.fromtimestamp(min(span.end // NANOSECONDS, 4_102_444_800), UTC)
     shift = moment.astimezone(wanted.display_zone).utcoffset()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from auditstream_admin.events.time_range import Span
+from auditstream_admin.events.time_range import TimeSpan
 from auditstream_schemas.timestamp import NANOSECONDS
 
 MOST = 96
@@ -14,7 +14,7 @@ _WIDTHS = tuple(seconds * NANOSECONDS for seconds in _SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
+class HistogramBucket:
     """A stretch of time and what happened in it.
 
     Attributes:
@@ -43,9 +43,9 @@ class Histogram:
         counted_from: If counting was given up for the time it took: from where on the counts hold.
     """
 
-    span: Span
+    span: TimeSpan
     width: int
-    buckets: tuple[Bucket, ...]
+    buckets: tuple[HistogramBucket, ...]
     is_exact: bool
     counted_from: int | None
 
@@ -65,13 +65,13 @@ class Histogram:
         return max((bucket.events for bucket in self.buckets), default=0)
 
 
-def bucket_width(span: Span) -> int:
+def bucket_width(span: TimeSpan) -> int:
     """Nanoseconds of a bucket: the smallest that makes not too many of them."""
     length = span.end - span.start
     return next((width for width in _WIDTHS if length <= width * MOST), -(-length // MOST // _WIDTHS[-1]) * _WIDTHS[-1])
 
 
-def first_bucket(span: Span, width: int, *, offset: int) -> int:
+def first_bucket(span: TimeSpan, width: int, *, offset: int) -> int:
     """Where the first bucket of a range begins, not after the range: nanoseconds since the epoch.
 
     Args:
@@ -82,7 +82,9 @@ def first_bucket(span: Span, width: int, *, offset: int) -> int:
     return span.start - (span.start + offset) % width
 
 
-def laid_out(span: Span, width: int, origin: int, counts: Mapping[int, tuple[int, int]]) -> tuple[Bucket, ...]:
+def laid_out(
+    span: TimeSpan, width: int, origin: int, counts: Mapping[int, tuple[int, int]]
+) -> tuple[HistogramBucket, ...]:
     """Lay counts out over a range.
 
     Args:
@@ -96,6 +98,8 @@ def laid_out(span: Span, width: int, origin: int, counts: Mapping[int, tuple[int
         events, failed = counts.get(number, (0, 0))
         start = origin + number * width
         buckets.append(
-            Bucket(start=max(start, span.start), end=min(start + width, span.end), events=events, failed=failed)
+            HistogramBucket(
+                start=max(start, span.start), end=min(start + width, span.end), events=events, failed=failed
+            )
         )
     return tuple(buckets)

@@ -1,8 +1,8 @@
 """The SQL of the page. Every statement is made for a viewer, and holds nothing that they may not see.
 
-`Statements` is the one place where SQL about events is made. Its conditions begin with the viewer's scopes, and there
-is no way around them: what a filter, a cursor or a link names is one more condition, never another one. Values travel
-as server-side parameters; so does the database's name.
+`EventStatements` is the one place where SQL about events is made. Its conditions begin with the viewer's scopes, and
+there is no way around them: what a filter, a cursor or a link names is one more condition, never another one. Values
+travel as server-side parameters; so does the database's name.
 
 Rows are found in two steps. The keys of a page are looked for in the table itself, window by window, where skip
 indices and the primary key prune. Then the rows of these few keys are read. Neither uses ``FINAL``, which reads the
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.time_range import Span
+from auditstream_admin.events.time_range import TimeSpan
 from auditstream_export.query.request import glob_to_like, has_word, words
 from auditstream_schemas.timestamp import NANOSECONDS
 from auditstream_storage.id_key import id_key
@@ -42,7 +42,7 @@ _BY_ID: Mapping[str, object] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
+class EventStatement:
     """One query.
 
     Attributes:
@@ -86,7 +86,7 @@ class Offsets:
     offset: int
 
 
-class Statements:
+class EventStatements:
     """The statements for one viewer."""
 
     def __init__(self, viewer: Viewer, *, database: str) -> None:
@@ -94,8 +94,8 @@ class Statements:
         self._database = database
 
     def keys(
-        self, wanted: EventFilter, window: Span, *, bound: int, limit: int, after: Key | None, newest_first: bool
-    ) -> Statement:
+        self, wanted: EventFilter, window: TimeSpan, *, bound: int, limit: int, after: Key | None, newest_first: bool
+    ) -> EventStatement:
         """The keys of a window in order: nanoseconds, id, scope id. Copies that are not merged yet come repeatedly.
 
         Args:
@@ -121,7 +121,7 @@ class Statements:
             {**parameters, "start": window.start, "end": window.end, "bound": bound, "limit": limit},
         )
 
-    def event(self, id: str) -> Statement:  # noqa: A002 - the public name of the field
+    def event(self, id: str) -> EventStatement:
         """The event with this id, whatever its time: `WHOLE`; through the index by the key of ids."""
         conditions, parameters = self._visible("scope.id")
         conditions += [f"id_key = {id_key('{id:UUID}')}", "id = {id:UUID}"]
@@ -132,7 +132,7 @@ class Statements:
             _BY_ID,
         )
 
-    def rows(self, keys: Sequence[Key], *, whole: bool) -> Statement:
+    def rows(self, keys: Sequence[Key], *, whole: bool) -> EventStatement:
         """The events of these keys, newest first, each once: `COLUMNS`, or `WHOLE` with all their fields.
 
         Conditions on each column of the primary key prune to the granules of the keys, as one on their tuple does not
@@ -156,7 +156,7 @@ class Statements:
             },
         )
 
-    def estimate(self, wanted: EventFilter, span: Span) -> Statement:
+    def estimate(self, wanted: EventFilter, span: TimeSpan) -> EventStatement:
         """About how many rows must be read for the events of a range: the fifth of these columns is the number."""
         conditions, parameters = self._conditions(wanted, "scope.id")
         return self._statement(
@@ -164,7 +164,7 @@ class Statements:
             {**parameters, "start": span.start, "end": span.end},
         )
 
-    def buckets(self, wanted: EventFilter, span: Span, *, origin: int, width: int, exact: bool) -> Statement:
+    def buckets(self, wanted: EventFilter, span: TimeSpan, *, origin: int, width: int, exact: bool) -> EventStatement:
         """The histogram: number of each bucket that has events, how many, how many of them failed.
 
         Args:
@@ -184,7 +184,7 @@ class Statements:
             {**parameters, "start": span.start, "end": span.end, "origin": origin, "width": width},
         )
 
-    def arrived(self, wanted: EventFilter, since: Sequence[Offsets], *, not_before: int, limit: int) -> Statement:
+    def arrived(self, wanted: EventFilter, since: Sequence[Offsets], *, not_before: int, limit: int) -> EventStatement:
         """What was ingested since, in the order of arrival: topic id, partition, offset, then the key.
 
         Args:
@@ -213,7 +213,7 @@ class Statements:
             {**parameters, "not_before": not_before, "limit": limit},
         )
 
-    def actions(self, span: Span) -> Statement:
+    def actions(self, span: TimeSpan) -> EventStatement:
         """The actions of a range of time and how many events each has; most frequent first."""
         conditions, parameters = self._visible("scope_id")
         return self._statement(
@@ -257,8 +257,8 @@ class Statements:
 
     def _statement(
         self, sql: str, parameters: Mapping[str, object], settings: Mapping[str, object] | None = None
-    ) -> Statement:
-        return Statement(sql=sql, parameters={"database": self._database, **parameters}, settings=settings or {})
+    ) -> EventStatement:
+        return EventStatement(sql=sql, parameters={"database": self._database, **parameters}, settings=settings or {})
 
 
 def _decimal(nanoseconds: int) -> str:
@@ -283,7 +283,7 @@ COLUMNS = (
     "scope.name",
     "request.id",
 )
-"""What `Statements.rows` reads of an event for a list, in this order."""
+"""What `EventStatements.rows` reads of an event for a list, in this order."""
 
 WHOLE = (
     *COLUMNS,

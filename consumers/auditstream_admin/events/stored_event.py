@@ -38,7 +38,7 @@ class ShownEntity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class EventSummary:
     """An event in a list.
 
     Attributes:
@@ -71,7 +71,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredEvent(Line):
+class StoredEvent(EventSummary):
     """All of an event, and where it came from.
 
     Attributes:

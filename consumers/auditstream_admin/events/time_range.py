@@ -26,7 +26,7 @@ DEFAULT_PRESET = "30d"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class TimeSpan:
     """A half-open range of ``occurred_at``.
 
     Attributes:
@@ -52,12 +52,12 @@ class TimeRange:
     start: int | None = None
     end: int | None = None
 
-    def span(self, now: int) -> Span:
+    def span(self, now: int) -> TimeSpan:
         """The instants, at a moment that is given in nanoseconds since the epoch."""
         if self.start is None:
-            return Span(start=now - PRESETS[self.preset], end=now)
+            return TimeSpan(start=now - PRESETS[self.preset], end=now)
         end = now if self.end is None else self.end
-        return Span(start=self.start, end=max(end, self.start))
+        return TimeSpan(start=self.start, end=max(end, self.start))
 
     def parameters(self) -> list[tuple[str, str]]:
         """As the URL has it, always in UTC; nothing for the default."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from auditstream_admin.events.time_range import Span
+from auditstream_admin.events.time_range import TimeSpan
 from auditstream_schemas.timestamp import NANOSECONDS
 
 FIRST = 24 * 3600 * NANOSECONDS
@@ -18,21 +18,21 @@ class Windows:
     Iterate, and say after each window how much was found: the next is as long as it should take to find the rest.
     """
 
-    def __init__(self, span: Span, *, newest_first: bool, first: int = FIRST) -> None:
+    def __init__(self, span: TimeSpan, *, newest_first: bool, first: int = FIRST) -> None:
         self._left = span
         self._newest_first = newest_first
         self._width = first
         self._searched = 0
 
-    def __iter__(self) -> Iterator[Span]:
+    def __iter__(self) -> Iterator[TimeSpan]:
         while self._left.start < self._left.end:
             start, end = self._left.start, self._left.end
             if self._newest_first:
-                window = Span(start=max(start, end - self._width), end=end)
-                self._left = Span(start=start, end=window.start)
+                window = TimeSpan(start=max(start, end - self._width), end=end)
+                self._left = TimeSpan(start=start, end=window.start)
             else:
-                window = Span(start=start, end=min(end, start + self._width))
-                self._left = Span(start=window.end, end=end)
+                window = TimeSpan(start=start, end=min(end, start + self._width))
+                self._left = TimeSpan(start=window.end, end=end)
             self._searched += window.end - window.start
             yield window
 
@@ -54,10 +54,10 @@ class Windows:
             self._width = max(self._width, int(missing * self._searched / found * _MARGIN))
 
 
-def doubling(span: Span, *, first: int) -> Iterator[Span]:
+def doubling(span: TimeSpan, *, first: int) -> Iterator[TimeSpan]:
     """Cut a range into windows that touch each other, newest first, each twice as long as the one before."""
     width, end = first, span.end
     while span.start < end:
-        window = Span(start=max(span.start, end - width), end=end)
+        window = TimeSpan(start=max(span.start, end - width), end=end)
         yield window
         end, width = window.start, width * 2

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from auditstream_admin.auth.self_audit import actor_of, request_of
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.time_range import Span
-from auditstream_admin.exports.service import Asker, ExportFile, ExportFormat
+from auditstream_admin.events.time_range import TimeSpan
 from auditstream_admin.exports import service as exports
-from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportRequest, Shape
+from auditstream_admin.exports.service import Asker, ExportFile, ExportFormat
+from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportRequest, OutputFormat
 from auditstream_schemas.errors import (
     AdminError,
     AuditstreamError,
@@ -26,7 +26,7 @@ class JobExports:
     def __init__(self, jobs: ExportJobs) -> None:
         self._jobs = jobs
 
-    def request(self, wanted: EventFilter, span: Span, format: ExportFormat, *, by: Asker) -> exports.ExportJob:  # noqa: A002
+    def request(self, wanted: EventFilter, span: TimeSpan, format: ExportFormat, *, by: Asker) -> exports.ExportJobView:
         """Ask for an export; csv and ndjson are compressed.
 
         Raises:
@@ -38,14 +38,14 @@ class JobExports:
             found = self._jobs.request(
                 ExportRequest(start=span.start, end=span.end, filter=_filter(wanted, by)),
                 requester=actor_of(by.viewer),
-                shape=Shape(format=format),
+                shape=OutputFormat(format=format),
                 suffix="" if format == "parquet" else ".gz",
                 label=wanted.query(),
                 request=request_of(by.origin),
             )
         return _shown(found)
 
-    def jobs(self, scopes: Sequence[str] | None) -> Sequence[exports.ExportJob]:
+    def jobs(self, scopes: Sequence[str] | None) -> Sequence[exports.ExportJobView]:
         """The latest jobs that concern one of these scopes, newest first; None for all.
 
         Raises:
@@ -54,7 +54,7 @@ class JobExports:
         with _told():
             return [_shown(job) for job in self._jobs.jobs(scopes)]
 
-    def job(self, id: UUID) -> exports.ExportJob | None:  # noqa: A002 - the public name of the field
+    def job(self, id: UUID) -> exports.ExportJobView | None:
         """One job, or None.
 
         Raises:
@@ -64,7 +64,7 @@ class JobExports:
             found = self._jobs.job(id)
         return None if found is None else _shown(found)
 
-    def cancel(self, id: UUID, *, by: Asker) -> None:  # noqa: A002 - the public name of the field
+    def cancel(self, id: UUID, *, by: Asker) -> None:
         """Stop a job that is under way.
 
         Raises:
@@ -75,7 +75,7 @@ class JobExports:
             self._jobs.cancel(id, by=actor_of(by.viewer), request=request_of(by.origin))
 
     @contextmanager
-    def open(self, id: UUID, name: str | None, *, by: Asker) -> Iterator[ExportFile]:  # noqa: A002
+    def open(self, id: UUID, name: str | None, *, by: Asker) -> Iterator[ExportFile]:
         """One of a finished job's files.
 
         Raises:
@@ -119,14 +119,14 @@ def _filter(wanted: EventFilter, by: Asker) -> ExportFilter:
     )
 
 
-def _shown(job: ExportJob) -> exports.ExportJob:
+def _shown(job: ExportJob) -> exports.ExportJobView:
     data = job.data
-    return exports.ExportJob(
+    return exports.ExportJobView(
         id=job.id,
         state=job.state,
         scopes=job.scopes,
         filter=job.label,
-        span=Span(start=job.wanted.start, end=job.wanted.end),
+        span=TimeSpan(start=job.wanted.start, end=job.wanted.end),
         format=job.shape.format,
         requested_by=job.requester.id,
         requested_at=job.requested_at,

@@ -9,7 +9,7 @@ from uuid import UUID
 from auditstream_admin.auth.access import Origin
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.time_range import Span
+from auditstream_admin.events.time_range import TimeSpan
 from auditstream_schemas.errors import DeniedError
 
 ExportState = Literal["queued", "running", "finished", "failed", "cancelled", "expired"]
@@ -17,7 +17,7 @@ ExportFormat = Literal["csv", "ndjson", "parquet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportJob:
+class ExportJobView:
     """An export that somebody asked for.
 
     Attributes:
@@ -44,7 +44,7 @@ class ExportJob:
     state: ExportState
     scopes: tuple[str, ...]
     filter: str
-    span: Span
+    span: TimeSpan
     format: ExportFormat
     requested_by: str
     requested_at: int
@@ -110,7 +110,7 @@ class ExportService(Protocol):
     What is done is an event ``audit_log.export.*``, which the service emits; if it cannot, nothing is done.
     """
 
-    def request(self, wanted: EventFilter, span: Span, format: ExportFormat, *, by: Asker) -> ExportJob:  # noqa: A002
+    def request(self, wanted: EventFilter, span: TimeSpan, format: ExportFormat, *, by: Asker) -> ExportJobView:
         """Ask for an export of what the viewer sees; the export runs elsewhere.
 
         Raises:
@@ -118,16 +118,16 @@ class ExportService(Protocol):
             AdminError: It cannot be asked for.
         """
 
-    def jobs(self, scopes: Sequence[str] | None) -> Sequence[ExportJob]:
+    def jobs(self, scopes: Sequence[str] | None) -> Sequence[ExportJobView]:
         """The latest jobs that concern one of these scopes, newest first; None for all."""
 
-    def job(self, id: UUID) -> ExportJob | None:  # noqa: A002 - the public name of the field
+    def job(self, id: UUID) -> ExportJobView | None:
         """One job, or None."""
 
-    def cancel(self, id: UUID, *, by: Asker) -> None:  # noqa: A002 - the public name of the field
+    def cancel(self, id: UUID, *, by: Asker) -> None:
         """Stop a job that is under way; one that has ended stays as it is."""
 
-    def open(self, id: UUID, name: str | None, *, by: Asker) -> AbstractContextManager[ExportFile]:  # noqa: A002
+    def open(self, id: UUID, name: str | None, *, by: Asker) -> AbstractContextManager[ExportFile]:
         """One of a finished job's files, the first if none is named.
 
         Raises:
@@ -142,7 +142,7 @@ class ViewedExports:
         self._service = service
         self._by = by
 
-    def request(self, wanted: EventFilter, span: Span, format: ExportFormat) -> ExportJob:  # noqa: A002
+    def request(self, wanted: EventFilter, span: TimeSpan, format: ExportFormat) -> ExportJobView:
         """Ask for an export.
 
         Raises:
@@ -154,18 +154,18 @@ class ViewedExports:
             raise DeniedError("exports hold the events of your own organisations alone")
         return self._service.request(wanted, span, format, by=self._by)
 
-    def jobs(self) -> list[ExportJob]:
+    def jobs(self) -> list[ExportJobView]:
         """The latest jobs, newest first."""
         viewer = self._by.viewer
         found = self._service.jobs(None if viewer.sees_all else viewer.scopes)
         return [job for job in found if self._sees(job)]
 
-    def job(self, id: UUID) -> ExportJob | None:  # noqa: A002 - the public name of the field
+    def job(self, id: UUID) -> ExportJobView | None:
         """One job; None also if it is not for this viewer to see."""
         job = self._service.job(id)
         return job if job is not None and self._sees(job) else None
 
-    def cancel(self, job: ExportJob) -> None:
+    def cancel(self, job: ExportJobView) -> None:
         """Stop a job.
 
         Raises:
@@ -174,7 +174,7 @@ class ViewedExports:
         self._may_change()
         self._service.cancel(job.id, by=self._by)
 
-    def open(self, job: ExportJob, name: str | None) -> AbstractContextManager[ExportFile]:
+    def open(self, job: ExportJobView, name: str | None) -> AbstractContextManager[ExportFile]:
         """One of a finished job's files.
 
         Raises:
@@ -182,7 +182,7 @@ class ViewedExports:
         """
         return self._service.open(job.id, name, by=self._by)
 
-    def _sees(self, job: ExportJob) -> bool:
+    def _sees(self, job: ExportJobView) -> bool:
         viewer = self._by.viewer
         return viewer.sees_all or (bool(job.scopes) and all(map(viewer.may_see, job.scopes)))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from auditstream_admin.events.histogram import Bucket, Histogram
+from auditstream_admin.events.histogram import Histogram, HistogramBucket
 from auditstream_admin.web.formatting import local
 from auditstream_schemas.timestamp import NANOSECONDS
 
@@ -31,7 +31,7 @@ class Bar:
         label: Time and counts, for people.
     """
 
-    bucket: Bucket
+    bucket: HistogramBucket
     x: int
     top: float
     failed_top: float
@@ -89,7 +89,7 @@ def _top(events: int, peak: int, *, least: float) -> float:
     return round(HEIGHT - (max(events / peak * HEIGHT, least) if events else 0), 2)
 
 
-def _label(bucket: Bucket, zone: tzinfo) -> str:
+def _label(bucket: HistogramBucket, zone: tzinfo) -> str:
     first, last = local(bucket.start, zone), local(bucket.end, zone)
     end = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last.day} {last:%b %H:%M}"
     events = "1 event" if bucket.events == 1 else f"{bucket.events:,} events"

@@ -12,13 +12,13 @@ from starlette.responses import StreamingResponse
 
 from auditstream_admin.auth.access import access_of
 from auditstream_admin.auth.viewer import Viewer
-from auditstream_admin.context import Parts
+from auditstream_admin.context import AppContext
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.exports.service import Asker, ExportFormat, ExportJob, ViewedExports
+from auditstream_admin.exports.service import Asker, ExportFormat, ExportJobView, ViewedExports
 from auditstream_schemas.errors import AdminError
 
 
-def exports_of(request: Request, parts: Parts, viewer: Viewer) -> ViewedExports:
+def exports_of(request: Request, parts: AppContext, viewer: Viewer) -> ViewedExports:
     """The exports that a viewer may see.
 
     Raises:
@@ -29,7 +29,7 @@ def exports_of(request: Request, parts: Parts, viewer: Viewer) -> ViewedExports:
     return ViewedExports(parts.exports, Asker(viewer=viewer, origin=access_of(request).origin))
 
 
-def found_job(exports: ViewedExports, id: UUID) -> ExportJob:  # noqa: A002 - the public name of the field
+def found_job(exports: ViewedExports, id: UUID) -> ExportJobView:
     """One job.
 
     Raises:
@@ -41,7 +41,9 @@ def found_job(exports: ViewedExports, id: UUID) -> ExportJob:  # noqa: A002 - th
     return job
 
 
-def request_export(request: Request, parts: Parts, viewer: Viewer, query: str, format: ExportFormat) -> ExportJob:  # noqa: A002
+def request_export(
+    request: Request, parts: AppContext, viewer: Viewer, query: str, format: ExportFormat
+) -> ExportJobView:
     """Ask for an export of what a query of the page's URL shows.
 
     Raises:
@@ -52,7 +54,7 @@ def request_export(request: Request, parts: Parts, viewer: Viewer, query: str, f
     return exports_of(request, parts, viewer).request(wanted, wanted.time.span(parts.clock()), format)
 
 
-def cancel_export(request: Request, parts: Parts, viewer: Viewer, id: UUID) -> ExportJob:  # noqa: A002
+def cancel_export(request: Request, parts: AppContext, viewer: Viewer, id: UUID) -> ExportJobView:
     """Stop an export.
 
     Raises:
@@ -63,7 +65,7 @@ def cancel_export(request: Request, parts: Parts, viewer: Viewer, id: UUID) -> E
     return found_job(exports, id)
 
 
-def download(request: Request, parts: Parts, viewer: Viewer, id: UUID, name: str | None) -> StreamingResponse:  # noqa: A002
+def download(request: Request, parts: AppContext, viewer: Viewer, id: UUID, name: str | None) -> StreamingResponse:
     """A file of a finished export: the one with events, or its manifest or signature by name.
 
     Raises:

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from auditstream_admin.auth.access import access_of, viewer_of
 from auditstream_admin.auth.viewer import Viewer
-from auditstream_admin.context import Parts, parts_of
+from auditstream_admin.context import AppContext, parts_of
 from auditstream_admin.events.completeness import Completeness
 from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.exports.service import ExportFormat
@@ -20,7 +20,7 @@ from auditstream_admin.web.filter_view import PRESET_NAMES, ZONES, action_tree, 
 from auditstream_admin.web.templating import templates
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.errors import FilterError, StoreUnavailableError
-from auditstream_storage.retention import MONTHS
+from auditstream_storage.retention import RETENTION_MONTHS
 
 router = APIRouter()
 
@@ -29,7 +29,7 @@ PAGE_SIZE = 50
 _templates = templates(time.time_ns)
 
 Who = Annotated[Viewer, Depends(viewer_of)]
-Shared = Annotated[Parts, Depends(parts_of)]
+Shared = Annotated[AppContext, Depends(parts_of)]
 
 
 @router.get("/healthz")
@@ -50,7 +50,7 @@ def events(  # noqa: PLR0917 - FastAPI gives them by name
     viewer: Who,
     parts: Shared,
     cursor: str | None = None,
-    open: UUID | None = None,  # noqa: A002 - the name of the parameter
+    open: UUID | None = None,
     live: bool = False,  # noqa: FBT001, FBT002 - the same
 ) -> Response:
     """The list: filter, histogram, a page of events; with an event beside it that is open."""
@@ -64,7 +64,7 @@ def events(  # noqa: PLR0917 - FastAPI gives them by name
     histogram = parts.store.histogram(viewer, wanted, span=page.span, quickly=True)
     opened = () if open is None else parts.store.events(viewer, open)
     origin = access_of(request).origin
-    parts.audit.page_viewed(origin, viewer, "events", wanted=wanted.described(), rows=len(page.lines))
+    parts.audit.page_viewed(origin, viewer, "events", wanted=wanted.to_dict(), rows=len(page.lines))
     if opened:
         parts.audit.page_viewed(origin, viewer, "event", wanted={"id": str(open)}, rows=len(opened))
 
@@ -86,7 +86,7 @@ def events(  # noqa: PLR0917 - FastAPI gives them by name
             "opened": opened,
             "open_id": str(opened[0].id) if opened else None,
             "books": _books(parts),
-            "months": MONTHS,
+            "months": RETENTION_MONTHS,
             "clock_now": parts.clock(),
             "live": live,
             "live_url": f"/events?{urlencode([*wanted.parameters(), ('live', 'true')])}",
@@ -104,7 +104,7 @@ def histogram(request: Request, viewer: Who, parts: Shared) -> Response:
 
 
 @router.get("/events/{id}")
-def event(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002 - the public name
+def event(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:
     """All of one event."""
     found = parts.store.events(viewer, id)
     parts.audit.page_viewed(access_of(request).origin, viewer, "event", wanted={"id": str(id)}, rows=len(found))
@@ -124,7 +124,7 @@ def tail(request: Request, viewer: Who, parts: Shared, mark: str | None = None) 
     if mark is None:
         # The polls that follow are part of the same look.
         origin = access_of(request).origin
-        parts.audit.page_viewed(origin, viewer, "tail", wanted=wanted.described(), rows=len(arrivals.lines))
+        parts.audit.page_viewed(origin, viewer, "tail", wanted=wanted.to_dict(), rows=len(arrivals.lines))
     text = parts.cursors.write_mark(arrivals.mark, viewer, wanted)
     again = "/tail?" + urlencode([*wanted.parameters(), ("mark", text)])
     return render(request, "tail.html", **_context(viewer, wanted), arrivals=arrivals, again=again)
@@ -144,7 +144,7 @@ def request_export(
     viewer: Who,
     parts: Shared,
     query: Annotated[str, Form(max_length=8000)] = "",
-    format: Annotated[ExportFormat, Form()] = "csv",  # noqa: A002 - the name of the field
+    format: Annotated[ExportFormat, Form()] = "csv",
 ) -> Response:
     """Export what the list shows."""
     job = export_routes.request_export(request, parts, viewer, query, format)
@@ -152,21 +152,21 @@ def request_export(
 
 
 @router.get("/exports/{id}")
-def export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002 - the public name
+def export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:
     """One export and how far it is: a part of the list, for a page that asks again and again."""
     job = export_routes.found_job(export_routes.exports_of(request, parts, viewer), id)
     return render(request, "_export.html", viewer=viewer, job=job, **_times(request))
 
 
 @router.post("/exports/{id}/cancel")
-def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:  # noqa: A002
+def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:
     """Stop an export."""
     export_routes.cancel_export(request, parts, viewer, id)
     return RedirectResponse(f"/exports#export-{id}", status_code=303)
 
 
 @router.get("/exports/{id}/file")
-def download(request: Request, viewer: Who, parts: Shared, id: UUID, name: str | None = None) -> Response:  # noqa: A002
+def download(request: Request, viewer: Who, parts: Shared, id: UUID, name: str | None = None) -> Response:
     """A file of a finished export: its events, its manifest, or the manifest's signature."""
     return export_routes.download(request, parts, viewer, id, name)
 
@@ -208,7 +208,7 @@ def _times(request: Request) -> dict[str, Any]:
     return {"wanted": wanted, "zone": wanted.display_zone}
 
 
-def _books(parts: Parts) -> Completeness | None:
+def _books(parts: AppContext) -> Completeness | None:
     try:
         return parts.store.books()
     except StoreUnavailableError:

@@ -11,7 +11,7 @@ from auditstream_admin.auth.claims import ClaimRules
 from auditstream_admin.auth.oidc import OidcSignIn
 from auditstream_admin.auth.sessions import Session, cookie
 from auditstream_admin.auth.viewer import Role, Viewer
-from auditstream_admin.context import Parts, parts_of
+from auditstream_admin.context import AppContext, parts_of
 from auditstream_admin.web import pages
 from auditstream_schemas.errors import DeniedError
 
@@ -31,7 +31,7 @@ def own_path(text: str | None) -> str:
 
 
 @router.get("/login")
-def login(request: Request, next: str | None = None) -> Response:  # noqa: A002 - the name of the parameter
+def login(request: Request, next: str | None = None) -> Response:
     """The page that leads to the sign-in."""
     parts = parts_of(request)
     return pages.render(
@@ -66,7 +66,7 @@ def logout(request: Request) -> Response:
     return response
 
 
-def begin_session(request: Request, parts: Parts, viewer: Viewer, onwards: str, *, method: str) -> Response:
+def begin_session(request: Request, parts: AppContext, viewer: Viewer, onwards: str, *, method: str) -> Response:
     """Let somebody in."""
     session = Session.begin(viewer, parts.clock() // 1_000_000_000)
     parts.audit.signed_in(access_of(request).origin, viewer, method=method)
@@ -76,7 +76,7 @@ def begin_session(request: Request, parts: Parts, viewer: Viewer, onwards: str, 
 
 
 @router.get("/login/start")
-async def login_start(request: Request, next: str | None = None) -> Response:  # noqa: A002 - the name of the parameter
+async def login_start(request: Request, next: str | None = None) -> Response:
     """Go to the issuer."""
     parts = parts_of(request)
     begun = await _oidc(parts).begin(own_path(next))
@@ -101,11 +101,11 @@ async def login_callback(
     return response
 
 
-def _oidc(parts: Parts) -> OidcSignIn:
+def _oidc(parts: AppContext) -> OidcSignIn:
     if parts.oidc is None:
         raise DeniedError("nobody signs in by OpenID Connect here")
     return parts.oidc
 
 
-def _flow_name(parts: Parts) -> str:
+def _flow_name(parts: AppContext) -> str:
     return "__Host-auditstream-sign-in" if parts.is_secure else "auditstream-sign-in"

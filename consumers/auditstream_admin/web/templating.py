@@ -11,16 +11,16 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.stored_event import Line
+from auditstream_admin.events.stored_event import EventSummary
 from auditstream_admin.events.time_range import DEFAULT_PRESET, PRESETS, TimeRange
-from auditstream_admin.web import formatting as page_words
+from auditstream_admin.web import formatting
 from auditstream_admin.web.chart import chart
 from auditstream_admin.web.filter_view import form_time, list_url
 from auditstream_admin.web.json_markup import marked
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.timestamp import format_timestamp
 
-STATIC = resources.files("auditstream_admin").joinpath("static")
+STATIC = resources.files("auditstream_admin.web").joinpath("static")
 
 
 class StaticPages(StaticFiles):
@@ -41,7 +41,7 @@ def asset(name: str) -> str:
     return f"/static/{name}?v={version}"
 
 
-def event_url(id: str, wanted: EventFilter) -> str:  # noqa: A002 - the public name of the field
+def event_url(id: str, wanted: EventFilter) -> str:
     """The address of an event, in the zone that the list has."""
     return f"/events/{id}" if wanted.zone == "UTC" else f"/events/{id}?{EventFilter(zone=wanted.zone).query()}"
 
@@ -56,14 +56,14 @@ def between(wanted: EventFilter, start: int, end: int) -> str:
     return list_url(wanted, time=TimeRange(start=start, end=end))
 
 
-def templates(now: page_words.Clock) -> Jinja2Templates:
+def templates(now: formatting.Clock) -> Jinja2Templates:
     """Read the templates.
 
     Args:
         now: Nanoseconds since the epoch; related events are looked for as far back as the event lies.
     """
 
-    def pivot(event: Line, wanted: EventFilter, **conditions: object) -> str:
+    def pivot(event: EventSummary, wanted: EventFilter, **conditions: object) -> str:
         """The list of what is related to an event, over a range that the event is in."""
         age = now() - event.key.occurred_at
         fits = [name for name in (DEFAULT_PRESET, "90d") if PRESETS[name] > age]
@@ -71,7 +71,7 @@ def templates(now: page_words.Clock) -> Jinja2Templates:
         return list_url(EventFilter(zone=wanted.zone, time=time), **conditions)
 
     environment = Environment(
-        loader=FileSystemLoader(str(resources.files("auditstream_admin").joinpath("templates"))),
+        loader=FileSystemLoader(str(resources.files("auditstream_admin.web").joinpath("templates"))),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -86,11 +86,11 @@ def templates(now: page_words.Clock) -> Jinja2Templates:
         event_url=event_url,
         form_time=form_time,
         iso=format_timestamp,
-        lapse=page_words.lapse,
+        lapse=formatting.lapse,
         marked=marked,
         pivot=pivot,
         preset_url=preset_url,
-        zone_name=page_words.zone_name,
+        zone_name=formatting.zone_name,
     )
-    environment.filters.update(page_words.WORDS)
+    environment.filters.update(formatting.WORDS)
     return Jinja2Templates(env=environment)

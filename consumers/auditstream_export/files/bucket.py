@@ -11,7 +11,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from auditstream_export.prefetch import Asked
+from auditstream_export.prefetch import Prefetch
 from auditstream_schemas.errors import ExportError
 
 _PART = 8 * 1024 * 1024
@@ -49,18 +49,20 @@ class Bucket:
         """The object's name, without its folders."""
         return self.draft.name
 
-    def told(self, name: str) -> str:
+    def display_name(self, name: str) -> str:
         """The address of an object beside it."""
         return f"s3://{self._bucket}/{self._folder}{name}"
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
         try:
-            Asked(lambda: obstore.head(self._store, self._folder + name)).answer()
+            Prefetch(lambda: obstore.head(self._store, self._folder + name)).answer()
         except FileNotFoundError:
             return False
         except BaseError as error:
-            raise ExportError(f"cannot look for {self.told(name)}: {_told(error)}; nothing was exported") from error
+            raise ExportError(
+                f"cannot look for {self.display_name(name)}: {_told(error)}; nothing was exported"
+            ) from error
         return True
 
     def place(self, part: Path, name: str) -> None:
@@ -70,14 +72,14 @@ class Bucket:
             ExportError: The storage refused, or did not answer.
         """
         try:
-            Asked(
+            Prefetch(
                 lambda: obstore.put(
                     self._store, self._folder + name, part, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
                 )
             ).answer()
         except (BaseError, OSError) as error:
             raise ExportError(
-                f"cannot write {self.told(name)}: {_told(error)}; what was exported is kept in {part.parent}: --resume "
+                f"cannot write {self.display_name(name)}: {_told(error)}; what was exported is kept in {part.parent}: --resume "
                 "uploads it"
             ) from error
 

@@ -54,7 +54,7 @@ class BucketFiles:
 
         return read()
 
-    def clear(self, id: UUID, *, but: str = "") -> None:  # noqa: A002 - the public name of the field
+    def clear(self, id: UUID, *, but: str = "") -> None:
         """Delete the objects."""
         self._delete(f"{self._folder}{id}/", but=f"{self._folder}{but}/" if but else None)
 

@@ -28,7 +28,7 @@ class Destination(Protocol):
     def name(self) -> str:
         """Its name, without folders."""
 
-    def told(self, name: str) -> str:
+    def display_name(self, name: str) -> str:
         """How a file of that name is told to people: with its folder or bucket."""
 
     def exists(self, name: str) -> bool:
@@ -58,7 +58,7 @@ class Folder:
         """The file's name."""
         return self.draft.name
 
-    def told(self, name: str) -> str:
+    def display_name(self, name: str) -> str:
         """The path of a file beside it."""
         return str(self.draft.with_name(name))
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from auditstream_export.files.background_sync import BackgroundSync
 from auditstream_export.files.part_file import FileSummary, Kept, PartFile, part_path
-from auditstream_export.formats.output_format import Shape, numbered
+from auditstream_export.formats.output_format import OutputFormat, numbered
 from auditstream_export.formats.records import Chunk
 from auditstream_schemas.errors import ExportError
 
@@ -58,7 +58,7 @@ class Draft:
         self._journal = journal
         self._is_rejected = False
         self._kept: list[Kept] = []
-        self._shape = Shape()
+        self._shape = OutputFormat()
         self._range_size = 1
         self._closed: list[FileSummary] = []
         self._open: PartFile | None = None
@@ -69,7 +69,7 @@ class Draft:
         self._recall()
         self._is_resumed = self.plan is not None
 
-    def begin(self, plan: dict[str, Any], shape: Shape, *, range_size: int) -> None:
+    def begin(self, plan: dict[str, Any], shape: OutputFormat, *, range_size: int) -> None:
         """Open the parts, or take them up where the journal says.
 
         Args:

@@ -8,7 +8,7 @@ from typing import IO
 
 from auditstream_export.files.compression import compressor, contents
 from auditstream_export.files.digests import Digest, RowRanges
-from auditstream_export.formats.output_format import Shape, compression_of
+from auditstream_export.formats.output_format import OutputFormat, compression_of
 from auditstream_export.formats.records import CSV, LINES, Chunk, Records
 from auditstream_export.query.statements import header
 from auditstream_schemas.errors import ExportError
@@ -64,7 +64,7 @@ class PartFile:
     """
 
     def __init__(
-        self, folder: Path, name: str, shape: Shape, *, first_row: int, range_size: int, kept: Kept | None
+        self, folder: Path, name: str, shape: OutputFormat, *, first_row: int, range_size: int, kept: Kept | None
     ) -> None:
         """Make it, or take up one of which a length is known to be sound.
 
@@ -178,7 +178,9 @@ class PartFile:
             self._content.add(piece)
 
 
-def rows_of(path: Path, shape: Shape, compression: str | None, seen: Callable[[bytes], object]) -> Iterator[Chunk]:
+def rows_of(
+    path: Path, shape: OutputFormat, compression: str | None, seen: Callable[[bytes], object]
+) -> Iterator[Chunk]:
     """Yield the rows of a file, without its header, in chunks of about a megabyte.
 
     Args:

@@ -13,7 +13,7 @@ _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class OutputFormat:
     """What an export's files look like.
 
     Attributes:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 from uuid import UUID
 
-from auditstream_export.formats.output_format import Shape
+from auditstream_export.formats.output_format import OutputFormat
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.watermark import Watermark
 from auditstream_schemas.errors import AuditstreamError, ExportError
@@ -57,7 +57,7 @@ class ExportJob:
         changed_at: When it last changed.
         expires_at: When the files go.
         worker: Who has it, or had it last.
-        place: Folder of the files, below the target of all.
+        directory: Folder of the files, below the target of all.
         watermark: Up to which offsets; fixed when it was first taken.
         rows: Written so far.
         total: Events in all; None while they are not counted.
@@ -70,7 +70,7 @@ class ExportJob:
 
     id: UUID
     wanted: ExportRequest
-    shape: Shape
+    shape: OutputFormat
     suffix: Suffix = ""
     requester: Entity
     label: str = ""
@@ -83,7 +83,7 @@ class ExportJob:
     changed_at: int
     expires_at: int | None = None
     worker: str = ""
-    place: str = ""
+    directory: str = ""
     watermark: Watermark | None = None
     rows: int = 0
     total: int | None = None
@@ -129,7 +129,7 @@ class ExportJob:
             return None
         return max(0, self.total - self.rows) / self.rate
 
-    def described(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """All of it, for people and programs."""
         times = ("requested_at", "started_at", "ended_at", "changed_at", "expires_at")
         found = {name: getattr(self, name) for name in times}
@@ -171,8 +171,8 @@ def job_from_request(text: str | bytes) -> ExportJob:
         requested_at = parse_timestamp(found["requested_at"])
         return ExportJob(
             id=UUID(found["id"]),
-            wanted=ExportRequest.from_described(found),
-            shape=Shape(format=found["format"], profile=found["profile"], split_rows=found["split_rows"]),
+            wanted=ExportRequest.from_dict(found),
+            shape=OutputFormat(format=found["format"], profile=found["profile"], split_rows=found["split_rows"]),
             suffix=_SUFFIXES[found["suffix"]],
             requester=Entity(
                 id=asked["id"], type=asked["type"], name=asked["name"], attributes=_strings(asked["attributes"])
@@ -188,7 +188,7 @@ def job_from_request(text: str | bytes) -> ExportJob:
 
 def _asked(job: ExportJob) -> dict[str, object]:
     return {
-        **job.wanted.described(),
+        **job.wanted.to_dict(),
         "format": job.shape.format,
         "profile": job.shape.profile,
         "split_rows": job.shape.split_rows,

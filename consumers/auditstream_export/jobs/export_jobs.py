@@ -13,7 +13,7 @@ from uuid import UUID
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from uuid_utils.compat import uuid7
 
-from auditstream_export.formats.output_format import Shape
+from auditstream_export.formats.output_format import OutputFormat
 from auditstream_export.jobs.export_job import ExportJob, JobFile, Suffix, request_json
 from auditstream_export.jobs.job_audit import Emit, JobAudit
 from auditstream_export.jobs.job_files import job_files
@@ -85,7 +85,7 @@ class ExportJobs:
         wanted: ExportRequest,
         *,
         requester: Entity,
-        shape: Shape | None = None,
+        shape: OutputFormat | None = None,
         suffix: Suffix = "",
         label: str = "",
         request: Request | None = None,
@@ -105,7 +105,7 @@ class ExportJobs:
             ExportError: It cannot be asked for; ExportSourceError if it may be later.
             AuditstreamError: The event about it cannot be emitted.
         """
-        shape = shape or Shape()
+        shape = shape or OutputFormat()
         if shape.format == "parquet" and suffix:
             raise ExportError("parquet is compressed in itself, leave out the suffix")
         now, queued_at = self._clock(), self._store.now()
@@ -138,7 +138,7 @@ class ExportJobs:
         """
         return self._store.jobs(scopes, limit=limit)
 
-    def job(self, id: UUID) -> ExportJob | None:  # noqa: A002 - the public name of the field
+    def job(self, id: UUID) -> ExportJob | None:
         """One job, or None.
 
         Raises:
@@ -146,7 +146,7 @@ class ExportJobs:
         """
         return self._store.job(id)
 
-    def cancel(self, id: UUID, *, by: Entity, request: Request | None = None) -> ExportJob:  # noqa: A002 - likewise
+    def cancel(self, id: UUID, *, by: Entity, request: Request | None = None) -> ExportJob:
         """Stop a job that is under way; one that has ended stays as it is. A worker stops within some seconds.
 
         Raises:
@@ -160,7 +160,7 @@ class ExportJobs:
         self._store.cancel(id)
         return self._known(id)
 
-    def retry(self, id: UUID, *, by: Entity, request: Request | None = None) -> ExportJob:  # noqa: A002 - likewise
+    def retry(self, id: UUID, *, by: Entity, request: Request | None = None) -> ExportJob:
         """Run a job that failed or was cancelled once more, with the watermark that it had.
 
         A queued one is put on its topic again, which does no harm: for where whoever asked died in between.
@@ -202,7 +202,7 @@ class ExportJobs:
     @contextmanager
     def open(
         self,
-        id: UUID,  # noqa: A002 - likewise
+        id: UUID,
         *,
         by: Entity,
         name: str | None = None,
@@ -226,12 +226,12 @@ class ExportJobs:
             state = "expired" if job.state == "finished" else job.state
             raise ExportError(f"export {id} is {state}: there is no file of it")
         file = _file(job, name)
-        pieces = job_files(self._settings.checked()).pieces(job.place, file.name)
+        pieces = job_files(self._settings.checked()).pieces(job.directory, file.name)
         with closing(pieces):
             self._audit.downloaded(job, by, file, request)
             yield OpenFile(name=file.name, size=file.bytes, media_type=_media_type(file.name), pieces=pieces)
 
-    def _known(self, id: UUID) -> ExportJob:  # noqa: A002 - likewise
+    def _known(self, id: UUID) -> ExportJob:
         job = self._store.job(id)
         if job is None:
             raise ExportError(f"there is no export {id}")

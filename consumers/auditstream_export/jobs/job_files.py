@@ -32,7 +32,7 @@ class JobFiles(Protocol):
             ExportError: It is not there, or cannot be read; before the first piece if it is not there at all.
         """
 
-    def clear(self, id: UUID, *, but: str = "") -> None:  # noqa: A002 - the public name of the field
+    def clear(self, id: UUID, *, but: str = "") -> None:
         """Remove what there is of a job, except for one place.
 
         Raises:
@@ -80,7 +80,7 @@ class FolderFiles:
 
         return read()
 
-    def clear(self, id: UUID, *, but: str = "") -> None:  # noqa: A002 - the public name of the field
+    def clear(self, id: UUID, *, but: str = "") -> None:
         """Remove the folders."""
         folder = self._folder / str(id)
         kept = self._folder / but if but else None

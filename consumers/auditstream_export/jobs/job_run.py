@@ -43,7 +43,7 @@ class LeftError(AuditstreamError):
     """The job has not ended here."""
 
 
-class TakenOverError(LeftError):
+class LeaseLostError(LeftError):
     """The job is another worker's now."""
 
 
@@ -134,19 +134,19 @@ class JobRun:
     def _take(self) -> None:
         """Write down that this worker has the job, and fix its watermark unless it has one."""
         taken = max(self._patiently(self._store.now), self._job.version + 1)
-        place = self._job.place
+        place = self._job.directory
         if not place or not can_go_on(self._files.target(place, self._job.name), self._settings):
             place = f"{self._job.id}/{taken:x}"
         now = self._clock()
         watermark = self._job.watermark or self._patiently(self._store.watermark)
         self._job = replace(self._job, version=taken, started_at=now, rows=0, total=None, rate=0.0)
-        self._patiently(lambda: self._write(state="running", worker=self._worker, place=place, watermark=watermark))
+        self._patiently(lambda: self._write(state="running", worker=self._worker, directory=place, watermark=watermark))
 
     def _export(self) -> ExportResult:
         tries = 0
         while True:
             job = self._job
-            target = self._files.target(job.place, job.name)
+            target = self._files.target(job.directory, job.name)
             resume = can_go_on(target, self._settings)
             try:
                 return export_events(
@@ -172,7 +172,7 @@ class JobRun:
                 _logger.warning("export %s begins anew, for it cannot be resumed: %s", job.id, error)
                 self._files.forget(target)
                 again = f"{job.id}/{job.version + 1:x}"
-                self._patiently(lambda place=again: self._write(place=place))  # type: ignore[misc]
+                self._patiently(lambda directory=again: self._write(directory=directory))  # type: ignore[misc]
 
     def _progress(self, rows: int, total: int) -> None:
         if self._left.is_set():
@@ -217,13 +217,13 @@ class JobRun:
             )
         except _CancelledError:
             self._end(state="cancelled")
-        except TakenOverError:
+        except LeaseLostError:
             # It was whole before another worker could go on with it, so nobody else has this place.
-            self._files.clear_place(self._job.place)
+            self._files.clear_place(self._job.directory)
             raise
 
     def _look_at(self, name: str) -> JobFile:
-        content = b"".join(self._files.pieces(self._job.place, name))
+        content = b"".join(self._files.pieces(self._job.directory, name))
         return JobFile(name=name, rows=0, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
     def _end(self, **changes: Any) -> None:
@@ -233,9 +233,9 @@ class JobRun:
     def _clear_up(self) -> None:
         job = self._job
         try:
-            if job.state != "finished" and job.place:
-                self._files.forget(self._files.target(job.place, job.name))
-            self._files.clear(job.id, but=job.place if job.state == "finished" else "")
+            if job.state != "finished" and job.directory:
+                self._files.forget(self._files.target(job.directory, job.name))
+            self._files.clear(job.id, but=job.directory if job.state == "finished" else "")
         except ExportError as error:
             _logger.warning("%s", error)
         if job.state in {"finished", "failed"}:
@@ -263,7 +263,7 @@ class JobRun:
         """Raise what `_write` does, without a change of the state."""
         job, found = self._job, self._store.job(self._job.id)
         if found is None or found.version != job.version or found.worker != job.worker:
-            raise TakenOverError(f"export {job.id} was taken over by {found.worker if found else 'nobody'}")
+            raise LeaseLostError(f"export {job.id} was taken over by {found.worker if found else 'nobody'}")
         if found.state == "cancelled" != job.state:
             raise _CancelledError("while it ran")
 

@@ -12,7 +12,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from auditstream_export.jobs.export_job import ExportJob, JobFile, JobState, job_from_request, request_json
-from auditstream_export.query.ledger_extract import read_books
+from auditstream_export.query.ledger_extract import read_ledger
 from auditstream_export.query.watermark import Watermark
 from auditstream_schemas.errors import ExportError, ExportSourceError
 from auditstream_schemas.settings import ClickHouseSettings
@@ -23,7 +23,7 @@ _FAILURES = (ClickHouseError, HTTPError, OSError)
 _DAY = 24 * 3600 * NANOSECONDS
 _TIMES = ("queued_at", "changed_at")
 _OPTIONAL_TIMES = ("started_at", "ended_at", "expires_at")
-_PLAIN = ("version", "state", "worker", "place", "rows", "total", "rate", "manifest", "key_id", "error")
+_PLAIN = ("version", "state", "worker", "directory", "rows", "total", "rate", "manifest", "key_id", "error")
 _COLUMNS = ", ".join(
     [
         *("request", "watermark", "files", *_PLAIN),
@@ -56,7 +56,7 @@ class JobStore:
 
     def watermark(self) -> Watermark:
         """The end of the ledger's books."""
-        return read_books(self._rows, None).watermark
+        return read_ledger(self._rows, None).watermark
 
     def write(self, job: ExportJob) -> None:
         """Write a job's state. Writing it again changes nothing; nor does it if there is a later version."""
@@ -68,7 +68,7 @@ class JobStore:
             "scopes": list(job.scopes),
             "requester": job.requester.id,
             "request": request_json(job),
-            "watermark": json.dumps(job.watermark.described()) if job.watermark else "",
+            "watermark": json.dumps(job.watermark.to_dict()) if job.watermark else "",
             "files": json.dumps([asdict(each) for each in job.files]),
         }
         try:
@@ -81,7 +81,7 @@ class JobStore:
         except _FAILURES as error:
             raise _failed(error) from error
 
-    def job(self, id: UUID) -> ExportJob | None:  # noqa: A002 - the public name of the field
+    def job(self, id: UUID) -> ExportJob | None:
         """One job, or None."""
         rows = self._rows(f"SELECT {_COLUMNS} FROM {_EXPORTS} WHERE id = {{id:UUID}}", {"id": str(id)})
         return _job(rows[0]) if rows else None
@@ -110,7 +110,7 @@ class JobStore:
         )
         return [_job(row) for row in rows]
 
-    def cancel(self, id: UUID) -> None:  # noqa: A002 - the public name of the field
+    def cancel(self, id: UUID) -> None:
         """Note that a job is to stop. Of no effect on one that has ended."""
         try:
             self._connected().command(

@@ -23,11 +23,11 @@ _SQL = """
         sumIf(read, is_within), sumIf(stored, is_within), sumIf(duplicates, is_within), sumIf(conflicts, is_within),
         sumIf(invalid, is_within), sumIf(expired, is_within), sumIf(lost, is_within),
         countIf(is_within AND NOT is_first AND before + 1 != first) AS breaks,
-        formatDateTime(maxIf(at, is_within), '%Y-%m-%dT%H:%i:%SZ', 'UTC') AS last_at,
+        formatDateTime(maxIf(written_at, is_within), '%Y-%m-%dT%H:%i:%SZ', 'UTC') AS last_at,
         max(last) AS reached
     FROM (
         SELECT topic, topic_id, partition, first_offset AS first, last_offset AS last, read, stored, duplicates,
-            conflicts, invalid, expired, lost, at,
+            conflicts, invalid, expired, lost, written_at,
             max(last_offset) OVER above AS before, count() OVER above = 0 AS is_first,
             {within} AS is_within
         FROM {{database:Identifier}}.ledger FINAL
@@ -37,7 +37,7 @@ _SQL = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionBooks:
+class PartitionLedger:
     """The books of one partition, up to the watermark.
 
     Attributes:
@@ -83,7 +83,7 @@ class PartitionBooks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
+class LedgerExtract:
     """The ledger up to a watermark.
 
     Attributes:
@@ -92,7 +92,7 @@ class Books:
     """
 
     watermark: Watermark
-    partitions: tuple[PartitionBooks, ...]
+    partitions: tuple[PartitionLedger, ...]
 
     @property
     def is_balanced(self) -> bool:
@@ -101,7 +101,7 @@ class Books:
         found = {(each.topic_id, each.partition): each.last_offset for each in self.partitions}
         return found == ends and all(each.is_balanced for each in self.partitions)
 
-    def described(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """All of it, for the manifest."""
         partitions = [
             {**asdict(each), "topic_id": str(each.topic_id), "balanced": each.is_balanced} for each in self.partitions
@@ -109,7 +109,7 @@ class Books:
         return {"balanced": self.is_balanced, "partitions": partitions}
 
 
-def read_books(ask: Ask, watermark: Watermark | None) -> Books:
+def read_ledger(ask: Ask, watermark: Watermark | None) -> LedgerExtract:
     """Read the ledger up to a watermark, or to its end.
 
     Raises:
@@ -124,7 +124,7 @@ def read_books(ask: Ask, watermark: Watermark | None) -> Books:
             Position(topic=each.topic, topic_id=each.topic_id, partition=each.partition, last_offset=each.last_offset)
             for each in partitions
         )
-        return Books(watermark=Watermark(positions=tuple(sorted(positions))), partitions=partitions)
+        return LedgerExtract(watermark=Watermark(positions=tuple(sorted(positions))), partitions=partitions)
     reached = {(str(row[1]), int(str(row[2]))): int(str(row[-1])) for row in rows}
     for each in watermark.positions:
         end = reached.get((str(each.topic_id), each.partition), -1)
@@ -134,11 +134,11 @@ def read_books(ask: Ask, watermark: Watermark | None) -> Books:
                 f"{each.topic_id}, but the ledger ends at {end if end >= 0 else 'none'}: is it another "
                 "database's, or was this one restored? nothing was exported"
             )
-    return Books(watermark=watermark, partitions=partitions)
+    return LedgerExtract(watermark=watermark, partitions=partitions)
 
 
-def _partition(row: Sequence[object]) -> PartitionBooks:
+def _partition(row: Sequence[object]) -> PartitionLedger:
     numbers = dict(zip(_NUMBERS, (int(str(value)) for value in row[2:13]), strict=True))
-    return PartitionBooks(
+    return PartitionLedger(
         topic=str(row[0]), topic_id=UUID(str(row[1])), breaks=int(str(row[13])), last_at=str(row[14]), **numbers
     )

@@ -94,7 +94,7 @@ class ExportFilter:
             parameters[f"word_{number}"] = word
         return " AND ".join(conditions) or "true", parameters
 
-    def described(self) -> Mapping[str, object]:
+    def to_dict(self) -> Mapping[str, object]:
         """The conditions that are given, for the manifest."""
         found: dict[str, object] = {} if self.scopes is None else {"scopes": list(self.scopes)}
         if self.actions:
@@ -107,7 +107,7 @@ class ExportFilter:
         return found
 
     @classmethod
-    def from_described(cls, found: Mapping[str, Any]) -> "ExportFilter":
+    def from_dict(cls, found: Mapping[str, Any]) -> "ExportFilter":
         """The filter that `described` told."""
         plain = {name: value for name, value in found.items() if name not in {"action", "scopes", "metadata"}}
         return cls(
@@ -162,16 +162,16 @@ class ExportRequest:
                 f"{format_timestamp(self.end)}; the end must be later"
             )
 
-    def described(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Range and filter, for the manifest."""
         return {
             "from": format_timestamp(self.start),
             "to": format_timestamp(self.end),
-            "filter": self.filter.described(),
+            "filter": self.filter.to_dict(),
         }
 
     @classmethod
-    def from_described(cls, found: Mapping[str, Any]) -> "ExportRequest":
+    def from_dict(cls, found: Mapping[str, Any]) -> "ExportRequest":
         """The request that `described` told, as a manifest holds it.
 
         Raises:
@@ -181,7 +181,7 @@ class ExportRequest:
             return cls(
                 start=parse_timestamp(found["from"]),
                 end=parse_timestamp(found["to"]),
-                filter=ExportFilter.from_described(found["filter"]),
+                filter=ExportFilter.from_dict(found["filter"]),
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ExportError(f"the manifest does not tell range and filter: {error}") from error

@@ -14,13 +14,13 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from auditstream_export.formats.output_format import Shape
+from auditstream_export.formats.output_format import OutputFormat
 from auditstream_export.formats.records import CSV, LINES, Chunk, Records
-from auditstream_export.prefetch import Asked
-from auditstream_export.query.ledger_extract import read_books
+from auditstream_export.prefetch import Prefetch
+from auditstream_export.query.ledger_extract import read_ledger
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.slices import ROWS, Slice, cut
-from auditstream_export.query.statements import COUNTING, SETTINGS, Statements, output_format
+from auditstream_export.query.statements import COUNTING, SETTINGS, ExportStatements, output_format
 from auditstream_export.query.watermark import Watermark
 from auditstream_schemas.errors import ExportError, ExportSourceError
 from auditstream_schemas.settings import ClickHouseSettings
@@ -65,7 +65,7 @@ class Snapshot:
         request: ExportRequest,
         *,
         database: str,
-        shape: Shape,
+        shape: OutputFormat,
         watermark: Watermark | None = None,
         slices: Sequence[Slice] | None = None,
         slice_rows: int = ROWS,
@@ -85,10 +85,10 @@ class Snapshot:
             ExportError: ClickHouse cannot be reached or refuses, or the books do not reach the watermark.
         """
         self._client = client
-        self._ahead: dict[Slice, Asked[BaseHTTPResponse]] = {}
+        self._ahead: dict[Slice, Prefetch[BaseHTTPResponse]] = {}
         self._parameters: dict[str, object] = {"database": database}
-        self.books = read_books(self._query, watermark)
-        self._statements = Statements(filter=request.filter, watermark=self.books.watermark, shape=shape)
+        self.books = read_ledger(self._query, watermark)
+        self._statements = ExportStatements(filter=request.filter, watermark=self.books.watermark, shape=shape)
         self._parameters |= self._statements.parameters()
         self._shape = shape
         if slices is None:
@@ -158,7 +158,7 @@ class Snapshot:
         if following < len(self.slices):
             self._ahead[self.slices[following]] = self._ask(self.slices[following])
 
-    def _ask(self, part: Slice) -> Asked[BaseHTTPResponse]:
+    def _ask(self, part: Slice) -> Prefetch[BaseHTTPResponse]:
         def ask() -> BaseHTTPResponse:
             return cast(
                 "BaseHTTPResponse",
@@ -171,7 +171,7 @@ class Snapshot:
                 ),
             )
 
-        return Asked(ask)
+        return Prefetch(ask)
 
     def _query(self, sql: str, parameters: dict[str, object]) -> Sequence[Sequence[object]]:
         try:

@@ -5,7 +5,7 @@ All of it reads the view ``events``. Values are server-side parameters; so is th
 
 from dataclasses import dataclass
 
-from auditstream_export.formats.output_format import Shape
+from auditstream_export.formats.output_format import OutputFormat
 from auditstream_export.query.request import ExportFilter
 from auditstream_export.query.watermark import Watermark
 
@@ -47,7 +47,7 @@ COUNTING: dict[str, object] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statements:
+class ExportStatements:
     """The statements of one export.
 
     Attributes:
@@ -58,7 +58,7 @@ class Statements:
 
     filter: ExportFilter
     watermark: Watermark
-    shape: Shape
+    shape: OutputFormat
 
     def parameters(self) -> dict[str, object]:
         """Parameters of all of them but for start and end, nanoseconds since the epoch."""
@@ -103,12 +103,12 @@ class Statements:
         )
 
 
-def output_format(shape: Shape) -> str:
+def output_format(shape: OutputFormat) -> str:
     """ClickHouse's name of the format that gives the rows."""
     return {"csv": "CSV", "ndjson": "TSVRaw", "parquet": "Parquet"}[shape.format]
 
 
-def header(shape: Shape) -> bytes:
+def header(shape: OutputFormat) -> bytes:
     """What a file begins with, before its first row."""
     if shape.format != "csv":
         return b""
@@ -160,7 +160,7 @@ _TYPED_CELLS = {**_CELLS, "occurred_at": "occurred_at", "version": "version", "s
 _ONE_LINE_PAYLOAD = "translate(payload, '\\r\\n', '  ')"
 
 
-def _cells(shape: Shape) -> str:
+def _cells(shape: OutputFormat) -> str:
     if shape.format == "ndjson":
         return _line()
     if shape.profile == "raw":

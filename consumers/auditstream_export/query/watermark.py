@@ -62,7 +62,7 @@ class Watermark:
             raise ExportError("the watermark names a partition twice")
         return cls(positions=positions)
 
-    def described(self) -> list[dict[str, object]]:
+    def to_dict(self) -> list[dict[str, object]]:
         """The positions, for the manifest."""
         return [
             {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auditstream_export.files.part_file import rows_of
-from auditstream_export.formats.output_format import Shape, compression_of
+from auditstream_export.formats.output_format import OutputFormat, compression_of
 from auditstream_export.query.statements import COLUMNS
 from auditstream_schemas.errors import ExportError
 
@@ -38,7 +38,7 @@ class RowDifference:
     columns: Mapping[str, tuple[str, str]]
 
 
-def compare(one: Path, other: Path, shape: Shape) -> Iterator[RowDifference]:
+def compare(one: Path, other: Path, shape: OutputFormat) -> Iterator[RowDifference]:
     """Yield what differs between two copies, in order. Memory does not grow with the files.
 
     Raises:
@@ -76,7 +76,7 @@ class _Rows:
         number: Of the row that comes next, from 1.
     """
 
-    def __init__(self, path: Path, shape: Shape) -> None:
+    def __init__(self, path: Path, shape: OutputFormat) -> None:
         self.number = 1
         self._coming = (
             chunk.data[start:end]
@@ -102,11 +102,11 @@ class _Rows:
         return next((place for place, each in enumerate(self._ahead) if each == row), None)
 
 
-def _told(left: _Rows, kind: str, row: bytes | None, shape: Shape) -> RowDifference:
+def _told(left: _Rows, kind: str, row: bytes | None, shape: OutputFormat) -> RowDifference:
     return RowDifference(row=left.number, kind=kind, id=_cells(row or b"", shape).get("id"), columns={})
 
 
-def _differing(number: int, mine: bytes, theirs: bytes, shape: Shape) -> Iterator[RowDifference]:
+def _differing(number: int, mine: bytes, theirs: bytes, shape: OutputFormat) -> Iterator[RowDifference]:
     """One row in the place of the other: changed, or another event altogether."""
     one, other = _cells(mine, shape), _cells(theirs, shape)
     if (
@@ -126,7 +126,7 @@ def _differing(number: int, mine: bytes, theirs: bytes, shape: Shape) -> Iterato
     yield RowDifference(row=number, kind="changed", id=one.get("id"), columns=columns)
 
 
-def _cells(row: bytes, shape: Shape) -> dict[str, str]:
+def _cells(row: bytes, shape: OutputFormat) -> dict[str, str]:
     """The cells of a row by column, as far as it can be read."""
     text = row.decode("utf-8", "backslashreplace")
     if shape.format == "ndjson":

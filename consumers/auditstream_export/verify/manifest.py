@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from auditstream_export.files.part_file import FileSummary
-from auditstream_export.formats.output_format import Shape, compression_of
-from auditstream_export.query.ledger_extract import Books
+from auditstream_export.formats.output_format import OutputFormat, compression_of
+from auditstream_export.query.ledger_extract import LedgerExtract
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.statements import COLUMNS
 from auditstream_export.verify.signing import SigningKey
@@ -38,8 +38,8 @@ def signature_name(name: str) -> str:
 def manifest_bytes(
     *,
     request: ExportRequest,
-    shape: Shape,
-    books: Books,
+    shape: OutputFormat,
+    books: LedgerExtract,
     files: Sequence[FileSummary],
     name: str,
     rows_per_checksum: int,
@@ -65,8 +65,8 @@ def manifest_bytes(
         "generated_by": f"auditstream {version('auditstream')}",
         "generated_at": format_timestamp(from_datetime(now)),
         "requester": requester,
-        **request.described(),
-        "watermark": books.watermark.described(),
+        **request.to_dict(),
+        "watermark": books.watermark.to_dict(),
         "rows": sum(each.rows for each in files),
         "truncated": False,
         "format": shape.format,
@@ -76,10 +76,10 @@ def manifest_bytes(
         "columns": list(COLUMNS),
         "schema_sha256": hashlib.sha256(SCHEMA_JSON.encode()).hexdigest(),
         "catalog_sha256": catalog_sha256(),
-        "retention_months": retention.MONTHS,
+        "retention_months": retention.RETENTION_MONTHS,
         "retention_notice": retention.notice(request.start, now=now),
-        "signed_by": key.public.described() if key else None,
-        "books": books.described(),
+        "signed_by": key.public.to_dict() if key else None,
+        "books": books.to_dict(),
         "rows_per_checksum": None if shape.format == "parquet" else rows_per_checksum,
         "files": [
             {**asdict(each), "checksums": None if shape.format == "parquet" else " ".join(each.checksums)}
@@ -107,13 +107,13 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], bytes]:
     return found, text
 
 
-def shape_of(manifest: Mapping[str, Any]) -> Shape:
+def shape_of(manifest: Mapping[str, Any]) -> OutputFormat:
     """What the files of a manifest look like.
 
     Raises:
         ExportError: It does not tell.
     """
     try:
-        return Shape(format=manifest["format"], profile=manifest["profile"], split_rows=manifest["split_rows"])
+        return OutputFormat(format=manifest["format"], profile=manifest["profile"], split_rows=manifest["split_rows"])
     except (KeyError, TypeError) as error:
         raise ExportError(f"the manifest does not tell what the files look like: {error}") from error

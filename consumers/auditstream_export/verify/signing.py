@@ -52,7 +52,7 @@ class PublicKey:
             return False
         return True
 
-    def described(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         """For the manifest: which key, and the key itself, for whoever knows its id from elsewhere."""
         return {"algorithm": "ed25519", "key_id": self.key_id, "public_key": self.pem}
 

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from typed_settings import click_options
 
 from auditstream_ops.dead_letters.content import RecordDecoder, event_json
-from auditstream_ops.dead_letters.dead_letter import DeadLetterReader, Letter
+from auditstream_ops.dead_letters.dead_letter import DeadLetter, DeadLetterReader
 from auditstream_ops.dead_letters.filter import LetterFilter, parse_name
-from auditstream_ops.dead_letters.resolver import LetterCloser, Outcome, edited_event, operator
+from auditstream_ops.dead_letters.resolver import Resolver, ResolverOutcome, edited_event, operator
 from auditstream_ops.dead_letters.view import json_line, json_whole, line, page
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
@@ -211,13 +211,13 @@ def replay(
             if tally.first is None or tally.meant.total() != 1:
                 raise OperationError(f"--edit is for exactly one letter, and {_found(tally)}: name one")
             edited = edited_event(edit.read_bytes(), tally.first, settings, decoder=decoder, new_id=new_id)
-        closer = LetterCloser(settings, by=operator(), why=why)
+        closer = Resolver(settings, by=operator(), why=why)
         closer.require_topics(tally.topics)
         if dry_run:
             click.echo(f"would replay {_letters(tally.meant)}", err=True)
         elif tally.meant:
             _ask("Replay", tally, yes=yes)
-        outcome = Outcome()
+        outcome = ResolverOutcome()
         if tally.meant and not dry_run:
             with _progress("replay", tally) as bar:
                 chosen = _meant(reader, choice, decoder, again=again)
@@ -257,9 +257,9 @@ def drop(settings: DeadLetterSettings, *, why: str, yes: bool, as_json: bool, **
     choice, decoder = LetterFilter(**conditions), _decoder(settings)
     with DeadLetterReader(settings) as reader:
         tally = _tally(reader, choice, decoder, again=False)
-        closer = LetterCloser(settings, by=operator(), why=why)
+        closer = Resolver(settings, by=operator(), why=why)
         closer.require_topics(())
-        outcome = Outcome()
+        outcome = ResolverOutcome()
         if tally.meant:
             _ask("Drop", tally, yes=yes)
             with _progress("drop", tally) as bar:
@@ -284,7 +284,7 @@ class _Tally:
     meant: Counter[str] = field(default_factory=Counter)
     closed: int = 0
     topics: set[str] = field(default_factory=set)
-    first: Letter | None = None
+    first: DeadLetter | None = None
 
 
 def _tally(reader: DeadLetterReader, choice: LetterFilter, decoder: RecordDecoder, *, again: bool) -> _Tally:
@@ -307,13 +307,15 @@ def _tally(reader: DeadLetterReader, choice: LetterFilter, decoder: RecordDecode
     return tally
 
 
-def _meant(reader: DeadLetterReader, choice: LetterFilter, decoder: RecordDecoder, *, again: bool) -> Iterator[Letter]:
+def _meant(
+    reader: DeadLetterReader, choice: LetterFilter, decoder: RecordDecoder, *, again: bool
+) -> Iterator[DeadLetter]:
     return (
         letter for letter in reader.letters() if (again or letter.state == "open") and choice.matches(letter, decoder)
     )
 
 
-def _only(letters: Iterator[Letter]) -> Letter:
+def _only(letters: Iterator[DeadLetter]) -> DeadLetter:
     found = [letter for letter, _ in zip(letters, range(_SHOWN_CANDIDATES), strict=False)]
     if not found:
         raise OperationError("no letter matches; see `auditstream dlq list`")
@@ -342,7 +344,7 @@ def _counts(tally: _Tally) -> dict[str, int]:
     return {"matched": tally.meant.total() + tally.closed, "closed_before": tally.closed}
 
 
-def _finish(verb: str, result: dict[str, int], outcome: Outcome, *, as_json: bool) -> None:
+def _finish(verb: str, result: dict[str, int], outcome: ResolverOutcome, *, as_json: bool) -> None:
     for reason, count in outcome.failures.most_common():
         click.echo(f"{count:,} not delivered: {reason}", err=True)
     if outcome.failures:

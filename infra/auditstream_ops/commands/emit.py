@@ -15,7 +15,7 @@ from tqdm import tqdm
 from typed_settings import click_options
 
 from auditstream_producer import AuditProducer, ProducerSettings
-from auditstream_producer.ndjson import Line, NdjsonEmitter, Rejects, read_lines
+from auditstream_producer.ndjson import NdjsonEmitter, NdjsonLine, Rejects, read_lines
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import loaders
 
@@ -129,7 +129,7 @@ class _Interruption:
     def absent(self) -> bool:
         return self.count == 0
 
-    def watch(self, lines: Iterator[Line]) -> Iterator[Line]:
+    def watch(self, lines: Iterator[NdjsonLine]) -> Iterator[NdjsonLine]:
         """Hand on lines until a signal comes."""
         while self.count == 0:
             try:
@@ -176,7 +176,7 @@ def _rejects_file(path: Path | None, source: Path) -> Iterator[TextIO | None]:
     if path.exists() and source.exists() and path.samefile(source):
         raise click.UsageError("--rejects names FILE itself, which it would overwrite: name another file")
     try:
-        # Line by line: what was refused is on disk even if this process is killed.
+        # NdjsonLine by line: what was refused is on disk even if this process is killed.
         file = path.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
         raise OperationError(f"cannot write the rejects to {path}: {error.strerror}") from error

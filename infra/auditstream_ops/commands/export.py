@@ -18,7 +18,7 @@ from auditstream_export import (
     ExportRequest,
     ExportResult,
     ExportSettings,
-    Shape,
+    OutputFormat,
     Watermark,
     export_events,
     format_of,
@@ -130,14 +130,14 @@ def export(
         if wanted != ExportFilter():
             raise click.UsageError("an export that is made again has the filter of its manifest; or give --from", ctx)
         repeats = found
-        request, shape = ExportRequest.from_described(found), shape_of(found)
+        request, shape = ExportRequest.from_dict(found), shape_of(found)
         if output != "-" and shape.format != format_of(output):
             raise click.UsageError(f"the export of that manifest is {shape.format}: give it a name that says so", ctx)
     elif start is None or end is None:
         raise click.UsageError(f"missing option '{'--from' if start is None else '--to'}'", ctx)
     else:
         request = ExportRequest(start=start, end=end, filter=wanted)
-        shape = Shape(format=format_ or format_of(output), profile=profile, split_rows=split_rows)
+        shape = OutputFormat(format=format_ or format_of(output), profile=profile, split_rows=split_rows)
     _heed_signals()
     with tqdm(unit=" rows", unit_scale=True, desc="export", disable=quiet or not sys.stderr.isatty()) as bar:
 
@@ -213,7 +213,7 @@ def _print(result: ExportResult, output: str, *, as_json: bool) -> None:
 
 def _json(result: ExportResult) -> Mapping[str, object]:
     files = [{name: value for name, value in asdict(each).items() if name != "checksums"} for each in result.files]
-    return {**asdict(result), "files": files, "watermark": result.watermark.described()}
+    return {**asdict(result), "files": files, "watermark": result.watermark.to_dict()}
 
 
 export.add_command(jobs)

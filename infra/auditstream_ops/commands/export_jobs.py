@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 from typed_settings import click_options
 
-from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportRequest, JobSettings, Shape
+from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportRequest, JobSettings, OutputFormat
 from auditstream_export.formats.output_format import FORMATS, PROFILES
 from auditstream_export.jobs.export_job import Suffix
 from auditstream_ops.commands.export_options import filter_options, moment
@@ -57,7 +57,7 @@ def list_jobs(settings: JobSettings, *, scopes: tuple[str, ...], limit: int, as_
 @click.argument("id", type=click.UUID)
 @_as_json
 @_settings
-def show(settings: JobSettings, *, id: UUID, as_json: bool) -> None:  # noqa: A002 - the public name of the field
+def show(settings: JobSettings, *, id: UUID, as_json: bool) -> None:
     """Show one export."""
     with _jobs(settings) as service:
         job = service.job(id)
@@ -66,7 +66,7 @@ def show(settings: JobSettings, *, id: UUID, as_json: bool) -> None:  # noqa: A0
     if as_json:
         _show(job, as_json=True)
         return
-    for name, value in job.described().items():
+    for name, value in job.to_dict().items():
         if value not in (None, "", []):
             click.echo(f"{name:18} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
 
@@ -97,7 +97,7 @@ def request(
 ) -> None:
     """Ask for an export; prints its id. What you ask for is an event of its own."""
     wanted = ExportRequest(start=start, end=end, filter=ExportFilter(**conditions))
-    shape = Shape(format=format_, profile=profile, split_rows=split_rows)
+    shape = OutputFormat(format=format_, profile=profile, split_rows=split_rows)
     with _jobs(settings) as service:
         job = service.request(wanted, requester=_who(requester), shape=shape, suffix=cast("Suffix", suffix))
     _show(job, as_json=as_json)
@@ -111,7 +111,7 @@ def request(
 def cancel(
     settings: JobSettings,
     *,
-    id: UUID,  # noqa: A002 - the public name of the field
+    id: UUID,
     requester: str | None,
     as_json: bool,
 ) -> None:
@@ -128,7 +128,7 @@ def cancel(
 def retry(
     settings: JobSettings,
     *,
-    id: UUID,  # noqa: A002 - the public name of the field
+    id: UUID,
     requester: str | None,
     as_json: bool,
 ) -> None:
@@ -152,7 +152,7 @@ def retry(
 def fetch(
     settings: JobSettings,
     *,
-    id: UUID,  # noqa: A002 - the public name of the field
+    id: UUID,
     output: Path,
     requester: str | None,
 ) -> None:
@@ -195,7 +195,7 @@ def _save(path: Path, pieces: Iterator[bytes]) -> None:
 
 def _show(job: ExportJob, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(job.described(), ensure_ascii=False))
+        click.echo(json.dumps(job.to_dict(), ensure_ascii=False))
         return
     rows = f"{job.rows:,}" if job.total is None else f"{job.rows:,} of {job.total:,}"
     left = "" if job.remaining is None else f", {job.rate:,.0f} a second, {job.remaining:,.0f} s left"

@@ -43,7 +43,7 @@ def exporter(settings: JobSettings, *, until_idle: float | None, as_json: bool) 
 
     def show(job: ExportJob) -> None:
         told = f"{job.id} {job.state}, rows: {job.rows:,} {job.error}".rstrip()
-        click.echo(json.dumps(job.described(), ensure_ascii=False) if as_json else told)
+        click.echo(json.dumps(job.to_dict(), ensure_ascii=False) if as_json else told)
 
     with emitting() as emit:
         worker = Exporter(settings, emit, on_ended=show)

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from typed_settings import click_options
 
 from auditstream_schemas.settings import loaders
-from auditstream_sink import LedgerLine, Sink, SinkSettings, Totals
+from auditstream_sink import Sink, SinkSettings
+from auditstream_storage import LedgerLine, Totals
 
 
 @click.command()

@@ -82,7 +82,7 @@ def list_tokens(settings: ClickHouseSettings, *, as_json: bool) -> None:
 @token.command()
 @click.argument("id", type=click.UUID)
 @click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
-def revoke(settings: ClickHouseSettings, *, id: UUID) -> None:  # noqa: A002 - as it is shown
+def revoke(settings: ClickHouseSettings, *, id: UUID) -> None:
     """Make the token with this ID worthless at once."""
     store = TokenStore(settings)
     gone = store.revoke(id, revoked_by=_operator())

@@ -10,7 +10,7 @@ import click
 from typed_settings import click_options
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.ledger.audit import PartitionAccount, TopicBooks
+from auditstream_ops.ledger.audit import PartitionAccount, TopicLedger
 from auditstream_ops.ledger.audit import verify as examine
 from auditstream_schemas.settings import loaders
 from auditstream_sink import SinkSettings
@@ -48,7 +48,7 @@ def verify(settings: SinkSettings, *, topic_id: UUID | None, complete: bool, as_
     sys.exit(0 if balanced else 1)
 
 
-def _show(topic: str, books: TopicBooks) -> None:
+def _show(topic: str, books: TopicLedger) -> None:
     earlier = "" if books.is_current else ", an earlier topic of that name"
     click.echo(f"{topic}, id {books.topic_id}{earlier}")
     headings = ("lag", "committed", *_COUNTS)
@@ -64,7 +64,7 @@ def _show(topic: str, books: TopicBooks) -> None:
     click.echo()
 
 
-def _conclude(found: Sequence[TopicBooks]) -> None:
+def _conclude(found: Sequence[TopicLedger]) -> None:
     wrong = [
         f"{books.topic_id} partition {account.partition}: {problem}"
         for books in found
@@ -87,7 +87,7 @@ def _conclude(found: Sequence[TopicBooks]) -> None:
         click.secho(f"the books balance: {read:,} records in {batches:,} batches{waiting}", fg="green", bold=True)
 
 
-def _json(topic: str, found: Sequence[TopicBooks], *, balanced: bool) -> dict[str, object]:
+def _json(topic: str, found: Sequence[TopicLedger], *, balanced: bool) -> dict[str, object]:
     return {
         "topic": topic,
         "balanced": balanced,

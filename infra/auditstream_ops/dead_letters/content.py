@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from auditstream_ops.dead_letters.dead_letter import Letter
+from auditstream_ops.dead_letters.dead_letter import DeadLetter
 from auditstream_schemas.codec import decode_record, split
 from auditstream_schemas.errors import RegistryError, UnknownSchemaError, WireFormatError
 from auditstream_schemas.event import FIELDS
@@ -27,7 +27,7 @@ class RecordDecoder:
         self._registry = registry
         self._schemas: dict[int, str | None] = {}
 
-    def record(self, letter: Letter) -> dict[str, Any]:
+    def record(self, letter: DeadLetter) -> dict[str, Any]:
         """The fields of the record, whether or not they make a valid event; see ``codec.decode_record``.
 
         Raises:
@@ -46,7 +46,7 @@ class RecordDecoder:
             raise UnknownSchemaError(f"the registry has no schema {schema_id}")
         return decode_record(body, schema)
 
-    def action(self, letter: Letter) -> str | None:
+    def action(self, letter: DeadLetter) -> str | None:
         """The action inside the record; None if it cannot be decoded.
 
         Raises:
@@ -57,7 +57,7 @@ class RecordDecoder:
         except (WireFormatError, UnknownSchemaError):
             return None
 
-    def event_id(self, letter: Letter) -> UUID | None:
+    def event_id(self, letter: DeadLetter) -> UUID | None:
         """The id of the letter's event: the one inside the record, else its key; None if neither is a UUID.
 
         Raises:
@@ -72,7 +72,7 @@ class RecordDecoder:
         except Fault:
             return None
 
-    def described(self, letter: Letter) -> tuple[dict[str, Any] | None, str]:
+    def described(self, letter: DeadLetter) -> tuple[dict[str, Any] | None, str]:
         """The record, or None and why it cannot be had. The registry may be away."""
         try:
             return self.record(letter), ""

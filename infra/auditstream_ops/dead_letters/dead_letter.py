@@ -46,7 +46,7 @@ _CONSUME_AT_MOST = 500
 _FETCH_AHEAD_KBYTES = 16 * 1024
 
 
-class Place(NamedTuple):
+class DeadLetterPosition(NamedTuple):
     """Where a record lay that became a letter: identifies the letter.
 
     Attributes:
@@ -61,7 +61,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marker:
+class Resolution:
     """What became of a letter.
 
     Attributes:
@@ -84,7 +84,7 @@ class Marker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class DeadLetter:
     """A refused record.
 
     Attributes:
@@ -113,7 +113,7 @@ class Letter:
     content: bytes | None
     headers: Headers
     dead_letter_partition: int
-    marker: Marker | None
+    marker: Resolution | None
 
     @property
     def value(self) -> bytes:
@@ -126,9 +126,9 @@ class Letter:
         return self.content is None and any(name == OMITTED for name, _ in self.headers)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> DeadLetterPosition:
         """What identifies the letter."""
-        return Place(self.topic_id, self.partition, self.offset)
+        return DeadLetterPosition(self.topic_id, self.partition, self.offset)
 
     @property
     def name(self) -> str:
@@ -167,7 +167,7 @@ class DeadLetterReader:
                 "fetch.wait.max.ms": 10,
             }
         )
-        self._markers: dict[Place, Marker] = {}
+        self._markers: dict[DeadLetterPosition, Resolution] = {}
         # One past the last record of each partition. Watermarks would be quicker to ask for, but the local
         # stack's broker gives some that lag behind.
         self._ends: dict[int, int] = {}
@@ -190,7 +190,7 @@ class DeadLetterReader:
     ) -> None:
         self._consumer.close()
 
-    def letters(self) -> Iterator[Letter]:
+    def letters(self) -> Iterator[DeadLetter]:
         """All letters, oldest first; ends an earlier iteration that is not at its end.
 
         A sink that dies between writing letters and writing its books writes them again: the second of the
@@ -248,7 +248,7 @@ class DeadLetterReader:
         return OperationError(f"no broker at {self._servers}: {error.args[0].str()}")
 
 
-def read_letters(settings: DeadLetterSettings) -> Iterator[Letter]:
+def read_letters(settings: DeadLetterSettings) -> Iterator[DeadLetter]:
     """All letters from the topic's start to its end; blocks on the broker.
 
     Raises:
@@ -258,7 +258,7 @@ def read_letters(settings: DeadLetterSettings) -> Iterator[Letter]:
         yield from reader.letters()
 
 
-def read_letter(message: Message, markers: dict[Place, Marker]) -> Letter | None:
+def read_letter(message: Message, markers: dict[DeadLetterPosition, Resolution]) -> DeadLetter | None:
     """The letter that a record of the topic is, with its marker; None if it is none."""
     headers = _headers(message)
     # Ours come last, and win: a record may carry headers of the same name.
@@ -267,7 +267,7 @@ def read_letter(message: Message, markers: dict[Place, Marker]) -> Letter | None
     if REASON not in found or place is None:
         return None
     key, value = message.key(), message.value()
-    return Letter(
+    return DeadLetter(
         reason=_text(found, REASON),
         error=_text(found, ERROR),
         topic=_text(found, SOURCE_TOPIC),
@@ -283,14 +283,14 @@ def read_letter(message: Message, markers: dict[Place, Marker]) -> Letter | None
     )
 
 
-def read_marker(message: Message) -> tuple[Place, Marker] | None:
+def read_marker(message: Message) -> tuple[DeadLetterPosition, Resolution] | None:
     """The marker that a record of the topic is, with its letter's place; None if it is none."""
     found = dict(_headers(message))
     place, kind = _place(found), _text(found, MARKER)
     # Letters have a reason, markers have none: no producer closes a letter by a header of its own.
     if REASON in found or place is None or kind not in {"replayed", "dropped"}:
         return None
-    marker = Marker(
+    marker = Resolution(
         kind=cast("Literal['replayed', 'dropped']", intern(kind)),
         at=_written_at(message),
         by=intern(_text(found, MARKER_BY)),
@@ -302,7 +302,7 @@ def read_marker(message: Message) -> tuple[Place, Marker] | None:
     return place, marker
 
 
-def marker_headers(letter: Letter, marker: Marker) -> Headers:
+def resolution_headers(letter: DeadLetter, marker: Resolution) -> Headers:
     """The headers of the record that closes a letter; ``marker.at`` is the record's own time."""
     coordinates = ((MARKER_PARTITION, marker.partition), (MARKER_OFFSET, marker.offset))
     return (
@@ -322,11 +322,11 @@ def _headers(message: Message) -> Headers:
     return tuple(record_headers(message) or ())
 
 
-def _place(headers: dict[str, bytes | None]) -> Place | None:
+def _place(headers: dict[str, bytes | None]) -> DeadLetterPosition | None:
     partition, offset = _number(headers, SOURCE_PARTITION), _number(headers, SOURCE_OFFSET)
     if partition is None or offset is None:
         return None
-    return Place(intern(_text(headers, SOURCE_TOPIC_ID)), partition, offset)
+    return DeadLetterPosition(intern(_text(headers, SOURCE_TOPIC_ID)), partition, offset)
 
 
 def _text(headers: dict[str, bytes | None], name: str) -> str:

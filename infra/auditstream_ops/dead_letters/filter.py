@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from auditstream_ops.dead_letters.content import RecordDecoder
-from auditstream_ops.dead_letters.dead_letter import Letter
+from auditstream_ops.dead_letters.dead_letter import DeadLetter
 from auditstream_schemas.timestamp import from_datetime
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+\[\d+\]@\d+", re.ASCII)
@@ -48,7 +48,7 @@ class LetterFilter:
     partition: int | None = None
     offset: int | None = None
 
-    def matches(self, letter: Letter, decoder: RecordDecoder) -> bool:
+    def matches(self, letter: DeadLetter, decoder: RecordDecoder) -> bool:
         """Whether the letter is meant. Asks the registry only if there is a condition on the action.
 
         Raises:
@@ -66,7 +66,7 @@ class LetterFilter:
             and (not self.actions or self._has_action(letter, decoder))
         )
 
-    def _has_action(self, letter: Letter, decoder: RecordDecoder) -> bool:
+    def _has_action(self, letter: DeadLetter, decoder: RecordDecoder) -> bool:
         action = decoder.action(letter)
         return action is not None and self._action_pattern.fullmatch(action) is not None
 

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from uuid_utils.compat import uuid7
 
 from auditstream_ops.dead_letters.content import RecordDecoder
-from auditstream_ops.dead_letters.dead_letter import HEADER_PREFIX, Headers, Letter, Marker, marker_headers
+from auditstream_ops.dead_letters.dead_letter import HEADER_PREFIX, DeadLetter, Headers, Resolution, resolution_headers
 from auditstream_producer import ProducerSettings
 from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.codec import SCHEMA_JSON, encode
@@ -53,7 +53,7 @@ class Edited:
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
+class ResolverOutcome:
     """What became of the letters handed over.
 
     Attributes:
@@ -82,7 +82,7 @@ class _Position:
     offset: int
 
 
-class LetterCloser:
+class Resolver:
     """Replays and drops letters, some hundreds at a time. Not safe to share between threads.
 
     Args:
@@ -125,8 +125,8 @@ class LetterCloser:
                 raise OperationError(f"topic {topic}: {found.error.str()}; run `auditstream topics`")
 
     def replay(
-        self, letters: Iterable[Letter], *, progress: Callable[[int], object], edited: Edited | None = None
-    ) -> Outcome:
+        self, letters: Iterable[DeadLetter], *, progress: Callable[[int], object], edited: Edited | None = None
+    ) -> ResolverOutcome:
         """Send records again to the topics they came from, and mark their letters.
 
         Blocks until the broker has answered for all of them. Ends early when the broker takes no record of
@@ -137,7 +137,7 @@ class LetterCloser:
             progress: Called with the number of letters just done.
             edited: Is sent instead of each letter's own bytes.
         """
-        outcome = Outcome()
+        outcome = ResolverOutcome()
         for chunk in _chunks(letters):
             kept = [letter for letter in chunk if edited is not None or not letter.is_omitted]
             outcome.failures[_OMITTED] += len(chunk) - len(kept)
@@ -154,9 +154,9 @@ class LetterCloser:
         outcome.failures += Counter()  # leaves out what did not happen
         return outcome
 
-    def drop(self, letters: Iterable[Letter], *, progress: Callable[[int], object]) -> Outcome:
+    def drop(self, letters: Iterable[DeadLetter], *, progress: Callable[[int], object]) -> ResolverOutcome:
         """Mark letters as dropped; their bytes stay for as long as the topic keeps them. Blocks likewise."""
-        outcome = Outcome()
+        outcome = ResolverOutcome()
         for chunk in _chunks(letters):
             marked = self._mark([(letter, self._marker("dropped")) for letter in chunk], outcome)
             progress(len(chunk))
@@ -166,8 +166,8 @@ class LetterCloser:
 
     def _marker(
         self, kind: Literal["replayed", "dropped"], position: _Position | None = None, *, edited: bool = False
-    ) -> Marker:
-        return Marker(
+    ) -> Resolution:
+        return Resolution(
             kind=kind,
             at=datetime.now(UTC),
             by=self._by,
@@ -177,13 +177,13 @@ class LetterCloser:
             offset=None if position is None else position.offset,
         )
 
-    def _mark(self, marked: Sequence[tuple[Letter, Marker]], outcome: Outcome) -> int:
+    def _mark(self, marked: Sequence[tuple[DeadLetter, Resolution]], outcome: ResolverOutcome) -> int:
         records = [
             _Outgoing(
                 topic=self._dead_letters,
                 key=None,
                 value=None,
-                headers=marker_headers(letter, marker),
+                headers=resolution_headers(letter, marker),
                 partition=letter.dead_letter_partition,
             )
             for letter, marker in marked
@@ -192,7 +192,7 @@ class LetterCloser:
         outcome.closed += delivered
         return delivered
 
-    def _deliver(self, records: Sequence[_Outgoing], outcome: Outcome) -> list[_Position | None]:
+    def _deliver(self, records: Sequence[_Outgoing], outcome: ResolverOutcome) -> list[_Position | None]:
         """Send records and wait for the broker; where each of them lies, or None if it is not surely there."""
         positions: list[_Position | None] = [None] * len(records)
 
@@ -231,7 +231,7 @@ def operator() -> str:
 
 
 def edited_event(
-    text: bytes, letter: Letter, settings: DeadLetterSettings, *, decoder: RecordDecoder, new_id: bool
+    text: bytes, letter: DeadLetter, settings: DeadLetterSettings, *, decoder: RecordDecoder, new_id: bool
 ) -> Edited:
     """Encode the JSON of one event to be sent in a letter's stead, checked as the SDK does.
 
@@ -268,7 +268,7 @@ def edited_event(
     return Edited(key=str(event.id).encode(), value=encode(event, schema_id))
 
 
-def _record(letter: Letter, edited: Edited | None) -> _Outgoing:
+def _record(letter: DeadLetter, edited: Edited | None) -> _Outgoing:
     own = tuple((name, value) for name, value in letter.headers if not name.startswith(HEADER_PREFIX))
     source = f"{letter.topic_id}/{letter.partition}/{letter.offset}"
     return _Outgoing(
@@ -279,9 +279,9 @@ def _record(letter: Letter, edited: Edited | None) -> _Outgoing:
     )
 
 
-def _chunks(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
+def _chunks(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
     """Letters that may be in memory together."""
-    chunk: list[Letter] = []
+    chunk: list[DeadLetter] = []
     size = 0
     for letter in letters:
         chunk.append(letter)

@@ -7,24 +7,24 @@ from datetime import datetime
 from typing import Any
 
 from auditstream_ops.dead_letters.content import RecordDecoder, event_json, hexdump, printable
-from auditstream_ops.dead_letters.dead_letter import Letter, Marker
+from auditstream_ops.dead_letters.dead_letter import DeadLetter, Resolution
 
 _HEXDUMP_BYTES = 512
 
 
-def line(letter: Letter) -> str:
+def line(letter: DeadLetter) -> str:
     """One line of ``list``: when, which, what was done, why."""
     return printable(
         f"{_moment(letter.written_at)}  {letter.name}  {letter.reason:<20} {_state(letter)}  {letter.error}"
     ).replace("\n", " ")
 
 
-def json_line(letter: Letter) -> str:
+def json_line(letter: DeadLetter) -> str:
     """The same for scripts, on one line."""
     return json.dumps(_summary(letter), ensure_ascii=False)
 
 
-def json_whole(letter: Letter, decoder: RecordDecoder) -> str:
+def json_whole(letter: DeadLetter, decoder: RecordDecoder) -> str:
     """Everything about one letter for scripts, on one line; the registry may be away."""
     record, fault = decoder.described(letter)
     whole = {
@@ -40,7 +40,7 @@ def json_whole(letter: Letter, decoder: RecordDecoder) -> str:
     return json.dumps(whole, ensure_ascii=False)
 
 
-def page(letter: Letter, decoder: RecordDecoder) -> Iterator[str]:
+def page(letter: DeadLetter, decoder: RecordDecoder) -> Iterator[str]:
     """Everything about one letter for people, line by line; the registry may be away."""
     facts = [
         ("letter", letter.name),
@@ -70,7 +70,7 @@ def page(letter: Letter, decoder: RecordDecoder) -> Iterator[str]:
         yield f"and {more:,} bytes more: --raw writes them all"
 
 
-def _state(letter: Letter) -> str:
+def _state(letter: DeadLetter) -> str:
     marker = letter.marker
     if marker is None:
         return "open"
@@ -82,7 +82,7 @@ def _state(letter: Letter) -> str:
     return f"{marker.kind} ({what}{f': {marker.why}' if marker.why else ''})"
 
 
-def _summary(letter: Letter) -> dict[str, Any]:
+def _summary(letter: DeadLetter) -> dict[str, Any]:
     return {
         "letter": letter.name,
         "state": letter.state,
@@ -99,7 +99,7 @@ def _summary(letter: Letter) -> dict[str, Any]:
     }
 
 
-def _marker(marker: Marker) -> dict[str, Any]:
+def _marker(marker: Resolution) -> dict[str, Any]:
     return {
         "kind": marker.kind,
         "at": marker.at.isoformat(),

@@ -14,6 +14,7 @@ from importlib import resources
 from clickhouse_connect.driver.client import Client
 
 from auditstream_schemas.errors import OperationError, SettingsError
+from auditstream_storage.retention import RETENTION_MONTHS
 
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql\Z")
@@ -66,7 +67,9 @@ def migrations(database: str) -> list[Migration]:
             Migration(
                 version=int(match[1]),
                 name=match[2],
-                statements=_statements(text.replace("{database}", database)),
+                statements=_statements(
+                    text.replace("{database}", database).replace("{retention_months}", str(RETENTION_MONTHS))
+                ),
                 checksum=hashlib.sha256(text.encode()).hexdigest(),
             )
         )

@@ -17,20 +17,29 @@ from clickhouse_connect.driver.client import Client
 
 from auditstream_ops.dead_letters.dead_letter import read_letters
 from auditstream_ops.ledger.balance import PartitionAccount, against_table, against_topic
-from auditstream_ops.ledger.ledger_reader import LISTED_AT_MOST, Books, Extra, Finding, Loss, Rows, Totals, topic_ids
-from auditstream_ops.ledger.recheck import READ_AT_MOST, Look, look_again
+from auditstream_ops.ledger.ledger_reader import (
+    LISTED_AT_MOST,
+    Extra,
+    Finding,
+    LedgerReader,
+    Loss,
+    PartitionTotals,
+    Rows,
+    topic_ids,
+)
+from auditstream_ops.ledger.recheck import READ_AT_MOST, Recheck, recheck
 from auditstream_ops.ledger.topic_reader import Extent, TopicReader
 from auditstream_schemas.errors import OperationError
 from auditstream_sink import SinkSettings
 
-__all__ = ["PartitionAccount", "TopicBooks", "accounts", "verify"]
+__all__ = ["PartitionAccount", "TopicLedger", "accounts", "verify"]
 
 _NO_ROWS = Rows(within=0, ahead=0, doubled=0)
 _NO_EXTRA = Extra(findings=0, hollow=0, expired_since=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TopicBooks:
+class TopicLedger:
     """The books of one topic id.
 
     Attributes:
@@ -72,7 +81,7 @@ def accounts(client: Client, database: str, settings: SinkSettings) -> list[Part
 
 def verify(
     client: Client, database: str, settings: SinkSettings, *, topic_id: UUID | None = None, complete: bool = False
-) -> list[TopicBooks]:
+) -> list[TopicLedger]:
     """The accounts of every id that the topic has had, the oldest first, or of one of them.
 
     Blocks on ClickHouse and on the broker. A sink may run meanwhile.
@@ -105,7 +114,7 @@ def verify(
                 partitions = audit.of_topic(each, committed, complete=complete, earlier=[i for i in known if i != now])
             else:
                 partitions = audit.of_past(each)
-            found.append(TopicBooks(topic_id=each, is_current=each == now, partitions=tuple(partitions)))
+            found.append(TopicLedger(topic_id=each, is_current=each == now, partitions=tuple(partitions)))
     return found
 
 
@@ -113,7 +122,7 @@ def verify(
 class _Table:
     """What ClickHouse says of the books of one topic id, each by partition."""
 
-    totals: Mapping[int, Totals]
+    totals: Mapping[int, PartitionTotals]
     rows: Mapping[int, Rows]
     findings: Mapping[int, Sequence[Finding]]
     extra: Mapping[int, Extra]
@@ -125,7 +134,7 @@ class _Table:
         return {*self.totals, *self.rows}
 
     def account(
-        self, partition: int, looks: Mapping[int, Look], others: Collection[int] = frozenset()
+        self, partition: int, looks: Mapping[int, Recheck], others: Collection[int] = frozenset()
     ) -> PartitionAccount:
         """One partition's.
 
@@ -194,8 +203,8 @@ class _Audit:
                 ends[partition] = max(ends.get(partition, 0), totals.last_offset + 1)
         return ends
 
-    def _books(self, topic_id: UUID) -> Books:
-        return Books(self._client, self._database, self._settings.topic, topic_id)
+    def _books(self, topic_id: UUID) -> LedgerReader:
+        return LedgerReader(self._client, self._database, self._settings.topic, topic_id)
 
     def _table(self, topic_id: UUID) -> _Table:
         books = self._books(topic_id)
@@ -221,7 +230,9 @@ class _Audit:
             if letter.topic_id == str(topic_id)
         }
 
-    def _all_looks(self, topic_id: UUID, table: _Table, extents: Mapping[int, Extent]) -> dict[tuple[int, int], Look]:
+    def _all_looks(
+        self, topic_id: UUID, table: _Table, extents: Mapping[int, Extent]
+    ) -> dict[tuple[int, int], Recheck]:
         """What the topic says of doubtful lines, by partition and first offset."""
         refused: set[tuple[int, int]] | None = None
         looks = {}
@@ -235,7 +246,7 @@ class _Audit:
                 if refused is None:
                     refused = self._refused(topic_id)
                 self._may_read -= line.offsets
-                looks[partition, line.first_offset] = look_again(
+                looks[partition, line.first_offset] = recheck(
                     self._client, self._database, self._reader, topic_id, line, low=extent.low, refused=refused
                 )
         return looks
@@ -247,8 +258,8 @@ class _Audit:
         return int(any(True for _ in self._reader.records(account.partition, extent.low, account.first_offset - 1)))
 
 
-def _none_yet(partition: int) -> Totals:
-    return Totals(
+def _none_yet(partition: int) -> PartitionTotals:
+    return PartitionTotals(
         partition=partition,
         first_offset=0,
         last_offset=-1,

@@ -3,15 +3,15 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from auditstream_ops.ledger.ledger_reader import Extra, Finding, Loss, Rows, Totals
-from auditstream_ops.ledger.recheck import Look
+from auditstream_ops.ledger.ledger_reader import Extra, Finding, Loss, PartitionTotals, Rows
+from auditstream_ops.ledger.recheck import Recheck
 from auditstream_ops.ledger.topic_reader import Extent
 
 _LOST_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class BalanceFault:
     """Something that does not balance.
 
     Attributes:
@@ -96,7 +96,7 @@ class PartitionAccount:
     low: int | None = None
     end: int | None = None
     committed: int | None = None
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[BalanceFault, ...] = ()
     more_faults: int = 0
     notes: tuple[str, ...] = ()
     explained: tuple[Explained, ...] = ()
@@ -120,9 +120,9 @@ class PartitionAccount:
 
 
 def against_table(
-    totals: Totals,
+    totals: PartitionTotals,
     rows: Rows,
-    findings: Sequence[tuple[Finding, Look | None]],
+    findings: Sequence[tuple[Finding, Recheck | None]],
     extra: Extra,
     losses: Sequence[Loss] = (),
     *,
@@ -139,17 +139,17 @@ def against_table(
         others: Offsets from which the table has events of other lines, ones that lack rows; and offsets whose
             id the table has with other content, too.
     """
-    faults: list[Fault] = []
+    faults: list[BalanceFault] = []
     notes = [
         f"offsets {loss.first_offset} to {loss.last_offset} are lost: deleted by the broker before any sink read them; "
-        f"accepted by {loss.by} at {loss.at}: {loss.why}"
+        f"accepted by {loss.by} at {loss.at}: {loss.reason}"
         for loss in losses
     ]
     explained: list[Explained] = []
     for line, look in findings:
         of_line = [*_offsets(line), *_sums(line)]
         for found in (*of_line, _hollow(line, look), _rows(line, look, others)):
-            if isinstance(found, Fault):
+            if isinstance(found, BalanceFault):
                 faults.append(found)
             elif found:
                 explained.append(found)
@@ -157,7 +157,7 @@ def against_table(
     first, last = totals.first_offset, totals.last_offset
     if rows.doubled:
         text = f"offsets {first} to {last}: {rows.doubled} rows too many, of offsets that have another one"
-        faults.append(Fault(kind="doubled", first_offset=first, last_offset=last, text=text))
+        faults.append(BalanceFault(kind="doubled", first_offset=first, last_offset=last, text=text))
     hollow = extra.hollow - sum(not line.is_fault for line, _ in findings)
     if hollow > 0:
         notes.append(f"{hollow} more batches with offsets that held no record, not looked into")
@@ -210,11 +210,13 @@ def against_topic(
     if not account.batches:
         account = replace(account, first_offset=extent.low, last_offset=extent.low - 1)
     first, beyond = account.first_offset, account.next_offset
-    faults: list[Fault] = []
+    faults: list[BalanceFault] = []
     notes: list[str] = []
 
     def fault(kind: str, begin: int, end: int, text: str) -> None:
-        faults.append(Fault(kind=kind, first_offset=begin, last_offset=end, text=f"offsets {begin} to {end} {text}"))
+        faults.append(
+            BalanceFault(kind=kind, first_offset=begin, last_offset=end, text=f"offsets {begin} to {end} {text}")
+        )
 
     if head_records:
         fault("gap", extent.low, first - 1, "are in no batch: the topic holds them, and the books begin later")
@@ -245,26 +247,26 @@ def against_topic(
     )
 
 
-def _offsets(line: Finding) -> list[Fault]:
+def _offsets(line: Finding) -> list[BalanceFault]:
     """How a line follows the ones before it."""
     faults = []
     first, reached = line.first_offset, line.reached
     if reached is None:
         if line.stray:
             text = f"{line.stray} rows are of offsets before {first}, where the books begin"
-            faults.append(Fault(kind="stray", first_offset=0, last_offset=first - 1, text=text))
+            faults.append(BalanceFault(kind="stray", first_offset=0, last_offset=first - 1, text=text))
     elif reached + 1 < first:
         but = f", but {line.stray} of them have rows" if line.stray else ""
         text = f"offsets {reached + 1} to {first - 1} are in no batch{but}"
-        faults.append(Fault(kind="gap", first_offset=reached + 1, last_offset=first - 1, text=text))
+        faults.append(BalanceFault(kind="gap", first_offset=reached + 1, last_offset=first - 1, text=text))
     elif reached >= first:
         last = min(reached, line.last_offset)
         text = f"offsets {first} to {last} are in two batches"
-        faults.append(Fault(kind="overlap", first_offset=first, last_offset=last, text=text))
+        faults.append(BalanceFault(kind="overlap", first_offset=first, last_offset=last, text=text))
     return faults
 
 
-def _sums(line: Finding) -> list[Fault]:
+def _sums(line: Finding) -> list[BalanceFault]:
     """Whether a line adds up in itself."""
     faults = []
     if line.read != line.stored + line.others:
@@ -287,7 +289,7 @@ def _together(explained: Sequence[Explained]) -> list[str]:
     return sentences
 
 
-def _hollow(line: Finding, look: Look | None) -> Fault | Explained | None:
+def _hollow(line: Finding, look: Recheck | None) -> BalanceFault | Explained | None:
     """Offsets without a record: markers of a producer's transaction, unless the topic has records there."""
     if not line.is_hollow:
         return None
@@ -300,7 +302,7 @@ def _hollow(line: Finding, look: Look | None) -> Fault | Explained | None:
     return _explained(line, "transactions", f"{held_none}: a producer used transactions")
 
 
-def _rows(line: Finding, look: Look | None, others: Collection[int]) -> Fault | Explained | None:
+def _rows(line: Finding, look: Recheck | None, others: Collection[int]) -> BalanceFault | Explained | None:
     """Whether a line's rows are there."""
     if line.rows > line.stored:
         return _surplus(line, others)
@@ -321,7 +323,7 @@ def _rows(line: Finding, look: Look | None, others: Collection[int]) -> Fault | 
     return _explained(line, "elsewhere", text)
 
 
-def _surplus(line: Finding, others: Collection[int]) -> Fault | Explained:
+def _surplus(line: Finding, others: Collection[int]) -> BalanceFault | Explained:
     """Why a line has more rows than it stored.
 
     A sink that noted nothing, because it was gone by then, leaves this: the other line lacks a row, its events
@@ -338,9 +340,9 @@ def _surplus(line: Finding, others: Collection[int]) -> Fault | Explained:
     return _explained(line, "late", text)
 
 
-def _of(line: Finding, kind: str, text: str) -> Fault:
+def _of(line: Finding, kind: str, text: str) -> BalanceFault:
     first, last = line.first_offset, line.last_offset
-    return Fault(kind=kind, first_offset=first, last_offset=last, text=f"{_range(line)}: {text}")
+    return BalanceFault(kind=kind, first_offset=first, last_offset=last, text=f"{_range(line)}: {text}")
 
 
 def _explained(line: Finding, kind: str, text: str) -> Explained:

@@ -16,7 +16,7 @@ _BLOCK, _BEGIN, _END = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
+class LedgerQueries:
     """Statements about the books of one topic id.
 
     Attributes:
@@ -31,7 +31,7 @@ class Sweep:
         """The lines that count: of those that begin alike, the last sink's, as the ledger's engine has it."""
         return (
             "SELECT partition, first_offset, last_offset, read, stored, duplicates, conflicts, invalid, expired, lost, "
-            f"instance, why, at AS written_at FROM {self.database}.ledger FINAL "
+            f"instance, reason, written_at FROM {self.database}.ledger FINAL "
             f"WHERE topic = {{topic:String}} AND topic_id = {{topic_id:UUID}} {condition}"
         )
 
@@ -81,7 +81,7 @@ class Sweep:
             WINDOW above AS (
                 PARTITION BY partition ORDER BY pos, kind, closes ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"""
         grouped = f"""
-            SELECT partition, opens AS first, closes AS last, read, stored, others, lost, max(written_at) AS at,
+            SELECT partition, opens AS first, closes AS last, read, stored, others, lost, max(written_at) AS written_at,
                 toInt64(maxIf(rows_so_far, kind = {_END})) - toInt64(minIf(rows_so_far, kind = {_BEGIN})) AS rows,
                 minIf(before, kind = {_BEGIN}) AS reached, maxIf(is_first, kind = {_BEGIN}) AS is_opening,
                 if(is_opening OR reached + 1 < first, minIf(rows_between, kind = {_BEGIN}), 0) AS stray
@@ -89,7 +89,8 @@ class Sweep:
         # No row of a line is younger than this; the table's TTL counts from an event's own time.
         return f"""
             SELECT *,
-                at + INTERVAL {FUTURE_DAYS} DAY + INTERVAL {RETENTION_MONTHS} MONTH < now64(3, 'UTC') AS is_past,
+                written_at + INTERVAL {FUTURE_DAYS} DAY + INTERVAL {RETENTION_MONTHS} MONTH < now64(3, 'UTC')
+                    AS is_past,
                 read + lost < last - first + 1 AS is_hollow,
                 NOT is_opening AND reached + 1 != first
                 OR stray > 0

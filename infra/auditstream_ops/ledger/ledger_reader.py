@@ -11,7 +11,7 @@ from uuid import UUID
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from auditstream_ops.ledger.ledger_queries import Sweep
+from auditstream_ops.ledger.ledger_queries import LedgerQueries
 from auditstream_schemas.errors import OperationError
 from auditstream_storage.id_key import id_key
 
@@ -26,7 +26,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class PartitionTotals:
     """One partition's books, added up.
 
     Attributes:
@@ -65,14 +65,14 @@ class Loss:
         last_offset: Last of them, inclusive.
         at: When they were entered, as ISO-8601 in UTC.
         by: By whom, as ``user@host``.
-        why: The reason given.
+        reason: The reason given.
     """
 
     first_offset: int
     last_offset: int
     at: str
     by: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +157,7 @@ class Extra:
     expired_since: int
 
 
-class Books:
+class LedgerReader:
     """Questions to the books of one topic id. Every method blocks on ClickHouse, minutes if they are large.
 
     What a running sink adds after ``totals`` was asked is left out of all the other answers.
@@ -173,18 +173,18 @@ class Books:
 
     def __init__(self, client: Client, database: str, topic: str, topic_id: UUID) -> None:
         self._client = client
-        self._sql = Sweep(database=database, ends={})
+        self._sql = LedgerQueries(database=database, ends={})
         self._parameters = {"topic": topic, "topic_id": str(topic_id)}
 
-    def totals(self) -> dict[int, Totals]:
+    def totals(self) -> dict[int, PartitionTotals]:
         """The books of each partition, added up."""
         rows = self._rows(
             "SELECT partition, min(first_offset), max(last_offset), count(), sum(read), sum(stored), "
             "sum(duplicates), sum(conflicts), sum(invalid), sum(expired), sum(lost) "
             f"FROM ({self._sql.lines()}) GROUP BY partition"
         )
-        names = tuple(Totals.__dataclass_fields__)
-        found = [Totals(**dict(zip(names, map(int, row), strict=True))) for row in rows]
+        names = tuple(PartitionTotals.__dataclass_fields__)
+        found = [PartitionTotals(**dict(zip(names, map(int, row), strict=True))) for row in rows]
         self._sql = replace(self._sql, ends={each.partition: each.last_offset for each in found})
         return {each.partition: each for each in found}
 
@@ -262,12 +262,12 @@ class Books:
     def losses(self) -> dict[int, list[Loss]]:
         """What was accepted as lost, by partition and offset."""
         rows = self._rows(
-            "SELECT partition, first_offset, last_offset, formatDateTime(written_at, '%FT%TZ', 'UTC'), instance, why "
-            f"FROM ({self._sql.lines('AND lost > 0')}) ORDER BY partition, first_offset"
+            "SELECT partition, first_offset, last_offset, formatDateTime(written_at, '%FT%TZ', 'UTC'), instance, "
+            f"reason FROM ({self._sql.lines('AND lost > 0')}) ORDER BY partition, first_offset"
         )
         found: dict[int, list[Loss]] = {}
-        for partition, first, last, at, by, why in rows:
-            loss = Loss(first_offset=int(first), last_offset=int(last), at=str(at), by=str(by), why=str(why))
+        for partition, first, last, at, by, reason in rows:
+            loss = Loss(first_offset=int(first), last_offset=int(last), at=str(at), by=str(by), reason=str(reason))
             found.setdefault(int(partition), []).append(loss)
         return found
 
@@ -292,7 +292,8 @@ class Books:
 def topic_ids(client: Client, database: str, topic: str) -> list[UUID]:
     """The ids of a topic that have books, the oldest first. Blocks on ClickHouse."""
     rows = client.query(
-        f"SELECT topic_id FROM {database}.ledger WHERE topic = {{topic:String}} GROUP BY topic_id ORDER BY min(at)",
+        f"SELECT topic_id FROM {database}.ledger WHERE topic = {{topic:String}} "
+        "GROUP BY topic_id ORDER BY min(written_at)",
         parameters={"topic": topic},
     ).result_rows
     return [row[0] for row in rows]

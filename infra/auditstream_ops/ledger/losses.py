@@ -12,7 +12,7 @@ from uuid import UUID
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from auditstream_ops.ledger.ledger_reader import Books
+from auditstream_ops.ledger.ledger_reader import LedgerReader
 from auditstream_ops.ledger.topic_reader import TopicReader
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings
@@ -55,7 +55,7 @@ def unread_and_gone(client: Client, settings: LossSettings) -> list[Unread]:
         topic_id = reader.topic_id()
         if topic_id is None:
             raise OperationError(f"there is no topic {settings.topic}; run `auditstream topics`")
-        books = Books(client, settings.clickhouse_database, settings.topic, topic_id).totals()
+        books = LedgerReader(client, settings.clickhouse_database, settings.topic, topic_id).totals()
         begins = {partition: low for partition, (low, _) in reader.watermarks().items()}
     return [
         Unread(
@@ -81,8 +81,9 @@ def accept(client: Client, settings: LossSettings, unread: Sequence[Unread], *, 
         try:
             client.command(
                 f"INSERT INTO {settings.clickhouse_database}.ledger (topic, topic_id, partition, first_offset, "
-                "last_offset, lost, instance, epoch, at, why) SELECT {topic:String}, {topic_id:UUID}, "
-                "{partition:Int32}, {first:Int64}, {last:Int64}, {lost:UInt64}, {by:String}, 0, now64(3), {why:String}",
+                "last_offset, lost, instance, fencing_time, written_at, reason) "
+                "SELECT {topic:String}, {topic_id:UUID}, {partition:Int32}, {first:Int64}, {last:Int64}, "
+                "{lost:UInt64}, {by:String}, 0, now64(3), {reason:String}",
                 parameters={
                     "topic": settings.topic,
                     "topic_id": str(each.topic_id),
@@ -91,7 +92,7 @@ def accept(client: Client, settings: LossSettings, unread: Sequence[Unread], *, 
                     "last": each.last_offset,
                     "lost": each.offsets,
                     "by": by,
-                    "why": why,
+                    "reason": why,
                 },
                 settings={"async_insert": 0},
             )

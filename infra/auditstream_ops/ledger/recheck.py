@@ -28,7 +28,7 @@ _LENGTH_BYTE = bytes([2 * _ID_BYTES])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Recheck:
     """What the topic says of one ledger line.
 
     Attributes:
@@ -47,7 +47,7 @@ class Look:
     elsewhere: Mapping[int, Collection[int]]
 
 
-def look_again(
+def recheck(
     client: Client,
     database: str,
     reader: TopicReader,
@@ -56,7 +56,7 @@ def look_again(
     *,
     low: int,
     refused: Collection[tuple[int, int]],
-) -> Look:
+) -> Recheck:
     """Read a line's records once more and look for their events. Blocks on broker and ClickHouse.
 
     Args:
@@ -87,7 +87,7 @@ def look_again(
     missing = set(events) - set(stored)
     oldest = _oldest_kept(client) if missing else 0
     aged = {identity for identity in missing if events[identity] < oldest}
-    return Look(
+    return Recheck(
         is_whole=low <= line.first_offset,
         records=records,
         lost=[*lost, *sorted(map(str, missing - aged))],

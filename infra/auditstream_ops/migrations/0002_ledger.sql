@@ -1,6 +1,7 @@
--- The books: which offsets a batch took, and what became of each record. A line written twice (its first
--- acknowledgement was lost) has the same key and collapses. So does the line of a sink that slept through the
--- loss of its partition: it begins where its successor's first line begins, and the later epoch stays.
+-- The ledger: one line per batch and partition, with its offsets and the number of records in each status.
+-- A line that is written twice (its first acknowledgement was lost) has the same key and collapses. A sink that lost its
+-- partition while it was paused may write a line that begins where its successor's first line begins: the line with the
+-- later fencing time stays.
 CREATE TABLE IF NOT EXISTS {database}.ledger
 (
     topic LowCardinality(String),
@@ -14,25 +15,11 @@ CREATE TABLE IF NOT EXISTS {database}.ledger
     conflicts UInt64,
     invalid UInt64,
     expired UInt64 COMMENT 'Older than the retention on arrival',
-    instance String COMMENT 'The sink that wrote the line',
-    epoch UInt64 COMMENT 'When that sink was given the partition, by ClickHouse''s clock: nanoseconds since 1970',
-    at DateTime64(3, 'UTC')
+    lost UInt64 DEFAULT 0 COMMENT 'Offsets that the broker deleted before any sink read them; a person entered them',
+    reason String DEFAULT '' COMMENT 'For lost offsets: the reason given by the person who entered them',
+    instance String COMMENT 'The sink that wrote the line, or the person who entered lost offsets',
+    fencing_time UInt64 COMMENT 'When that sink was assigned the partition, by ClickHouse''s clock: nanoseconds since 1970',
+    written_at DateTime64(3, 'UTC')
 )
-ENGINE = ReplacingMergeTree(epoch)
+ENGINE = ReplacingMergeTree(fencing_time)
 ORDER BY (topic, topic_id, partition, first_offset);
-
-CREATE OR REPLACE VIEW {database}.books AS
-SELECT
-    topic, topic_id, partition,
-    min(first_offset) AS first_offset,
-    max(last_offset) AS last_offset,
-    count() AS batches,
-    sum(read) AS read,
-    sum(stored) AS stored,
-    sum(duplicates) AS duplicates,
-    sum(conflicts) AS conflicts,
-    sum(invalid) AS invalid,
-    sum(expired) AS expired,
-    max(at) AS last_at
-FROM {database}.ledger FINAL
-GROUP BY topic, topic_id, partition;

@@ -18,7 +18,7 @@ from auditstream_schemas.errors import OperationError
 from tests.benchmarks.consumers import run_sink
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.load import fill, fill_with
-from tests.benchmarks.plan import Plan
+from tests.benchmarks.plan import BenchPlan
 from tests.benchmarks.site import Site, Topic, cpu_seconds, site
 
 _HERE = Path(__file__).resolve().parent
@@ -56,7 +56,7 @@ class _Sample:
     clickhouse_cpu: float
 
 
-def connect(plan: Plan, figures: Figures) -> None:
+def connect(plan: BenchPlan, figures: Figures) -> None:
     """The connector in a standalone worker with two tasks, and our sink on the same broker, no id sent twice."""
     if plan.connector is None:
         raise OperationError("connect needs --connector DIR, a checkout of the ClickHouse Kafka Connect sink")

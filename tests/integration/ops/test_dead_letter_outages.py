@@ -1,0 +1,138 @@
+"""Letters are replayed while the broker is killed: it comes back in the middle, or only for the next go."""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from auditstream_local.kafka import KafkaCluster, missing_tools
+from auditstream_ops.dead_letters import resolver as dead_letter_closing
+from auditstream_ops.dead_letters.dead_letter import DeadLetterReader
+from auditstream_ops.dead_letters.resolver import Resolver, ResolverOutcome
+from auditstream_ops.deploy.topics import TopicPlan, create_topics
+from auditstream_sink import SinkSettings
+from auditstream_sink.batch import Record, Refused
+from auditstream_sink.dead_letters import DeadLetters
+from tests.support.tcp_proxy import Conversation, TcpProxy
+
+pytestmark = pytest.mark.skipif(bool(missing_tools()), reason=f"this machine lacks {', '.join(missing_tools())}")
+
+VALUES = [f"rubbish {number:04}".encode() for number in range(800)]
+AT_WORST = VALUES[650]
+"""In the middle of the second chunk."""
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[TcpProxy]:
+    with TcpProxy("127.0.0.1:1") as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def cluster(proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    with KafkaCluster(tmp_path_factory.mktemp("kafka"), relays=[proxy.port]) as cluster:
+        proxy.lead_to(f"127.0.0.1:{cluster.relayed[0]}")
+        yield cluster
+
+
+@pytest.fixture
+def settings(cluster: KafkaCluster, proxy: TcpProxy) -> SinkSettings:
+    """Through the proxy to an empty topic, and to letters that are all open."""
+    topic = f"t{uuid.uuid4().hex[:12]}"
+    direct = SinkSettings(kafka_bootstrap_servers=cluster.bootstrap_servers, topic=topic)
+    create_topics(direct, TopicPlan(partitions=3), dead_letter_topic=direct.dead_letters)
+    refused = [
+        Refused(
+            record=Record(partition=0, offset=offset, key=value, value=value, headers=()),
+            verdict="invalid",
+            reason="wire_format",
+            error="not an event",
+        )
+        for offset, value in enumerate(VALUES)
+    ]
+    DeadLetters(direct).send(refused, topic_id=uuid.uuid4())
+    return SinkSettings(kafka_bootstrap_servers=proxy.address, topic=topic)
+
+
+@pytest.fixture
+def killed(cluster: KafkaCluster, proxy: TcpProxy) -> Iterator[Event]:
+    """Set once the broker was killed: when the worst record is sent, before the broker hears of it."""
+    is_killed = Event()
+
+    def kill(_conversation: Conversation) -> None:
+        cluster.brokers[0].kill()
+        is_killed.set()
+
+    watch = proxy.watch(AT_WORST, kill)
+    yield is_killed
+    proxy.unwatch(watch)
+
+
+def replay(settings: SinkSettings) -> ResolverOutcome:
+    """Replay the letters that are open."""
+    with DeadLetterReader(settings) as reader:
+        letters = (letter for letter in reader.letters() if letter.marker is None)
+        return Resolver(settings, by="me", why="test").replay(letters, progress=lambda _done: None)
+
+
+def states(settings: SinkSettings) -> Counter[str]:
+    with DeadLetterReader(settings) as reader:
+        return Counter(letter.state for letter in reader.letters())
+
+
+def sent_again(settings: SinkSettings) -> list[bytes]:
+    """What lies on the event topic, in order of its bytes."""
+    consumer = Consumer(
+        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "look", "enable.partition.eof": True}
+    )
+    unread = {0, 1, 2}
+    consumer.assign([TopicPartition(settings.topic, partition, 0) for partition in unread])
+    found: list[bytes] = []
+    while unread:
+        for message in consumer.consume(1000, 1):
+            if message.error() is None:
+                found.append(bytes(message.value() or b""))
+            else:
+                unread.discard(message.partition() or 0)
+    consumer.close()
+    return sorted(found)
+
+
+def test_a_broker_that_comes_back_has_every_record_once(
+    settings: SinkSettings, killed: Event, cluster: KafkaCluster, proxy: TcpProxy
+) -> None:
+    with ThreadPoolExecutor(1) as beside:
+        outcome = beside.submit(replay, settings)
+        assert killed.wait(60)
+        proxy.heal()
+        # By this thread, since a broker dies with the one that started it.
+        cluster.start(cluster.brokers)
+        assert outcome.result(60) == ResolverOutcome(sent=800, closed=800)
+    assert states(settings) == {"replayed": 800}
+    assert sent_again(settings) == VALUES
+
+
+def test_what_a_broker_did_not_take_stays_open_for_the_next_go(
+    settings: SinkSettings,
+    killed: Event,
+    cluster: KafkaCluster,
+    proxy: TcpProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dead_letter_closing, "_DELIVERY_SECONDS", 2)
+    outcome = replay(settings)
+    assert killed.is_set()
+    assert outcome.closed == outcome.sent == 500
+    assert sum(outcome.failures.values()) == 300
+    proxy.heal()
+    cluster.start(cluster.brokers)
+    assert states(settings) == {"replayed": 500, "open": 300}
+    assert sent_again(settings) == VALUES[:500]
+
+    assert replay(settings) == ResolverOutcome(sent=300, closed=300)
+    assert states(settings) == {"replayed": 800}
+    assert sent_again(settings) == VALUES

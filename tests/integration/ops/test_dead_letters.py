@@ -1,0 +1,482 @@
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import admin as kafka_admin
+
+from auditstream_ops.clickhouse import connect
+from auditstream_ops.dead_letters.content import RecordDecoder
+from auditstream_ops.dead_letters.dead_letter import MARKER, DeadLetter, DeadLetterReader
+from auditstream_ops.dead_letters.filter import LetterFilter
+from auditstream_ops.dead_letters.resolver import REPLAYED_FROM, operator
+from auditstream_schemas.codec import SCHEMA_JSON, encode, encode_body
+from auditstream_schemas.event import AuditEvent
+from auditstream_schemas.registry import RegistryClient
+from auditstream_sink.dead_letters import OMITTED, OMITTED_HEADERS, REASON, SOURCE_OFFSET, SOURCE_TOPIC
+from tests.support.events import make_event
+from tests.support.pipeline import (
+    assert_balanced,
+    count,
+    letters,
+    put,
+    put_events,
+    run_sink,
+    schema_id,
+    sink_settings,
+)
+from tests.support.stack import Tenant
+
+TRACE = ("trace", b"t-1")
+
+
+def dlq(
+    tenant: Tenant, *arguments: str, status: int = 0, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    """Run `auditstream dlq`, away from any terminal."""
+    found = subprocess.run(
+        [sys.executable, "-m", "auditstream_ops", "dlq", *arguments],
+        env={**os.environ, **tenant.env, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == status, found.stderr
+    return found
+
+
+def listed(tenant: Tenant, *arguments: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in dlq(tenant, "list", "--json", *arguments).stdout.splitlines()]
+
+
+def result(tenant: Tenant, *arguments: str) -> dict[str, int]:
+    found: dict[str, int] = json.loads(dlq(tenant, *arguments, "--yes", "--json").stdout)
+    return found
+
+
+def put_record(tenant: Tenant, value: bytes | None, key: bytes | None) -> None:
+    producer = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
+    producer.produce(tenant.topic, value=value, key=key, headers=[TRACE, TRACE])
+    assert producer.flush(30) == 0
+
+
+def newer_schema(tenant: Tenant) -> str:
+    """A schema that the registry cannot have yet: an event and a string of the tenant's own name."""
+    schema = json.loads(SCHEMA_JSON)
+    field = {"name": f"region_{tenant.database}", "type": "string", "default": ""}
+    return json.dumps({**schema, "fields": [*schema["fields"], field]})
+
+
+def next_schema_id(tenant: Tenant) -> int:
+    """The id that the registry gives to the next new schema."""
+    probe = json.dumps({"type": "record", "name": f"probe_{tenant.database}", "fields": []})
+    return RegistryClient(tenant.endpoints.registry_url).register(f"{tenant.database}-probe", probe) + 1
+
+
+def with_payload(event: AuditEvent, payload: str, writer: int) -> bytes:
+    """The event with a payload that the SDK would refuse, of the same length as its own."""
+    own = event.payload.encode()
+    assert len(own) == len(payload.encode())
+    return encode(event, writer).replace(own, payload.encode())
+
+
+def on_topic(tenant: Tenant, topic: str) -> list[Message]:
+    """Everything that lies on a topic."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": tenant.endpoints.bootstrap_servers,
+            "group.id": "look",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,
+        }
+    )
+    unread = set(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
+    found: list[Message] = []
+    deadline = time.monotonic() + 60
+    while unread:
+        assert time.monotonic() < deadline, f"no end of {topic}[{unread}]"
+        for message in consumer.consume(500, 0.1):
+            if message.error() is None:
+                found.append(message)
+            else:
+                unread.discard(message.partition() or 0)
+    consumer.close()
+    return found
+
+
+def own_headers(message: Message) -> list[tuple[str, str | bytes | None]]:
+    return cast("list[tuple[str, str | bytes | None]]", message.headers() or [])
+
+
+def stored_ids(tenant: Tenant) -> set[str]:
+    client = connect(sink_settings(tenant))
+    return {row[0] for row in client.query(f"SELECT toString(id) FROM {tenant.database}.events").result_rows}
+
+
+def test_letters_are_replayed_once_what_was_wrong_is_put_right(tenant: Tenant) -> None:
+    first = make_event(1)
+    conflicting = replace(first, success=not first.success)
+    late = [make_event(10), make_event(11)]
+    writer = next_schema_id(tenant)
+    newer = [b"\0" + writer.to_bytes(4) + encode_body(event) + b"\x0aearth" for event in late]
+    put_events(tenant, [first, conflicting], partition=0)
+    for event, value in zip(late, newer, strict=True):
+        put_record(tenant, value, str(event.id).encode())
+    put_record(tenant, b"rubbish", None)
+    put_record(tenant, None, b"its key")
+    assert run_sink(tenant).invalid == 4
+
+    registry = RegistryClient(tenant.endpoints.registry_url)
+    assert registry.register(f"{tenant.topic}-value", newer_schema(tenant)) == writer
+    before = len(on_topic(tenant, tenant.topic))
+    dry = dlq(tenant, "replay", "--reason", "unknown_schema", "--dry-run")
+    assert "would replay 2 letters (2 unknown_schema)" in dry.stderr
+    assert len(on_topic(tenant, tenant.topic)) == before
+    assert not listed(tenant, "--state", "replayed")
+
+    assert result(tenant, "replay", "--reason", "unknown_schema", "--why", "schema registered") == {
+        "matched": 2,
+        "closed_before": 0,
+        "replayed": 2,
+        "undelivered": 0,
+        "unmarked": 0,
+    }
+    assert result(tenant, "replay")["replayed"] == 3
+    # All are closed now: nothing is left to do, which is no failure.
+    assert result(tenant, "replay") == {
+        "matched": 5,
+        "closed_before": 5,
+        "replayed": 0,
+        "undelivered": 0,
+        "unmarked": 0,
+    }
+
+    again = {}
+    for message in on_topic(tenant, tenant.topic):
+        headers = own_headers(message)
+        source = dict(headers).get(REPLAYED_FROM)
+        if source is not None:
+            assert [name for name, _ in headers if name.startswith("auditstream.")] == [REPLAYED_FROM]
+            again[cast("bytes", source).decode()] = (message.key(), message.value(), headers[:-1])
+    closed = letters(tenant)
+    assert again == {
+        f"{letter.topic_id}/{letter.partition}/{letter.offset}": (
+            letter.key,
+            letter.content,
+            [] if letter.reason == "conflict" else [TRACE, TRACE],
+        )
+        for letter in closed
+    }
+    assert {letter.content for letter in closed} >= {*newer, None, b"rubbish"}
+
+    totals = run_sink(tenant)
+    assert (totals.read, totals.stored, totals.conflicts, totals.invalid) == (5, 2, 1, 2)
+    assert stored_ids(tenant) == {str(event.id) for event in (first, *late)}
+    assert_balanced(tenant)
+    found = listed(tenant)
+    assert sorted((letter["reason"], letter["state"]) for letter in found) == [
+        ("conflict", "open"),
+        ("conflict", "replayed"),
+        ("unknown_schema", "replayed"),
+        ("unknown_schema", "replayed"),
+        ("wire_format", "open"),
+        ("wire_format", "open"),
+        ("wire_format", "replayed"),
+        ("wire_format", "replayed"),
+    ]
+    at = {(message.partition(), message.offset()): message for message in on_topic(tenant, tenant.topic)}
+    for letter in listed(tenant, "--reason", "unknown_schema"):
+        marker = letter["marker"]
+        assert (marker["by"], marker["why"], marker["edited"]) == (operator(), "schema registered", False)
+        replayed = at[marker["partition"], marker["offset"]]
+        assert replayed.value() in newer
+        assert letter["key"] == (replayed.key() or b"").decode()
+
+    # As after a crash between the record and its marker: the second delivery is known.
+    assert result(tenant, "replay", "--reason", "unknown_schema", "--again")["replayed"] == 2
+    totals = run_sink(tenant)
+    assert (totals.read, totals.stored, totals.duplicates) == (2, 0, 2)
+    assert_balanced(tenant)
+
+
+def test_a_letter_edited_by_hand_is_stored_under_its_id(tenant: Tenant, tmp_path: Path) -> None:
+    writer = schema_id(tenant)
+    broken = make_event(2, action="invoice.void", payload={"number": 2.50})
+    free = make_event(3, action="invoice.void", payload={"number": 3.50})
+    put(tenant, [with_payload(broken, '{"number":2.5,', writer)], key=str(broken.id), partition=0)
+    put(tenant, [with_payload(free, '{"number":3.5,', writer)], partition=0)
+    put(tenant, [b"rubbish"], partition=0)
+    assert run_sink(tenant).invalid == 3
+    name, other, rubbish = (f"{tenant.topic}[0]@{offset}" for offset in range(3))
+    event = tmp_path / "event.json"
+
+    def edit(letter: str, *arguments: str, status: int = 0) -> str:
+        found = dlq(tenant, "replay", letter, "--edit", str(event), "--yes", *arguments, status=status)
+        return found.stderr if status else found.stdout
+
+    shown = json.loads(dlq(tenant, "show", name, "--event").stdout)
+    assert shown["payload"] == '{"number":2.5,'
+    event.write_text(json.dumps(shown), "utf-8")
+    assert "payload: was " in edit(name, status=1)
+    repaired = {**shown, "payload": {"number": 2.5}}
+    event.write_text(json.dumps({**repaired, "id": str(UUID(int=7))}), "utf-8")
+    assert "--new-id" in edit(name, status=1)
+    event.write_text(json.dumps({**repaired, "action": "project.env_var.delete"}), "utf-8")
+    assert "breaks its schema" in edit(name, status=1)
+    event.write_text(json.dumps(repaired), "utf-8")
+    assert "exactly one letter, and 3 match" in dlq(tenant, "replay", "--edit", str(event), "--yes", status=1).stderr
+    assert "cannot be read" in edit(rubbish, status=1)
+    assert not listed(tenant, "--state", "replayed")
+
+    assert edit(name, "--why", "a comma too many") == "replayed 1 of 1 matching letters\n"
+    assert "closed before" in edit(name, status=1)
+    event.write_text(json.dumps({**repaired, "id": str(UUID(int=7))}), "utf-8")
+    edit(other, "--new-id")
+    del repaired["id"]
+    event.write_text(json.dumps(repaired), "utf-8")
+    edit(rubbish, "--new-id")
+
+    totals = run_sink(tenant)
+    assert (totals.read, totals.stored) == (3, 3)
+    assert {str(broken.id), str(UUID(int=7))} < stored_ids(tenant)
+    client = connect(sink_settings(tenant))
+    rows = client.query(f"SELECT payload FROM {tenant.database}.events WHERE id = '{broken.id}'").result_rows
+    assert rows == [('{"number":2.5}',)]
+    keys = {message.key() for message in on_topic(tenant, tenant.topic)}
+    assert str(UUID(int=7)).encode() in keys
+    assert_balanced(tenant)
+    text = dlq(tenant, "list", name).stdout
+    assert ", edited: a comma too many)" in text
+    assert f"to {tenant.topic}[" in text
+
+
+def put_four(tenant: Tenant) -> tuple[AuditEvent, list[str]]:
+    """Put an event that is too old, one of the future, a record of rubbish and rubbish; names in this order."""
+    now = time.time_ns()
+    year = 366 * 24 * 3600 * 10**9
+    old = make_event(4, action="project.env_var.delete", occurred_at=now - year, payload={"big": 1})
+    ahead = make_event(5, action="user.logged_in", occurred_at=now + year, metadata={"esc": "\x1b[2J"})
+    put_events(tenant, [old], partition=0)
+    put_events(tenant, [ahead], partition=1)
+    put(tenant, [b"\0" + schema_id(tenant).to_bytes(4) + b"\xff" * 600, b"x" * 20], partition=2)
+    run_sink(tenant)
+    assert count(tenant) == 0
+    return old, [f"{tenant.topic}[{partition}]@{offset}" for partition, offset in ((0, 0), (1, 0), (2, 0), (2, 1))]
+
+
+def test_letters_are_found_and_dropped(tenant: Tenant) -> None:
+    _, (expired, ahead, undecodable, rubbish) = put_four(tenant)
+    found = listed(tenant)
+    assert {letter["letter"]: letter["reason"] for letter in found} == {
+        expired: "expired",
+        ahead: "future",
+        undecodable: "undecodable",
+        rubbish: "wire_format",
+    }
+    decoder = RecordDecoder(RegistryClient(tenant.endpoints.registry_url))
+    everything = letters(tenant)
+
+    def matching(**conditions: Any) -> set[str]:
+        choice = LetterFilter(**conditions)
+        return {letter.name for letter in everything if choice.matches(letter, decoder)}
+
+    assert matching(actions=("project.*",)) == {expired}
+    assert matching(actions=("*",)) == {expired, ahead}
+    assert matching(actions=("user.logged_i?", "project.env_var")) == {ahead}
+    conditions = ["--action", "*", "--reason", "future", "--reason", "undecodable", "--from", "2020-01-01", "--to"]
+    conditions += ["2200-01-01T00:00:00+01:00", "--topic-id", found[0]["topic_id"], "--limit", "7", "--offset", "0"]
+    assert [letter["letter"] for letter in listed(tenant, *conditions, "--state", "open")] == [ahead]
+    assert len(listed(tenant, "--limit", "3")) == 3
+
+    nowhere = f"{tenant.topic}[0]@99"
+    assert f"no such letter: {nowhere}" in dlq(tenant, "drop", rubbish, nowhere, "--why", "x", "--yes", status=1).stderr
+    assert "no letter matches" in dlq(tenant, "replay", "--reason", "trailing", "--yes", status=1).stderr
+    before = len(on_topic(tenant, tenant.topic))
+    assert result(tenant, "drop", "--partition", "2", "--why", "a load test") == {
+        "matched": 2,
+        "closed_before": 0,
+        "dropped": 2,
+        "undelivered": 0,
+    }
+    assert {letter.name: letter.state for letter in letters(tenant)} == {
+        expired: "open",
+        ahead: "open",
+        undecodable: "dropped",
+        rubbish: "dropped",
+    }
+    line = dlq(tenant, "list", rubbish).stdout
+    assert "  wire_format          dropped (" in line
+    assert f" by {operator()}: a load test)  a message starts" in line
+    assert result(tenant, "replay", rubbish)["replayed"] == 0
+    assert len(on_topic(tenant, tenant.topic)) == before
+    assert dlq(tenant, "show", rubbish, "--raw").stdout == "x" * 20
+
+
+def test_a_letter_is_shown_whole_and_a_person_is_asked(tenant: Tenant) -> None:
+    old, (expired, ahead, undecodable, rubbish) = put_four(tenant)
+    shown = dlq(tenant, "show", ahead).stdout
+    assert "\x1b" not in shown
+    assert json.loads(shown.partition("\n\n")[2])["metadata"] == {"esc": "\x1b[2J"}
+    assert json.loads(dlq(tenant, "show", expired, "--event").stdout) == json.loads(old.to_json())
+    shown = dlq(tenant, "show", undecodable).stdout
+    assert "not decodable" in shown
+    assert "00000000  00 " in shown
+    assert shown.endswith("and 93 bytes more: --raw writes them all\n")
+    assert "cannot be decoded" in dlq(tenant, "show", rubbish, "--event", status=1).stderr
+    whole = json.loads(dlq(tenant, "show", expired, "--json").stdout)
+    assert (whole["record"]["payload"], whole["record"]["id"]) == ('{"big":1}', str(old.id))
+    assert "more than one letter" in dlq(tenant, "show", status=1).stderr
+    # The registry is not needed to look at a letter.
+    away = {"AUDITSTREAM_SCHEMA_REGISTRY_URL": "http://127.0.0.1:9"}
+    assert "cannot be reached" in dlq(tenant, "show", expired, environment=away).stdout
+
+    before = len(on_topic(tenant, tenant.topic))
+    status, said = answered(tenant, "n", "replay", expired, ahead)
+    assert "Replay 2 letters (1 expired, 1 future)? [y/N]" in said
+    assert status == 1
+    status, said = answered(tenant, "y", "drop", "--why", "mine", "--reason", "wire_format")
+    assert "Drop 1 letter (1 wire_format)? [y/N]" in said
+    assert status == 0
+    assert {letter.name for letter in letters(tenant) if letter.state != "open"} == {rubbish}
+    assert len(on_topic(tenant, tenant.topic)) == before
+
+
+def answered(tenant: Tenant, answer: str, *arguments: str) -> tuple[int, str]:
+    """Run `auditstream dlq` with a terminal on its standard input that gives an answer."""
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    found = subprocess.run(
+        [sys.executable, "-m", "auditstream_ops", "dlq", *arguments],
+        env={**os.environ, **tenant.env},
+        stdin=theirs,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    os.close(ours)
+    os.close(theirs)
+    return found.returncode, found.stderr
+
+
+def test_a_letter_is_listed_once_and_markers_and_strangers_never(tenant: Tenant) -> None:
+    put(tenant, [b"one", b"two"], partition=0)
+    put_record(tenant, b"three", b"key")
+    forged = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
+    # A producer that would have its own refused record taken for a marker of another one.
+    forged.produce(tenant.topic, value=b"four", partition=1, headers=[(MARKER, b"dropped"), (REASON, b"none")])
+    assert forged.flush(30) == 0
+    run_sink(tenant)
+    once = on_topic(tenant, tenant.dlq_topic)
+    assert len(once) == 4
+    result(tenant, "drop", f"{tenant.topic}[0]@0", "--why", "first")
+    # A sink that was killed before it wrote its books writes the same letters again.
+    again = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
+    for message in once:
+        again.produce(tenant.dlq_topic, value=message.value(), key=message.key(), headers=message.headers())
+    again.produce(tenant.dlq_topic, value=b"not ours")
+    assert again.flush(30) == 0
+    found = letters(tenant)
+    assert sorted(letter.value for letter in found) == [b"four", b"one", b"three", b"two"]
+    assert {letter.reason for letter in found} == {"wire_format"}
+    assert {letter.value: letter.state for letter in found}[b"one"] == "dropped"
+    assert {letter.value: letter.state for letter in found}[b"four"] == "open"
+    assert result(tenant, "replay") == {
+        "matched": 4,
+        "closed_before": 1,
+        "replayed": 3,
+        "undelivered": 0,
+        "unmarked": 0,
+    }
+    before = len(on_topic(tenant, tenant.topic))
+    elsewhere = [*own_headers(once[0]), (SOURCE_TOPIC, b"gone"), (SOURCE_OFFSET, b"77")]
+    again.produce(tenant.dlq_topic, value=b"five", headers=elsewhere)
+    assert again.flush(30) == 0
+    assert "topic gone: " in dlq(tenant, "replay", "--again", "--yes", status=1).stderr
+    assert len(on_topic(tenant, tenant.topic)) == before
+    missing = {"AUDITSTREAM_DEAD_LETTER_TOPIC": f"{tenant.topic}.missing"}
+    assert "auditstream topics" in dlq(tenant, "list", status=1, environment=missing).stderr
+    assert dlq(tenant, "list", "--state", "open").stdout.count("\n") == 1
+    # Four letters twice, a stranger, one from elsewhere, markers of a drop and of three replays: none is an event.
+    assert len(on_topic(tenant, tenant.dlq_topic)) == 14
+    totals = run_sink(tenant)
+    assert (totals.read, totals.invalid) == (3, 3)
+    assert_balanced(tenant)
+
+
+def test_a_record_whose_headers_cannot_be_read_is_kept_without_them(tenant: Tenant, backend: str) -> None:
+    program = shutil.which("kcat")
+    if program is None or backend == "local":
+        pytest.skip("needs kcat (our own client writes no such header), and a broker that it can talk to")
+    at = ["-b", tenant.endpoints.bootstrap_servers, "-t", tenant.topic, "-p", "0"]
+    subprocess.run([program, *at, "-P", "-H", b"\xff=v", "-H", "trace=1"], input=b"rubbish\n" * 50, check=True)
+    put(tenant, [b"more"], partition=0)
+    assert run_sink(tenant).invalid == 51
+    *broken, other = letters(tenant)
+    assert {letter.value for letter in broken} == {b"rubbish"}
+    assert {dict(letter.headers)[OMITTED_HEADERS] for letter in broken} == {b"a header's name is not UTF-8"}
+    assert OMITTED_HEADERS not in dict(other.headers)
+    # A stranger's record among the letters is passed over.
+    at[3] = tenant.dlq_topic
+    subprocess.run([program, *at, "-P", "-H", b"\xff=v"], input=b"stranger\n" * 50, check=True)
+    assert result(tenant, "replay")["replayed"] == 51
+
+
+def test_a_record_that_is_too_large_for_the_letters_leaves_one_without_it(tenant: Tenant, backend: str) -> None:
+    if backend == "local":
+        pytest.skip("Tansu has no limit on a record; see test-kafka")
+    _limit_record_bytes(tenant, 4_000)
+    put_record(tenant, b"x" * 9_000, b"short")
+    put_record(tenant, None, b"k" * 9_000)
+    assert run_sink(tenant).invalid == 2
+    found = {letter.key: letter for letter in letters(tenant)}
+    assert set(found) == {b"short", None}
+    assert all(letter.is_omitted and letter.content is None for letter in found.values())
+    assert "9000 bytes, SHA-256 " in str(dict(found[b"short"].headers)[OMITTED])
+    assert "too large" in dlq(tenant, "replay", "--yes", status=1).stderr
+    assert result(tenant, "drop", "--why", "junk")["dropped"] == 2
+
+
+def test_many_letters_are_streamed_and_replayed_in_chunks(tenant: Tenant) -> None:
+    values = [f"rubbish {number}".encode() for number in range(1_700)]
+    put(tenant, values)
+    run_sink(tenant)
+    with DeadLetterReader(sink_settings(tenant)) as reader:
+        assert len(_first(reader, 3)) == 3
+        assert len(_first(reader, 5_000)) == 1_700
+        # Written after the reader was made, so not seen by it: a replay never meets what it causes.
+        producer = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
+        headers = [*own_headers(on_topic(tenant, tenant.dlq_topic)[0]), (SOURCE_OFFSET, b"999999")]
+        producer.produce(tenant.dlq_topic, value=b"later", headers=headers)
+        assert producer.flush(30) == 0
+        assert len(_first(reader, 5_000)) == 1_700
+    assert result(tenant, "replay")["replayed"] == 1_701
+    assert {letter.state for letter in letters(tenant)} == {"replayed"}
+    replayed = [message.value() for message in on_topic(tenant, tenant.topic) if message.headers()]
+    assert sorted(map(str, replayed)) == sorted(map(str, [*values, b"later"]))
+
+
+def _limit_record_bytes(tenant: Tenant, limit: int) -> None:
+    kafka: Any = kafka_admin
+    entry = kafka.ConfigEntry("max.message.bytes", str(limit), incremental_operation=kafka.AlterConfigOpType.SET)
+    topic = kafka.ConfigResource(kafka.ResourceType.TOPIC, tenant.dlq_topic, incremental_configs=[entry])
+    client = kafka.AdminClient({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
+    client.incremental_alter_configs([topic])[topic].result(30)
+
+
+def _first(reader: DeadLetterReader, limit: int) -> Sequence[DeadLetter]:
+    return [letter for letter, _ in zip(reader.letters(), range(limit), strict=False)]

@@ -1,0 +1,79 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auditstream_admin.events.histogram import MOST, bucket_width, first_bucket, laid_out
+from auditstream_admin.events.time_range import TimeSpan
+from auditstream_admin.events.windows import FIRST, Windows, doubling
+from auditstream_schemas.timestamp import NANOSECONDS
+
+DAY = 24 * 3600 * NANOSECONDS
+spans = st.tuples(st.integers(-(10**18), 10**18), st.integers(1, 400 * DAY)).map(
+    lambda pair: TimeSpan(start=pair[0], end=pair[0] + pair[1])
+)
+
+
+@given(span=spans, newest_first=st.booleans(), found=st.lists(st.integers(0, 50), min_size=1))
+def test_windows_cover_the_range_once_in_order(span: TimeSpan, newest_first: bool, found: list[int]) -> None:
+    windows = Windows(span, newest_first=newest_first)
+    made = []
+    for window in windows:
+        made.append(window)
+        windows.widen(found=found[len(made) % len(found)], missing=51)
+    assert windows.is_done
+    in_time = made[::-1] if newest_first else made
+    assert (in_time[0].start, in_time[-1].end) == (span.start, span.end)
+    assert all(one.end == next_.start for one, next_ in pairwise(in_time))
+    assert all(window.start < window.end for window in made)
+    assert len(made) <= 410
+
+
+def test_a_year_without_a_find_is_four_windows_and_a_find_tells_how_far_to_look() -> None:
+    year = TimeSpan(start=0, end=366 * DAY)
+    windows = Windows(year, newest_first=True)
+    count = 0
+    for _ in windows:
+        windows.widen(found=0, missing=51)
+        count += 1
+    assert count == 4
+    windows = Windows(year, newest_first=True)
+    lengths = []
+    for window in windows:
+        lengths.append((window.end - window.start) // DAY)
+        windows.widen(found=10 * len(lengths), missing=40)
+    assert lengths[:2] == [1, 5]
+    assert TimeSpan(start=366 * DAY - FIRST, end=366 * DAY) == next(iter(Windows(year, newest_first=True)))
+
+
+@given(spans)
+def test_doubling_windows_cover_the_range_once(span: TimeSpan) -> None:
+    made = list(doubling(span, first=30 * DAY))[::-1]
+    assert (made[0].start, made[-1].end) == (span.start, span.end)
+    assert all(one.end == next_.start for one, next_ in pairwise(made))
+
+
+@given(span=spans, offset=st.integers(-14, 14).map(lambda hours: hours * 3600 * NANOSECONDS), data=st.data())
+def test_buckets_cover_the_range_and_each_event_is_in_one(span: TimeSpan, offset: int, data: st.DataObject) -> None:
+    width = bucket_width(span)
+    origin = first_bucket(span, width, offset=offset)
+    assert origin <= span.start < origin + width
+    moments = data.draw(st.lists(st.integers(span.start, span.end - 1), max_size=20))
+    counts: dict[int, tuple[int, int]] = {}
+    for moment in moments:
+        number = (moment - origin) // width
+        counts[number] = (counts.get(number, (0, 0))[0] + 1, 0)
+    buckets = laid_out(span, width, origin, counts)
+    assert len(buckets) <= MOST + 1
+    assert (buckets[0].start, buckets[-1].end) == (span.start, span.end)
+    assert all(one.end == next_.start for one, next_ in pairwise(buckets))
+    for bucket in buckets:
+        assert bucket.events == sum(bucket.start <= moment < bucket.end for moment in moments)
+
+
+def test_the_width_suits_the_range() -> None:
+    def width(seconds: int) -> int:
+        return bucket_width(TimeSpan(start=0, end=seconds * NANOSECONDS)) // NANOSECONDS
+
+    assert [width(seconds) for seconds in (1, 900, 3600, 86_400, 7 * 86_400)] == [1, 10, 60, 1800, 10_800]
+    assert [width(days * 86_400) for days in (30, 90, 366, 20_000)] == [43_200, 86_400, 604_800, 18_144_000]
