@@ -45,6 +45,10 @@ down: setup ## Stop the local stack
 test: setup ## Run unit, integration and browser tests on the local stack
 	@$(PYTEST) tests/unit tests/integration tests/e2e $(SPREAD) $(ARGS)
 
+.PHONY: test-quick
+test-quick: setup ## Run the tests that need no server, with few examples each: under a minute
+	@$(PYTEST) -m "not slow" -n 2 $(ARGS)
+
 .PHONY: test-unit
 test-unit: setup ## Run the unit tests alone
 	@$(PYTEST) tests/unit $(ARGS)
