@@ -20,7 +20,7 @@ from auditstream_admin.auth.oidc import OidcSignIn
 from auditstream_admin.auth.problems import is_for_programs, problem, status_of
 from auditstream_admin.auth.proxy_assertion import ProxyAssertions
 from auditstream_admin.auth.rate_limits import RateLimits
-from auditstream_admin.auth.self_audit import Emit, SelfAudit
+from auditstream_admin.auth.self_audit import SelfAudit
 from auditstream_admin.auth.sessions import Forms, Sessions
 from auditstream_admin.auth.tokens import TokenStore
 from auditstream_admin.context import AppContext
@@ -31,6 +31,7 @@ from auditstream_admin.settings import AdminSettings
 from auditstream_admin.web import pages, sign_in
 from auditstream_admin.web.templating import STATIC, StaticPages
 from auditstream_schemas.errors import AdminError, DeniedError
+from auditstream_storage import Emit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def create_app(
     store = EventStore(settings, policy=settings.admin_row_policy, query_seconds=settings.admin_query_seconds)
     tokens = TokenStore(settings)
     limits = RateLimits(settings)
-    audit = SelfAudit(emit, scope_type=settings.admin_scope_type, clock=clock)
+    audit = SelfAudit(emit, scope_type=settings.scope_type, clock=clock)
     sessions = Sessions(
         secret,
         seconds=settings.admin_session_seconds,

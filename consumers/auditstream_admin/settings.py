@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from typed_settings.types import SecretStr
 
 from auditstream_schemas.errors import SettingsError
-from auditstream_schemas.settings import ClickHouseSettings, setting
+from auditstream_schemas.settings import AuditTrailSettings, ClickHouseSettings, setting
 
 SignIn = Literal["", "oidc", "proxy", "development"]
 
@@ -16,7 +16,7 @@ _MIN_SECRET = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdminSettings(ClickHouseSettings):
+class AdminSettings(ClickHouseSettings, AuditTrailSettings):
     """Where the page listens, who may see it, and how often."""
 
     admin_address: str = setting(
@@ -52,7 +52,6 @@ class AdminSettings(ClickHouseSettings):
     admin_scopes_claim: str = setting(
         "auditstream_scopes", "Claim with the scope id or ids of an admin; dots lead into objects."
     )
-    admin_scope_type: str = setting("organization", "Type of the scopes, for the events about this page.")
     admin_session_seconds: int = setting(8 * 3600, "A session ends so long after the sign-in.")
     admin_idle_seconds: int = setting(3600, "A session ends when it was not used for so long.")
     admin_rate: str = setting("300/minute", "Requests of one viewer.")

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from auditstream_schemas.errors import SettingsError
-from auditstream_schemas.settings import ClickHouseSettings, RequestSettings, setting
+from auditstream_schemas.settings import AuditTrailSettings, ClickHouseSettings, RequestSettings, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class ExportSettings(ClickHouseSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class JobSettings(ExportSettings, RequestSettings):
+class JobSettings(ExportSettings, RequestSettings, AuditTrailSettings):
     """Exports on demand: how requests travel, where the files lie, and how many may be asked for."""
 
     export_target: str = setting(
@@ -29,7 +29,6 @@ class JobSettings(ExportSettings, RequestSettings):
     export_group: str = setting("auditstream-exporter", "Consumer group of the exporters, which share the requests.")
     export_quota: int = setting(20, "Exports of an organisation's events in a day (UTC); 0 sets no limit.")
     export_expire_days: float = setting(30.0, "Files are removed so many days after their export has finished.")
-    export_scope_type: str = setting("organization", "Type of the scopes, for the events about exports.")
     session_timeout_ms: int = setting(
         45_000, "After so long without a heartbeat the group gives this worker's partitions to another (classic)."
     )

@@ -1,7 +1,7 @@
 """ClickHouse as the sink sees it: stage, judge, insert, read back, ledger.
 
-Errors are sorted here, in one place, into the two kinds that matter: the data was refused, or the outcome
-is unknown. Whatever is not surely the first is the second, and leads back to judging the batch anew.
+An error is one of two kinds: the data was refused, or the outcome is unknown. Every error that is not surely of the
+first kind is of the second, and the batch is classified again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,41 +11,14 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
-import clickhouse_connect
-from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.summary import QuerySummary
-from urllib3.exceptions import HTTPError
 
 from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import AuditstreamError
 from auditstream_sink.framing import container
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.statements import REFUSED, STAGE_SETTINGS, SinkStatements
-from auditstream_storage.ledger import LedgerEnd, LedgerLine
-
-_DATA_ERRORS = frozenset(
-    {
-        6,  # CANNOT_PARSE_TEXT
-        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
-        32,  # ATTEMPT_TO_READ_AFTER_EOF
-        33,  # CANNOT_READ_ALL_DATA
-        36,  # BAD_ARGUMENTS
-        44,  # ILLEGAL_COLUMN: the writer's type fits no column
-        53,  # TYPE_MISMATCH
-        70,  # CANNOT_CONVERT_TYPE
-        117,  # INCORRECT_DATA
-        131,  # TOO_LARGE_STRING_SIZE
-        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
-        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
-        469,  # VIOLATED_CONSTRAINT
-    }
-)
-"""ClickHouse error codes that a record can cause (src/Common/ErrorCodes.cpp)."""
-
-
-_AVRO_CODE = 1001
-"""STD_EXCEPTION: how ``avro::Exception`` comes out, and much else that no record can cause."""
+from auditstream_storage import FAILURES, Connection, ErrorKind, LedgerEnd, LedgerLine, classify_error, error_text
 
 
 class DataRefusedError(AuditstreamError):
@@ -99,17 +72,22 @@ class ClickHouseWriter:
         self._instance = instance
         self._sql = self._new_stage()
         self._left: list[SinkStatements] = []
-        self._client: Client | None = None
+        self._connection = Connection(
+            settings,
+            lambda text: UnknownOutcomeError(f"ClickHouse: {text}"),
+            timeout_seconds=settings.clickhouse_timeout_seconds,
+            # A statement that failed half-way leads to a new attempt of the batch, never to a resend by the client.
+            retries=0,
+        )
         self._has_stage = self._has_cleared = False
 
     def close(self) -> None:
         """Drop the stage, if there is one."""
-        if self._client is None:
+        if not self._connection.is_open:
             return
         for sql in (*self._left, self._sql) if self._has_stage else self._left:
             self._run(sql.drop())
-        self._client.close()
-        self._client = None
+        self._connection.close()
 
     def leave_stage(self) -> None:
         """Use tables of other names from here on; blocks on nothing.
@@ -151,15 +129,15 @@ class ClickHouseWriter:
         return [self._stage_one(head, piece) for piece in pieces[:1]] + [other.result() for other in others]
 
     def _stage_one(self, head: bytes, blocks: Sequence[memoryview]) -> DataRefusedError | None:
-        try:
-            self._connected().raw_insert(
-                self._sql.stage_table, insert_block=container(head, blocks), fmt="Avro", settings=STAGE_SETTINGS
-            )
-        except (ClickHouseError, HTTPError, OSError) as error:
-            code = getattr(error, "code", None)
-            if code in _DATA_ERRORS or (code == _AVRO_CODE and "avro::Exception" in str(error)):
-                return DataRefusedError(_first_line(error))
-            raise _unknown(error) from error
+        with self._connection.client() as client:
+            try:
+                client.raw_insert(
+                    self._sql.stage_table, insert_block=container(head, blocks), fmt="Avro", settings=STAGE_SETTINGS
+                )
+            except FAILURES as error:
+                if classify_error(error) is not ErrorKind.DATA_REFUSED:
+                    raise
+                return DataRefusedError(error_text(error))
         return None
 
     def staged(self) -> int:
@@ -242,21 +220,15 @@ class ClickHouseWriter:
             self._command(statement)
 
     def _command(self, statement: str, *, settings: dict[str, Any] | None = None, **parameters: object) -> None:
-        try:
-            answer = self._connected().command(
-                statement, parameters=dict(parameters), settings=settings, use_database=False
-            )
-        except (ClickHouseError, HTTPError, OSError) as error:
-            raise _unknown(error) from error
+        with self._connection.client() as client:
+            answer = client.command(statement, parameters=dict(parameters), settings=settings, use_database=False)
         if not isinstance(answer, QuerySummary):
             # None of our commands has an answer: what comes with a status of 200 is an exception that came late.
             raise UnknownOutcomeError(f"ClickHouse: {str(answer)[:300]}")
 
     def _rows(self, query: str, **parameters: object) -> Sequence[Sequence[Any]]:
-        try:
-            rows: Sequence[Sequence[Any]] = self._connected().query(query, parameters=dict(parameters)).result_rows
-        except (ClickHouseError, HTTPError, OSError) as error:
-            raise _unknown(error) from error
+        with self._connection.client() as client:
+            rows: Sequence[Sequence[Any]] = client.query(query, parameters=dict(parameters)).result_rows
         return rows
 
     def _row(self, query: str, **parameters: object) -> Sequence[Any]:
@@ -266,27 +238,6 @@ class ClickHouseWriter:
             raise UnknownOutcomeError("ClickHouse: an answer without its row")
         return rows[0]
 
-    def _connected(self) -> Client:
-        if self._client is None:
-            self._client = clickhouse_connect.get_client(
-                dsn=self._settings.clickhouse_url,
-                username=self._settings.clickhouse_user,
-                password=str(self._settings.clickhouse_password),
-                send_receive_timeout=self._settings.clickhouse_timeout_seconds,
-                # A statement that failed half-way is judged anew by us, never sent again behind our back.
-                query_retries=0,
-                autogenerate_session_id=False,
-            )
-        return self._client
-
 
 def _timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:300]
-
-
-def _unknown(error: Exception) -> UnknownOutcomeError:
-    return UnknownOutcomeError(f"ClickHouse: {type(error).__name__}: {_first_line(error)}")

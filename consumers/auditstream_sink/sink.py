@@ -34,7 +34,7 @@ from auditstream_sink.positions import Positions
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.worker import Worker
 from auditstream_sink.writers import UnusableSchema, WriterSchema, WriterSchemas
-from auditstream_storage.ledger import LedgerLine, Totals
+from auditstream_storage import LedgerLine, LedgerTotals
 
 _POLL_SECONDS = 0.1
 _PATIENCE_SECONDS = 5.0
@@ -67,7 +67,10 @@ class Sink:
         self._instance = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._metrics = Metrics(self._clock)
         self._health = Health(settings, self._metrics, self._clock)
-        self._writers = WriterSchemas(RegistryClient(settings.schema_registry_url, retries=0), self._metrics)
+        self._writers = WriterSchemas(
+            RegistryClient(settings.schema_registry_url, ca_file=settings.schema_registry_ca_file, retries=0),
+            self._metrics,
+        )
         self._consumer = Consumer(
             {**consumer_settings(settings), "error_cb": self._on_error, "stats_cb": self._on_statistics}
         )
@@ -81,7 +84,7 @@ class Sink:
         self._unpositioned: set[int] = set()
         self._placements = self._read_placements = 0
         self._intake = BatchBuilder(settings, self._clock, self._schema)
-        self._totals = Totals()
+        self._totals = LedgerTotals()
         self._ask_until = 0.0
         self._stop_by: float | None = None
         self._failure: AuditstreamError | None = None
@@ -99,7 +102,7 @@ class Sink:
         if self._stop_by is None:
             self._stop_by = self._clock.monotonic() + self._settings.drain_seconds
 
-    def run(self, *, until_idle: float | None = None) -> Totals:
+    def run(self, *, until_idle: float | None = None) -> LedgerTotals:
         """Read, settle and commit until told to stop. Blocks.
 
         Args:
@@ -236,7 +239,7 @@ class Sink:
 
     def _commit(self, lines: Sequence[LedgerLine]) -> None:
         for line in lines:
-            self._totals.add(line)
+            self._totals = self._totals.with_line(line)
         offsets = [TopicPartition(self._settings.topic, line.partition, line.next_offset) for line in lines]
         try:
             with self._metrics.step("commit"):

@@ -10,11 +10,7 @@ from dataclasses import dataclass, fields
 
 from auditstream_schemas.validation import ACTION_PATTERN
 from auditstream_sink.framing import END
-from auditstream_storage.id_key import id_key
-from auditstream_storage.ledger import LedgerLine
-
-RETENTION_MONTHS = 12
-"""As in the table's TTL."""
+from auditstream_storage import RETENTION_MONTHS, LedgerLine, id_key
 
 FUTURE_DAYS = 1
 """An event further ahead than this has a broken clock: refused."""

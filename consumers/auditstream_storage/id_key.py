@@ -1,12 +1,12 @@
-"""What the event log is looked up by when an id is known."""
+"""The key by which the event log is looked up when an id is known."""
 
 
 def id_key(uuid: str) -> str:
-    """The SQL of an id's key, as the column ``id_key`` of the table ``event_log`` has it: 64 bits at most.
+    """The SQL of an id's key, a UInt64: the same expression as the column ``id_key`` of the table ``event_log``.
 
-    Of a UUIDv7 (RFC 9562, section 5.7) the milliseconds, and behind them its last byte, which is random whatever the
-    generator puts between: the ids of a batch lie together, and a key is a third to keep of what the id is. Of any
-    other id a hash. Different ids may share a key: a look-up compares the ids, too.
+    For a UUIDv7 (RFC 9562, section 5.7) the key is the milliseconds followed by the last byte, which every generator
+    fills at random. So the keys of a batch lie together, and take a third of the space of the ids. For any other id
+    the key is a hash. Different ids may have the same key: a look-up must compare the ids, too.
 
     Args:
         uuid: SQL of type UUID.

@@ -1,4 +1,4 @@
-"""How far back events are kept, and what to say when more is asked for."""
+"""The retention: the age at which events are deleted, and the notice about a range that begins before it."""
 
 import calendar
 from datetime import UTC, datetime
@@ -6,22 +6,22 @@ from datetime import UTC, datetime
 from auditstream_schemas.timestamp import format_timestamp, from_datetime
 
 RETENTION_MONTHS = 12
-"""Events older than so many months are deleted, a month at a time."""
+"""Events older than this are deleted, a calendar month at a time. The migrations write it into the table's TTL."""
 
 
 def notice(start: int, *, now: datetime) -> str | None:
-    """What to say about a range that begins before the retention does; None if it does not.
+    """The notice about a range that begins before the retention; None if the range begins later.
 
     Args:
         start: First instant of the range, nanoseconds since the epoch.
         now: The time of the export.
     """
-    kept_from = from_datetime(_months_before(now.astimezone(UTC), RETENTION_MONTHS))
-    if start >= kept_from:
+    oldest = from_datetime(_months_before(now.astimezone(UTC), RETENTION_MONTHS))
+    if start >= oldest:
         return None
     return (
-        f"the range begins at {format_timestamp(start)}, but events are kept for {RETENTION_MONTHS} months, at this "
-        f"moment back to {format_timestamp(kept_from)}: of older ones some or all are deleted already"
+        f"the range begins at {format_timestamp(start)}, but events are kept for {RETENTION_MONTHS} months, now back "
+        f"to {format_timestamp(oldest)}: some or all of the older events are deleted already"
     )
 
 

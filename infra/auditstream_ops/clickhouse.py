@@ -1,11 +1,13 @@
-"""A connection to ClickHouse for operations: deploy steps, questions, accounts."""
+"""The connection to ClickHouse for operations, and its failures."""
 
-import clickhouse_connect
+from contextlib import AbstractContextManager
+
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import ClickHouseSettings
+from auditstream_storage import connect as connect_to_clickhouse
+from auditstream_storage import failing_as
 
 
 def connect(settings: ClickHouseSettings) -> Client:
@@ -13,16 +15,13 @@ def connect(settings: ClickHouseSettings) -> Client:
 
     Raises:
         OperationError: ClickHouse does not answer, or refuses the user.
+        SettingsError: A setting is malformed.
     """
-    try:
-        return clickhouse_connect.get_client(
-            dsn=settings.clickhouse_url,
-            username=settings.clickhouse_user,
-            password=str(settings.clickhouse_password),
-            autogenerate_session_id=False,
-        )
-    except ClickHouseError as error:
-        raise OperationError(
-            f"no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL for user {settings.clickhouse_user}: "
-            f"{str(error).partition(chr(10))[0][:200]}"
-        ) from error
+    where = f"no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL for user {settings.clickhouse_user}"
+    with failing_as(lambda text: OperationError(f"{where}: {text}")):
+        return connect_to_clickhouse(settings)
+
+
+def asking() -> AbstractContextManager[None]:
+    """Within the block, failures of ClickHouse are raised as OperationError."""
+    return failing_as(lambda text: OperationError(f"ClickHouse: {text}"))

@@ -1,77 +1,55 @@
-"""Events about the audit log itself, sent by the SDK like any other service's."""
+"""Emits the events of the audit trail through the producer SDK, with the settings of the environment."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from types import TracebackType
+from typing import Self
 
 from auditstream_producer import AuditProducer, ProducerSettings
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import load
 
+DELIVERY_SECONDS = 10.0
+"""Longest wait for the delivery of an event, for commands and exporters."""
+
 _logger = logging.getLogger("auditstream.admin")
 
 
-class OperatorEmit(Protocol):
-    """Emits what an operator did with a command."""
+class TrailEmitter:
+    """Emits events; a context manager, which sends the queue when it is closed.
 
-    def __call__(
-        self,
-        *,
-        action: str,
-        actor: Mapping[str, str],
-        target: Mapping[str, str],
-        payload: Mapping[str, object],
-        scopes: Sequence[str],
-    ) -> None:
-        """Take one event for each scope that it concerns; without a scope if there is none."""
+    An event that is not delivered in time stays in the queue while this process lives, and what is undelivered at the
+    end is logged: an action that has happened is not failed because the broker is away.
+    """
 
+    def __init__(self, *, wait_seconds: float = 0) -> None:
+        """Prepare the producer.
 
-class SelfEmitter:
-    """Emits the page's own events: as a background, which never holds a request up while the broker is away."""
+        Args:
+            wait_seconds: Longest wait for the delivery of each event; 0 never blocks on the network.
 
-    def __init__(self, settings: ProducerSettings) -> None:
-        self._producer = AuditProducer(settings)
+        Raises:
+            SettingsError: A variable is malformed.
+        """
+        self._producer = AuditProducer(load(ProducerSettings))
+        self._wait_seconds = wait_seconds
 
     def __call__(self, event: AuditEvent) -> None:
-        """Take an event; never waits for the network.
+        """Emit an event.
 
         Raises:
             QueueFullError: The broker has been away for so long that the queue is full.
         """
         self._producer.emit_event(event)
+        if self._wait_seconds:
+            self._producer.flush(self._wait_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Send what waits; blocks 10 seconds at most by default."""
-        lost = self._producer.close()
-        if lost:
-            _logger.warning("%d events about the page itself were not delivered", lost)
-
-
-@contextmanager
-def operator_emitter() -> Iterator[OperatorEmit]:
-    """A producer for one command, which goes on also where nothing is delivered in ``producer_close_timeout``."""
-    producer = AuditProducer(load(ProducerSettings))
-
-    def emit(
-        *,
-        action: str,
-        actor: Mapping[str, str],
-        target: Mapping[str, str],
-        payload: Mapping[str, object],
-        scopes: Sequence[str],
-    ) -> None:
-        for scope in scopes or (None,):
-            producer.emit(
-                action=action,
-                actor=actor,
-                target=target,
-                payload=payload,
-                scope=None if scope is None else {"id": scope, "type": "organization"},
-            )
-
-    try:
-        yield emit
-    finally:
-        if producer.close():
-            _logger.warning("the event about this was not delivered: the broker or the registry is away")
+        """Send the queue; blocks for ``producer_close_timeout``, 10 seconds by default."""
+        if lost := self._producer.close():
+            _logger.warning("%d audit_log.* events were not delivered: the broker or the registry is away", lost)

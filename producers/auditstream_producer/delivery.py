@@ -77,7 +77,12 @@ class Delivery:
         """
         self._settings = settings
         self._on_error = on_error
-        self._registry = RegistryClient(settings.schema_registry_url, timeout=_REGISTRY_TIMEOUT_SECONDS, retries=0)
+        self._registry = RegistryClient(
+            settings.schema_registry_url,
+            ca_file=settings.schema_registry_ca_file,
+            timeout=_REGISTRY_TIMEOUT_SECONDS,
+            retries=0,
+        )
         self._notices = ThrottledLogger(_LOG)
         self._lock = threading.Lock()
         self._settled = threading.Condition(self._lock)

@@ -1,12 +1,13 @@
 """Client of a schema registry with the Confluent REST API.
 
-Services look schemas up; only the deploy step registers them.
+Services look schemas up. Only the deploy step registers them.
 """
 
 import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -14,6 +15,7 @@ import urllib3
 from urllib3.util import Retry, Timeout, parse_url
 
 from auditstream_schemas.errors import RegistryError, RegistryUnavailableError, SettingsError, UnknownSchemaError
+from auditstream_schemas.tls import checked_ca_file, tls_fault
 
 UNKNOWN_SUBJECT = 40401
 UNKNOWN_VERSION = 40402
@@ -21,6 +23,7 @@ UNKNOWN_SCHEMA = 40403
 
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _SHOWN_CHARACTERS = 300
+_CA_VARIABLE = "AUDITSTREAM_SCHEMA_REGISTRY_CA_FILE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +31,9 @@ class RegisteredSchema:
     """One version of a subject.
 
     Attributes:
-        subject: Name that the versions hang under, ``<topic>-value`` for events.
+        subject: Name of the subject, ``<topic>-value`` for events.
         version: Number within the subject, from 1.
-        schema_id: Number that records carry, unique in the registry.
+        schema_id: Number that stands in the records, unique in the registry.
         schema: The schema as JSON text.
     """
 
@@ -41,23 +44,24 @@ class RegisteredSchema:
 
 
 class RegistryClient:
-    """A schema registry, reached over HTTP. Safe to share between threads.
+    """A client of the registry over HTTP or HTTPS. Safe to share between threads.
 
-    Every call blocks until it is answered: at most ``timeout`` seconds a try, and ``retries`` more with growing pauses
-    when the registry cannot be reached or answers 5xx or 429. Every call can be repeated without harm.
+    Every call blocks until it is answered: ``timeout`` seconds a try at most, and ``retries`` more tries with growing
+    pauses when the registry cannot be reached or answers 5xx or 429. Every call can be repeated without harm.
     """
 
-    def __init__(self, url: str, *, timeout: float = 5.0, retries: int = 3) -> None:
+    def __init__(self, url: str, *, ca_file: Path | None = None, timeout: float = 5.0, retries: int = 3) -> None:
         """Prepare the client; nothing is sent yet.
 
         Args:
             url: ``http://`` or ``https://`` and host, ``user:password@`` before the host if needed. The
                 user's name and password never appear in messages.
+            ca_file: Certificate of the CA that signed the registry's; None for the system's CAs.
             timeout: Seconds that one try may take.
             retries: Tries after the first; 0 for a caller that tries again itself.
 
         Raises:
-            SettingsError: The URL is malformed.
+            SettingsError: The URL is malformed, or the CA file cannot be used.
         """
         try:
             parsed = parse_url(url)
@@ -72,6 +76,8 @@ class RegistryClient:
             headers["authorization"] = f"Basic {credentials}"
         self._pool = urllib3.PoolManager(
             headers=headers,
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=checked_ca_file(ca_file, _CA_VARIABLE),
             timeout=Timeout(total=timeout),
             retries=Retry(
                 total=retries,
@@ -87,15 +93,15 @@ class RegistryClient:
         return f"RegistryClient({self.url!r})"
 
     def schema_id(self, subject: str, schema_json: str) -> int:
-        """Return the id under which the subject has this very schema; registers nothing.
+        """Return the id of exactly this schema within the subject; registers nothing.
 
         Raises:
             UnknownSchemaError: The subject, or this schema of it, is not registered.
             RegistryError: The registry refused.
             RegistryUnavailableError: It could not be reached.
         """
-        found = self._call("POST", f"/subjects/{_part(subject)}", f"schema of {subject}", {"schema": schema_json})
-        return _integer(found, "id", self.url)
+        answer = self._call("POST", f"/subjects/{_part(subject)}", f"schema of {subject}", {"schema": schema_json})
+        return _integer(answer, "id", self.url)
 
     def schema(self, schema_id: int) -> str:
         """Return the schema with this id, as JSON text.
@@ -105,8 +111,8 @@ class RegistryClient:
             RegistryError: The registry refused.
             RegistryUnavailableError: It could not be reached.
         """
-        found = self._call("GET", f"/schemas/ids/{schema_id}", f"schema {schema_id}")
-        return _text(found, "schema", self.url)
+        answer = self._call("GET", f"/schemas/ids/{schema_id}", f"schema {schema_id}")
+        return _text(answer, "schema", self.url)
 
     def latest(self, subject: str) -> RegisteredSchema:
         """Return the newest version of a subject.
@@ -116,29 +122,29 @@ class RegistryClient:
             RegistryError: The registry refused.
             RegistryUnavailableError: It could not be reached.
         """
-        found = self._call("GET", f"/subjects/{_part(subject)}/versions/latest", f"subject {subject}")
+        answer = self._call("GET", f"/subjects/{_part(subject)}/versions/latest", f"subject {subject}")
         return RegisteredSchema(
             subject=subject,
-            version=_integer(found, "version", self.url),
-            schema_id=_integer(found, "id", self.url),
-            schema=_text(found, "schema", self.url),
+            version=_integer(answer, "version", self.url),
+            schema_id=_integer(answer, "id", self.url),
+            schema=_text(answer, "schema", self.url),
         )
 
     def register(self, subject: str, schema_json: str) -> int:
-        """Add a schema to a subject, or find it there, and return its id.
+        """Add a schema to a subject if the subject lacks it, and return its id.
 
         Raises:
             RegistryError: The registry refused: the schema is malformed, or incompatible with the versions
                 that the subject has.
             RegistryUnavailableError: It could not be reached.
         """
-        found = self._call(
+        answer = self._call(
             "POST", f"/subjects/{_part(subject)}/versions", f"schema for {subject}", {"schema": schema_json}
         )
-        return _integer(found, "id", self.url)
+        return _integer(answer, "id", self.url)
 
     def set_compatibility(self, subject: str, level: str) -> None:
-        """Set which changes of a subject's schema the registry lets pass.
+        """Set which changes of a subject's schema the registry accepts.
 
         Args:
             subject: Name of the subject; it need not have a version yet.
@@ -159,6 +165,8 @@ class RegistryClient:
         try:
             response = self._pool.request(method, self.url + path, body=content)
         except urllib3.exceptions.HTTPError as error:
+            if fault := tls_fault(error, _CA_VARIABLE):
+                raise RegistryUnavailableError(f"{what}: the schema registry at {self.url}: {fault}") from error
             raise RegistryUnavailableError(
                 f"{what}: the schema registry at {self.url} cannot be reached ({_reason(error)}): "
                 "is AUDITSTREAM_SCHEMA_REGISTRY_URL right, and the registry up?"
@@ -171,32 +179,32 @@ class RegistryClient:
     def _refusal(self, status: int, answer: dict[str, Any] | None, content: bytes, what: str) -> RegistryError:
         code = (answer or {}).get("error_code", status)
         message = str((answer or {}).get("message") or content.decode("utf-8", "replace"))
-        said = f"{message.strip()[:_SHOWN_CHARACTERS]!r} (error code {code})"
+        text = f"{message.strip()[:_SHOWN_CHARACTERS]!r} (error code {code})"
         if status == 429 or status >= 500:
             return RegistryUnavailableError(
-                f"{what}: the schema registry at {self.url} answered {said}: try again later, or look at its log"
+                f"{what}: the schema registry at {self.url} answered {text}: try again later, or look at its log"
             )
         if code in {UNKNOWN_SUBJECT, UNKNOWN_VERSION, UNKNOWN_SCHEMA}:
             return UnknownSchemaError(
-                f"{what}: not known to the schema registry at {self.url}: {said}; "
+                f"{what}: not known to the schema registry at {self.url}: {text}; "
                 "run `auditstream topics` to register the schema"
             )
         if status in {401, 403}:
             return RegistryError(
-                f"{what}: the schema registry at {self.url} let us not in: {said}; "
+                f"{what}: the schema registry at {self.url} refused the login: {text}; "
                 "check user and password in AUDITSTREAM_SCHEMA_REGISTRY_URL"
             )
         if status == 409:
             return RegistryError(
-                f"{what}: incompatible with what the schema registry at {self.url} has: {said}; "
-                "add fields with a default, and take away or retype none"
+                f"{what}: incompatible with the versions that the schema registry at {self.url} has: {text}; "
+                "only add fields with a default; remove no field and change no type"
             )
         if answer is None or "error_code" not in answer:
             return RegistryError(
-                f"{what}: {self.url} answered {status} {said}, which is no schema registry's answer: "
+                f"{what}: {self.url} answered {status} {text}, which is not an answer of a schema registry: "
                 "is AUDITSTREAM_SCHEMA_REGISTRY_URL right?"
             )
-        return RegistryError(f"{what}: the schema registry at {self.url} refused: {said}")
+        return RegistryError(f"{what}: the schema registry at {self.url} refused: {text}")
 
 
 def _bad_url() -> str:
@@ -217,10 +225,10 @@ def _reason(error: urllib3.exceptions.HTTPError) -> str:
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(content)
+        answer = json.loads(content)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return answer if isinstance(answer, dict) else None
 
 
 def _integer(answer: Mapping[str, Any], key: str, url: str) -> int:
@@ -239,6 +247,6 @@ def _text(answer: Mapping[str, Any], key: str, url: str) -> str:
 
 def _misfit(key: str, url: str) -> str:
     return (
-        f"{url} answered without {key!r}, which is no schema registry's answer: "
+        f"{url} answered without {key!r}, which is not an answer of a schema registry: "
         "is AUDITSTREAM_SCHEMA_REGISTRY_URL right?"
     )

@@ -29,7 +29,7 @@ def setting(default: Any, help_text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KafkaSettings:
-    """Where the events travel."""
+    """Brokers and topic of the events."""
 
     kafka_bootstrap_servers: str = setting("127.0.0.1:9092", "Kafka brokers, host:port, separated by commas.")
     kafka_config_file: Path | None = setting(
@@ -38,7 +38,7 @@ class KafkaSettings:
     topic: str = setting("audit.events", "Topic of the audit events.")
 
     def librdkafka(self) -> dict[str, str]:
-        """Settings every client of the broker shares, those of ``kafka_config_file`` included.
+        """The settings that all clients of the broker share, those of ``kafka_config_file`` included.
 
         Raises:
             SettingsError: The file cannot be read, or a line of it is not ``key=value``.
@@ -46,10 +46,9 @@ class KafkaSettings:
         return {**_properties(self.kafka_config_file), "bootstrap.servers": self.kafka_bootstrap_servers}
 
     def librdkafka_client(self, name: str) -> dict[str, Any]:
-        """The same for one client, whose log lines go to the logger ``auditstream.kafka.<name>``.
+        """The settings of one client. Its log lines go to the logger ``auditstream.kafka.<name>``.
 
-        librdkafka writes a line every 50 ms while a broker is away; its logger says warnings and worse
-        only when the application turns it on.
+        The command line silences that logger by default: librdkafka logs a line every 50 ms while a broker is away.
 
         Raises:
             SettingsError: As ``librdkafka``.
@@ -60,7 +59,7 @@ class KafkaSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RequestSettings(KafkaSettings):
-    """Where requests for exports travel."""
+    """Topic of the requests for exports."""
 
     export_topic: str = setting("", "Topic of requests for exports; empty means the topic's name with .exports.")
 
@@ -72,26 +71,43 @@ class RequestSettings(KafkaSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RegistrySettings:
-    """Where the Avro schemas live."""
+    """The schema registry."""
 
     schema_registry_url: str = setting(
         "http://127.0.0.1:8081",
-        "Schema registry (Confluent REST API); user:password@ before the host if needed.",
+        "Schema registry (Confluent REST API); https:// for TLS; user:password@ before the host if needed.",
+    )
+    schema_registry_ca_file: Path | None = setting(
+        None, "Certificate (PEM) of the CA that signed the registry's; the system's CAs by default."
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClickHouseSettings:
-    """Where the events are kept."""
+    """ClickHouse: address, user and database."""
 
-    clickhouse_url: str = setting("http://127.0.0.1:8123", "ClickHouse's HTTP interface.")
+    clickhouse_url: str = setting(
+        "http://127.0.0.1:8123", "ClickHouse's HTTP interface; https:// for TLS, on any port."
+    )
+    clickhouse_ca_file: Path | None = setting(
+        None, "Certificate (PEM) of the CA that signed ClickHouse's; the system's CAs by default."
+    )
     clickhouse_database: str = setting("audit", "Database of the audit tables.")
     clickhouse_user: str = setting("default", "ClickHouse user.")
     clickhouse_password: SecretStr = setting(SecretStr(""), "Password of the ClickHouse user.")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditTrailSettings:
+    """The events about the audit log itself."""
+
+    scope_type: str = setting(
+        "organization", "Type of the scopes in the events about the audit log itself: the page, tokens, exports."
+    )
+
+
 def loaders() -> list[ts.loaders.Loader]:
-    """Where settings come from, besides the command line: the environment."""
+    """The sources of settings besides the command line: the environment."""
     return [ts.EnvLoader(ENV_PREFIX)]
 
 
@@ -108,9 +124,9 @@ def load(cls: type[_T]) -> _T:
 
 
 def malformed(error: Exception) -> SettingsError:
-    """What typed-settings found, as one sentence: its error is a group where several settings are malformed."""
-    found = "; ".join(str(part) for part in error.exceptions) if isinstance(error, ExceptionGroup) else str(error)
-    return SettingsError(f"a setting is malformed: {found}")
+    """An error of typed-settings as one of ours, in one sentence: it is a group if several settings are malformed."""
+    text = "; ".join(str(part) for part in error.exceptions) if isinstance(error, ExceptionGroup) else str(error)
+    return SettingsError(f"a setting is malformed: {text}")
 
 
 def _properties(path: Path | None) -> dict[str, str]:
@@ -122,7 +138,7 @@ def _properties(path: Path | None) -> dict[str, str]:
         raise SettingsError(
             f"cannot read AUDITSTREAM_KAFKA_CONFIG_FILE {path}: {error.strerror}; name a readable file"
         ) from error
-    found = {}
+    properties = {}
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
@@ -130,5 +146,5 @@ def _properties(path: Path | None) -> dict[str, str]:
         key, separator, value = stripped.partition("=")
         if not separator or not key.strip():
             raise SettingsError(f"{path}, line {number}: not key=value")
-        found[key.strip()] = value.strip()
-    return found
+        properties[key.strip()] = value.strip()
+    return properties

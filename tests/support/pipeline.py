@@ -15,7 +15,7 @@ from auditstream_schemas.codec import SCHEMA_JSON, encode
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
 from auditstream_sink import Sink, SinkSettings
-from auditstream_storage import Totals
+from auditstream_storage import LedgerTotals
 from tests.support.stack import Tenant
 
 IDLE_SECONDS = 1.0
@@ -58,7 +58,7 @@ def put_events(tenant: Tenant, events: Sequence[AuditEvent], *, partition: int =
     assert producer.flush(30) == 0
 
 
-def run_sink(tenant: Tenant, **changes: object) -> Totals:
+def run_sink(tenant: Tenant, **changes: object) -> LedgerTotals:
     return Sink(sink_settings(tenant, **changes)).run(until_idle=IDLE_SECONDS)
 
 

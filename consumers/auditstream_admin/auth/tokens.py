@@ -1,4 +1,4 @@
-"""API tokens: kept as hashes, for a role and scopes, until they expire or are revoked."""
+"""API tokens: stored as hashes, each with a role and scopes, valid until it expires or is revoked."""
 
 import hashlib
 import hmac
@@ -12,9 +12,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from auditstream_admin.auth.viewer import Role, Viewer
-from auditstream_schemas.errors import AdminError, DeniedError
+from auditstream_schemas.errors import AdminError, DeniedError, StoreUnavailableError
 from auditstream_schemas.settings import ClickHouseSettings
-from auditstream_storage.connection import Connection
+from auditstream_storage import Connection
 
 _TOKEN = re.compile(r"ast_([0-9a-f]{32})_([A-Za-z0-9_-]{43})\Z")
 _TABLE = "{database:Identifier}.api_tokens"
@@ -24,18 +24,18 @@ _UNKNOWN = "the token is unknown, has expired or was revoked"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiToken:
-    """A token as it is known; its secret is not.
+    """A token without its secret, which is not stored.
 
     Attributes:
         id: Its id, which is part of it.
-        name: What it is for.
-        role: What its holder is.
+        name: Its purpose.
+        role: The role of a request with it.
         scopes: Ids of the scopes of an admin's token; empty for an auditor's.
-        created_at: When it was made.
-        created_by: Who made it.
-        expires_at: From when on it is worth nothing.
-        revoked_at: When it was revoked; None if it was not.
-        revoked_by: Who revoked it; empty if nobody did.
+        created_at: Time at which it was made.
+        created_by: The person who made it.
+        expires_at: Time from which it is invalid.
+        revoked_at: Time at which it was revoked; None if it was not.
+        revoked_by: The person who revoked it; empty if it was not.
     """
 
     id: UUID
@@ -55,7 +55,7 @@ class ApiToken:
         return "active" if now < self.expires_at else "expired"
 
     def viewer(self) -> Viewer:
-        """Who a request with this token comes from."""
+        """The viewer of a request with this token."""
         return Viewer(subject=f"token:{self.id}", name=self.name, role=self.role, scopes=self.scopes)
 
 
@@ -63,14 +63,16 @@ class TokenStore:
     """The tokens in ClickHouse. Safe to share between threads. Each method blocks on ClickHouse."""
 
     def __init__(self, settings: ClickHouseSettings) -> None:
-        """Nothing is asked yet. Making and revoking tokens needs a user that may write."""
+        """Send nothing yet. Making and revoking tokens needs a ClickHouse user that may write."""
         self._database = settings.clickhouse_database
-        self._connection = Connection(settings)
+        self._connection = Connection(
+            settings, lambda text: StoreUnavailableError(f"ClickHouse cannot be asked: {text}")
+        )
 
     def create(
         self, *, name: str, role: Role, scopes: Sequence[str], created_by: str, expires_at: datetime
     ) -> tuple[ApiToken, str]:
-        """Make a token; return what is kept of it, and the token itself, which nobody can show again.
+        """Make a token; return its stored part, and the token itself, which cannot be shown again.
 
         Raises:
             AdminError: An admin's token without a scope.
@@ -92,7 +94,7 @@ class TokenStore:
         return token, f"ast_{id.hex}_{secret}"
 
     def revoke(self, id: UUID, *, revoked_by: str) -> ApiToken:
-        """Make a token worthless from now on.
+        """Make a token invalid from now on.
 
         Raises:
             AdminError: There is no such token, or it was revoked before.
@@ -104,9 +106,9 @@ class TokenStore:
         token, hashed = found
         if token.revoked_at is not None:
             raise AdminError(f"token {id} was revoked at {token.revoked_at:%Y-%m-%dT%H:%M:%SZ} by {token.revoked_by}")
-        gone = replace(token, revoked_at=datetime.now(UTC), revoked_by=revoked_by)
-        self._write(gone, hashed)
-        return gone
+        revoked = replace(token, revoked_at=datetime.now(UTC), revoked_by=revoked_by)
+        self._write(revoked, hashed)
+        return revoked
 
     def tokens(self) -> list[ApiToken]:
         """All tokens, newest first.
@@ -118,17 +120,17 @@ class TokenStore:
         return [_token(row)[0] for row in rows]
 
     def viewer(self, text: str) -> Viewer:
-        """Who a token speaks for.
+        """The viewer that a token stands for.
 
         Raises:
-            DeniedError: It is malformed, unknown, expired or revoked; which of these is not said.
+            DeniedError: It is malformed, unknown, expired or revoked; the message does not tell which.
             StoreUnavailableError: ClickHouse cannot be asked.
         """
         match = _TOKEN.match(text)
         if match is None:
             raise DeniedError(_UNKNOWN)
         found = self._find(UUID(match[1]))
-        # Hashed also where there is none to compare with: both answers take as long.
+        # Hashed even if no token has this id, so that both answers take the same time.
         hashed = _hash(match[2])
         if found is None or not hmac.compare_digest(hashed, found[1]):
             raise DeniedError(_UNKNOWN)
@@ -138,7 +140,7 @@ class TokenStore:
         return token.viewer()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._connection.close()
 
     def _find(self, id: UUID) -> tuple[ApiToken, str] | None:
@@ -178,7 +180,7 @@ class TokenStore:
 
 
 def _hash(secret: str) -> str:
-    """A secret of 256 random bits needs no slow hash."""
+    # A secret of 256 random bits needs no slow hash.
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -203,5 +205,5 @@ def _utc(moment: datetime) -> datetime:
 
 
 def _seconds(moment: datetime) -> str:
-    """As ClickHouse reads it: seconds and three decimals."""
+    """The form that ClickHouse reads: seconds and three decimals."""
     return f"{moment.timestamp():.3f}"

@@ -1,4 +1,4 @@
-"""What of the log is asked for. The URL is the state: a filter is read from it and written to it, nowhere else."""
+"""The filter of the page. The URL is the state: a filter is read from it and written to it, nowhere else."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,54 +8,39 @@ from urllib.parse import urlencode
 
 from auditstream_admin.events.time_range import TimeRange, read_range, read_zone
 from auditstream_schemas.errors import FilterError
+from auditstream_storage import EventConditions
 
 MAX_TEXT = 512
-"""Characters of a value; more is no id that anybody typed."""
+"""Longest value, in characters; no id is longer."""
 MAX_VALUES = 40
-"""Values of a field that may be given again."""
+"""Largest number of values of a repeatable parameter."""
 
 _SINGLE = ("actor", "target", "scope", "request")
 _EXACT = frozenset({*_SINGLE, "meta"})
-"""Blanks around these are part of them: they come from events."""
+"""Parameters whose blanks at the ends are part of the value: the values come from events."""
 _SUCCESS = {"true": True, "false": False}
 KEYS = frozenset({"range", "from", "to", "tz", "action", *_SINGLE, "success", "meta", "q"})
-"""The parameters of a URL that make a filter."""
+"""The parameters of a URL that belong to a filter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventFilter:
-    """Which events are asked for; all conditions that are given must hold.
+class EventFilter(EventConditions):
+    """The conditions on the events of a list, and the zone of its times.
 
     Attributes:
         time: The range of ``occurred_at``.
-        zone: IANA name of the zone in which times are shown; changes no result.
-        actions: Globs of the action (``*`` any run of characters, ``?`` one); one of them must match.
-        actor: Id of the actor.
-        target: Id of the target.
-        scope: Id of the scope.
-        request: Id of the request.
-        success: Whether the action succeeded.
-        metadata: Keys and values that the metadata must have.
-        text: Words that the payload must have, in any order, whatever their case.
+        zone: IANA name of the zone in which times are shown; does not change the result.
     """
 
     time: TimeRange = field(default_factory=TimeRange)
     zone: str = "UTC"
-    actions: tuple[str, ...] = ()
-    actor: str | None = None
-    target: str | None = None
-    scope: str | None = None
-    request: str | None = None
-    success: bool | None = None
-    metadata: tuple[tuple[str, str], ...] = ()
-    text: str | None = None
 
     @classmethod
     def read(cls, parameters: Sequence[tuple[str, str]]) -> Self:
-        """Read the parameters of a URL. Empty ones, as a form sends them, are none; others' are passed over.
+        """Read the parameters of a URL. Empty ones, which a form sends, and unknown ones are ignored.
 
         Raises:
-            FilterError: A value makes no sense; names the parameter.
+            FilterError: A value is malformed; names the parameter.
         """
         given: dict[str, list[str]] = {}
         for key, value in parameters:
@@ -85,36 +70,36 @@ class EventFilter:
         return read_zone(self.zone)
 
     def parameters(self) -> list[tuple[str, str]]:
-        """The parameters of the URL that `read` makes this filter from; the same filter gives the same."""
-        found = self.time.parameters()
-        found += [("action", glob) for glob in self.actions]
-        found += [(name, getattr(self, name)) for name in _SINGLE if getattr(self, name) is not None]
+        """The parameters from which `read` makes this filter, always in the same order."""
+        parameters = self.time.parameters()
+        parameters += [("action", glob) for glob in self.actions]
+        parameters += [(name, getattr(self, name)) for name in _SINGLE if getattr(self, name) is not None]
         if self.success is not None:
-            found.append(("success", "true" if self.success else "false"))
-        found += [("meta", f"{key}={value}") for key, value in self.metadata]
+            parameters.append(("success", "true" if self.success else "false"))
+        parameters += [("meta", f"{key}={value}") for key, value in self.metadata]
         if self.text is not None:
-            found.append(("q", self.text))
-        return found if self.zone == "UTC" else [*found, ("tz", self.zone)]
+            parameters.append(("q", self.text))
+        return parameters if self.zone == "UTC" else [*parameters, ("tz", self.zone)]
 
     def query(self) -> str:
-        """The same as the query of a URL, without a question mark."""
+        """The same parameters as the query of a URL, without a question mark."""
         return urlencode(self.parameters())
 
     def with_(self, **changes: object) -> Self:
-        """The same but for what is given, by the names of the attributes."""
+        """A copy with other values of some attributes."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def to_dict(self) -> Mapping[str, object]:
-        """The conditions that are given, for the log of who looked at what."""
-        given = self.with_(zone="UTC").parameters()
-        found: dict[str, object] = dict(given)
-        for key in {"action", "meta"} & found.keys():
-            found[key] = [value for name, value in given if name == key]
-        return found
+        """The conditions that are given, for the audit trail."""
+        parameters = self.with_(zone="UTC").parameters()
+        conditions: dict[str, object] = dict(parameters)
+        for key in {"action", "meta"} & conditions.keys():
+            conditions[key] = [value for name, value in parameters if name == key]
+        return conditions
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing but the time is asked for."""
+        """Whether the filter has no condition, time and zone apart."""
         return self.with_(time=TimeRange(), zone="UTC") == type(self)()
 
 
@@ -122,7 +107,7 @@ def _checked(key: str, value: str) -> str:
     if len(value) > MAX_TEXT:
         raise FilterError(key, f"{len(value)} characters: {MAX_TEXT} at most")
     if "\0" in value or not _is_text(value):
-        raise FilterError(key, "no text that an event can hold")
+        raise FilterError(key, "an event cannot have this text: it has NUL or half a surrogate pair")
     return value
 
 

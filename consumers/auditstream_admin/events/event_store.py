@@ -16,9 +16,10 @@ from auditstream_admin.events.statements import POLICY_SETTING, EventStatement, 
 from auditstream_admin.events.stored_event import EventSummary, StoredEvent
 from auditstream_admin.events.time_range import TimeSpan
 from auditstream_admin.events.windows import Windows, doubling
+from auditstream_schemas.errors import StoreUnavailableError
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import NANOSECONDS
-from auditstream_storage.connection import Connection
+from auditstream_storage import Connection
 
 _MILLISECOND = 1_000_000
 _OVERLAP_MS = 10 * 60 * 1000
@@ -85,7 +86,9 @@ class EventStore:
             patience: Seconds after which the search for a page is given up where it is; it can be gone on with.
         """
         self._database = settings.clickhouse_database
-        self._connection = Connection(settings)
+        self._connection = Connection(
+            settings, lambda text: StoreUnavailableError(f"ClickHouse cannot be asked: {text}")
+        )
         self._policy = policy
         self._query_seconds = query_seconds
         self._patience = patience
@@ -245,8 +248,8 @@ class EventStore:
         settings = {"max_execution_time": self._query_seconds}
         with self._connection.client() as client:
             rows = client.query(SQL, parameters={"database": self._database}, settings=settings).result_rows
-        until, partitions, breaks, faults = rows[0]
-        return Completeness(until=int(until) if partitions else None, faults=int(breaks or 0) + int(faults or 0))
+        until, lines, breaks, misfits = rows[0]
+        return Completeness(until=int(until) if lines else None, faults=int(breaks) + int(misfits))
 
     def _keys(
         self,

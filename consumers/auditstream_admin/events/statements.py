@@ -1,13 +1,13 @@
-"""The SQL of the page. Every statement is made for a viewer, and holds nothing that they may not see.
+"""The SQL of the page. Every statement is made for a viewer, and returns only rows that the viewer may see.
 
-`EventStatements` is the one place where SQL about events is made. Its conditions begin with the viewer's scopes, and
-there is no way around them: what a filter, a cursor or a link names is one more condition, never another one. Values
-travel as server-side parameters; so does the database's name.
+`EventStatements` is the only place where the page's SQL about events is made. The conditions of every statement begin
+with the viewer's scopes. The values of a filter, a cursor or a link only add further conditions. Values are
+server-side parameters; so is the database's name.
 
-Rows are found in two steps. The keys of a page are looked for in the table itself, window by window, where skip
-indices and the primary key prune. Then the rows of these few keys are read. Neither uses ``FINAL``, which reads the
-whole key of every granule it touches, and more granules than the skip indices leave: copies of an event that are not
-merged yet have the same primary key and the same content, so one of each key is just what the view ``events`` shows.
+A page is read in two steps. First the keys are read from the table, window by window, where skip indices and the
+primary key prune. Then the rows of these few keys are read. Neither step uses ``FINAL``, which reads the whole key of
+every granule it touches, and more granules than the skip indices leave. Copies of an event that are not merged yet
+have the same primary key and the same content, so one row of each key is exactly what the view ``events`` shows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.time_range import TimeSpan
-from auditstream_export.query.request import glob_to_like, has_word, words
 from auditstream_schemas.timestamp import NANOSECONDS
-from auditstream_storage.id_key import id_key
+from auditstream_storage import TIME_RANGE, id_key
 
 POLICY_SETTING = "SQL_auditstream_scopes"
 """The setting that row policies read."""
@@ -26,15 +25,11 @@ POLICY_SETTING = "SQL_auditstream_scopes"
 
 _TABLE = "{database:Identifier}.event_log"
 _VIEW = "{database:Identifier}.events"
-_TIME = (
-    "occurred_at >= fromUnixTimestamp64Nano({start:Int64}, 'UTC')"
-    " AND occurred_at < fromUnixTimestamp64Nano({end:Int64}, 'UTC')"
-)
 _IDENTITY = "scope.id, occurred_at, id, content_hash"
-"""The table's primary key: rows that have the same are copies of one event."""
+"""The table's primary key: rows with the same key are copies of one event."""
 _BOUND = "ingested_at <= fromUnixTimestamp64Milli({bound:Int64}, 'UTC')"
 
-# However small the table or wide the look-up: the index by id finds the granules.
+# Use the index by id for every look-up, however small the table.
 _BY_ID: Mapping[str, object] = {
     "min_table_rows_to_use_projection_index": 0,
     "max_projection_rows_to_use_projection_index": 1_000_000_000_000,
@@ -48,7 +43,7 @@ class EventStatement:
     Attributes:
         sql: Its text; every value in it is a parameter.
         parameters: The values.
-        settings: What ClickHouse is told besides.
+        settings: ClickHouse's settings for it.
     """
 
     sql: str
@@ -58,7 +53,7 @@ class EventStatement:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Key:
-    """Where an event stands in the order of all: by time, then by the text of its id.
+    """The place of an event in the order of all events: by time, then by the text of its id.
 
     Attributes:
         occurred_at: Nanoseconds since the epoch.
@@ -73,12 +68,12 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offsets:
-    """How far a partition of a topic has been seen.
+    """The last offset of a partition that a live tail has shown.
 
     Attributes:
         topic_id: The topic's id.
         partition: The partition.
-        offset: The last offset that was seen.
+        offset: The last offset that was shown.
     """
 
     topic_id: str
@@ -96,15 +91,15 @@ class EventStatements:
     def keys(
         self, wanted: EventFilter, window: TimeSpan, *, bound: int, limit: int, after: Key | None, newest_first: bool
     ) -> EventStatement:
-        """The keys of a window in order: nanoseconds, id, scope id. Copies that are not merged yet come repeatedly.
+        """The keys of a window in order: nanoseconds, id, scope id. Copies that are not merged yet are returned, too.
 
         Args:
             wanted: The filter; its own time is not looked at.
             window: The range of time.
             bound: Latest ``ingested_at``, milliseconds since the epoch.
             limit: How many at most.
-            after: Only what comes after this one in the order asked for.
-            newest_first: Or oldest first.
+            after: Return only keys after this one, in the order of ``newest_first``; None for all.
+            newest_first: Order by time descending; False for ascending.
         """
         conditions, parameters = self._conditions(wanted, "scope.id")
         direction, sign = ("DESC", "<") if newest_first else ("", ">")
@@ -116,13 +111,13 @@ class EventStatements:
             parameters |= {"after_time": after.occurred_at, "after_id": after.id}
         return self._statement(
             "SELECT toUnixTimestamp64Nano(occurred_at), toString(id), scope.id"
-            f" FROM {_TABLE} WHERE {' AND '.join([*conditions, _TIME, _BOUND])}"
+            f" FROM {_TABLE} WHERE {' AND '.join([*conditions, TIME_RANGE, _BOUND])}"
             f" ORDER BY occurred_at {direction}, UUIDToNum(id) {direction} LIMIT {{limit:UInt32}}",
             {**parameters, "start": window.start, "end": window.end, "bound": bound, "limit": limit},
         )
 
     def event(self, id: str) -> EventStatement:
-        """The event with this id, whatever its time: `WHOLE`; through the index by the key of ids."""
+        """The event with this id, of any time, with the columns `WHOLE`. Uses the index by the key of ids."""
         conditions, parameters = self._visible("scope.id")
         conditions += [f"id_key = {id_key('{id:UUID}')}", "id = {id:UUID}"]
         return self._statement(
@@ -133,10 +128,10 @@ class EventStatements:
         )
 
     def rows(self, keys: Sequence[Key], *, whole: bool) -> EventStatement:
-        """The events of these keys, newest first, each once: `COLUMNS`, or `WHOLE` with all their fields.
+        """The events of these keys, newest first, each once, with the columns `COLUMNS` or `WHOLE`.
 
-        Conditions on each column of the primary key prune to the granules of the keys, as one on their tuple does not
-        when it comes as a parameter. They let pass a little more than the keys; the caller looks.
+        Conditions on each column of the primary key prune to the granules of the keys; a condition on their tuple does
+        not if it is a parameter. They match a few other rows, too, which the caller must drop.
         """
         conditions, parameters = self._visible("scope.id")
         conditions += [
@@ -157,10 +152,10 @@ class EventStatements:
         )
 
     def estimate(self, wanted: EventFilter, span: TimeSpan) -> EventStatement:
-        """About how many rows must be read for the events of a range: the fifth of these columns is the number."""
+        """The estimated number of rows to read for the events of a range: the fourth column of the answer."""
         conditions, parameters = self._conditions(wanted, "scope.id")
         return self._statement(
-            f"EXPLAIN ESTIMATE SELECT success FROM {_TABLE} WHERE {' AND '.join([*conditions, _TIME])}",
+            f"EXPLAIN ESTIMATE SELECT success FROM {_TABLE} WHERE {' AND '.join([*conditions, TIME_RANGE])}",
             {**parameters, "start": span.start, "end": span.end},
         )
 
@@ -170,28 +165,28 @@ class EventStatements:
         Args:
             wanted: The filter; its own time is not looked at.
             span: The range of time.
-            origin: Where the bucket 0 begins, not after the range; nanoseconds since the epoch.
+            origin: Begin of the bucket 0, at or before the begin of the range; nanoseconds since the epoch.
             width: Nanoseconds of a bucket.
-            exact: Count copies that are not merged yet once: for ranges of which few rows must be read. Else they
-                count as often as they are stored.
+            exact: Count copies that are not merged yet once, for ranges with few rows to read. Otherwise each copy
+                is counted.
         """
         conditions, parameters = self._conditions(wanted, "scope.id")
-        found = f"SELECT occurred_at, success FROM {_TABLE} WHERE {' AND '.join([*conditions, _TIME])}"
+        events = f"SELECT occurred_at, success FROM {_TABLE} WHERE {' AND '.join([*conditions, TIME_RANGE])}"
         return self._statement(
             "SELECT intDiv(toUnixTimestamp64Nano(occurred_at) - {origin:Int64}, {width:Int64}) AS bucket,"
             " count(), countIf(NOT success)"
-            f" FROM ({found}{f' LIMIT 1 BY {_IDENTITY}' if exact else ''}) GROUP BY bucket ORDER BY bucket",
+            f" FROM ({events}{f' LIMIT 1 BY {_IDENTITY}' if exact else ''}) GROUP BY bucket ORDER BY bucket",
             {**parameters, "start": span.start, "end": span.end, "origin": origin, "width": width},
         )
 
     def arrived(self, wanted: EventFilter, since: Sequence[Offsets], *, not_before: int, limit: int) -> EventStatement:
-        """What was ingested since, in the order of arrival: topic id, partition, offset, then the key.
+        """Events ingested since, in the order of arrival: topic id, partition, offset, then the key.
 
         Args:
-            wanted: The filter; its time is not looked at, for what arrives now may have happened before.
-            since: How far each partition has been seen; of others, everything counts.
-            not_before: Earliest ``ingested_at`` that is looked at, milliseconds since the epoch.
-            limit: How many at most.
+            wanted: The filter; its time is ignored, because an event that arrives now may have occurred earlier.
+            since: The last offset shown of each partition; of other partitions, all events are returned.
+            not_before: Earliest ``ingested_at``, milliseconds since the epoch.
+            limit: Largest number of events.
         """
         conditions, parameters = self._conditions(wanted, "scope.id")
         conditions.append("ingested_at >= fromUnixTimestamp64Milli({not_before:Int64}, 'UTC')")
@@ -214,46 +209,24 @@ class EventStatements:
         )
 
     def actions(self, span: TimeSpan) -> EventStatement:
-        """The actions of a range of time and how many events each has; most frequent first."""
+        """The actions of a range of time, and the number of events of each; most frequent first."""
         conditions, parameters = self._visible("scope_id")
         return self._statement(
-            f"SELECT action, count() AS events FROM {_VIEW} WHERE {' AND '.join([*conditions, _TIME])}"
+            f"SELECT action, count() AS events FROM {_VIEW} WHERE {' AND '.join([*conditions, TIME_RANGE])}"
             " GROUP BY action ORDER BY events DESC, action LIMIT 1000",
             {**parameters, "start": span.start, "end": span.end},
         )
 
     def _visible(self, scope_column: str) -> tuple[list[str], dict[str, object]]:
-        """What the viewer may see: the condition that every statement begins with."""
+        """The condition with which every statement begins: the viewer's scopes."""
         if self._viewer.sees_all:
             return ["true"], {}
         return [f"{scope_column} IN {{viewer_scopes:Array(String)}}"], {"viewer_scopes": list(self._viewer.scopes)}
 
     def _conditions(self, wanted: EventFilter, scope_column: str) -> tuple[list[str], dict[str, object]]:
-        conditions, parameters = self._visible(scope_column)
-        if wanted.scope is not None:
-            conditions.append(f"{scope_column} = {{scope:String}}")
-            parameters["scope"] = wanted.scope
-        if wanted.actions:
-            names = [f"action_{number}" for number in range(len(wanted.actions))]
-            conditions.append("(" + " OR ".join(f"action LIKE {{{name}:String}}" for name in names) + ")")
-            parameters.update(zip(names, map(glob_to_like, wanted.actions), strict=True))
-        for name in ("actor", "target", "request"):
-            value = getattr(wanted, name)
-            if value is not None:
-                conditions.append(f"{name}.id = {{{name}:String}}")
-                parameters[name] = value
-        if wanted.success is not None:
-            conditions.append("success = {success:Bool}")
-            parameters["success"] = wanted.success
-        for number, (key, value) in enumerate(wanted.metadata):
-            conditions.append(f"metadata[{{meta_key_{number}:String}}] = {{meta_value_{number}:String}}")
-            conditions.append(f"mapContainsKey(metadata, {{meta_key_{number}:String}})")
-            parameters |= {f"meta_key_{number}": key, f"meta_value_{number}": value}
-        if wanted.text is not None:
-            for number, word in enumerate(words(wanted.text)):
-                conditions.append(has_word(f"word_{number}", is_ascii=word.isascii()))
-                parameters[f"word_{number}"] = word
-        return conditions, parameters
+        visible, viewer_parameters = self._visible(scope_column)
+        conditions, parameters = wanted.conditions(scope_column=scope_column)
+        return [*visible, *conditions], viewer_parameters | parameters
 
     def _statement(
         self, sql: str, parameters: Mapping[str, object], settings: Mapping[str, object] | None = None
@@ -262,7 +235,7 @@ class EventStatements:
 
 
 def _decimal(nanoseconds: int) -> str:
-    """An instant as ClickHouse reads it: seconds and nine decimals."""
+    """A time in the form that ClickHouse reads: seconds and nine decimals."""
     seconds, fraction = divmod(nanoseconds, NANOSECONDS)
     return f"{seconds}.{fraction:09d}"
 
@@ -283,7 +256,7 @@ COLUMNS = (
     "scope.name",
     "request.id",
 )
-"""What `EventStatements.rows` reads of an event for a list, in this order."""
+"""The columns of an event in a list, in this order."""
 
 WHOLE = (
     *COLUMNS,
@@ -300,4 +273,4 @@ WHOLE = (
     "kafka_partition",
     "kafka_offset",
 )
-"""What it reads of all of an event, in this order."""
+"""All columns of an event, in this order."""

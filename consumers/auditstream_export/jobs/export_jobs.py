@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from auditstream_export.formats.output_format import OutputFormat
 from auditstream_export.jobs.export_job import ExportJob, JobFile, Suffix, request_json
-from auditstream_export.jobs.job_audit import Emit, JobAudit
+from auditstream_export.jobs.job_audit import JobAudit
 from auditstream_export.jobs.job_files import job_files
 from auditstream_export.jobs.job_store import JobStore
 from auditstream_export.jobs.quota import over_quota
@@ -23,6 +23,7 @@ from auditstream_export.query.request import ExportRequest
 from auditstream_export.settings import JobSettings
 from auditstream_schemas.errors import ExportDeniedError, ExportError
 from auditstream_schemas.event import Entity, Request
+from auditstream_storage import Emit
 
 _SEND_SECONDS = 10.0
 _PROPAGATION_MS = 3_000
@@ -72,7 +73,7 @@ class ExportJobs:
         self._settings = settings
         self._clock = clock
         self._store = JobStore(settings)
-        self._audit = JobAudit(emit, scope_type=settings.export_scope_type, clock=clock)
+        self._audit = JobAudit(emit, scope_type=settings.scope_type, clock=clock)
         self._lock = threading.Lock()
         self._producer: Producer | None = None
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from auditstream_export.jobs.export_job import ExportJob, job_from_request
-from auditstream_export.jobs.job_audit import Emit, JobAudit
+from auditstream_export.jobs.job_audit import JobAudit
 from auditstream_export.jobs.job_files import job_files
 from auditstream_export.jobs.job_run import JobRun, LeftError
 from auditstream_export.jobs.job_store import JobStore
@@ -27,6 +27,7 @@ from auditstream_export.settings import JobSettings
 from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import NANOSECONDS
+from auditstream_storage import Emit
 
 _POLL_SECONDS = 0.2
 _LEAVE_SECONDS = 10.0
@@ -90,7 +91,7 @@ class Exporter:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._store = JobStore(settings)
         self._files = job_files(settings)
-        self._audit = JobAudit(emit, scope_type=settings.export_scope_type, clock=clock)
+        self._audit = JobAudit(emit, scope_type=settings.scope_type, clock=clock)
         self._consumer = Consumer(
             {
                 **settings.librdkafka_client("exporter"),

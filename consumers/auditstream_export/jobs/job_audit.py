@@ -1,63 +1,41 @@
-"""The log of exports: events of the catalog's ``audit_log.export.*``, on the same topic as all others."""
+"""The audit trail of exports: events of the catalog's ``audit_log.export.*``."""
 
-from collections.abc import Callable, Mapping, Sequence
-from uuid import UUID, uuid5
-
-from uuid_utils.compat import uuid7
+from collections.abc import Mapping
 
 from auditstream_export.jobs.export_job import ExportJob, JobFile
 from auditstream_export.query.request import ExportFilter
-from auditstream_schemas.event import AuditEvent, Entity, Request
+from auditstream_schemas.event import Entity, Request
 from auditstream_schemas.timestamp import format_timestamp
-
-Emit = Callable[[AuditEvent], object]
-"""Takes an event; may raise an `AuditstreamError` if it cannot."""
-
-_TARGET = "audit_log_export"
+from auditstream_storage import AuditTrail
 
 
-class JobAudit:
-    """Says what is done with exports: one event for each scope that it concerns, for each scope's admins to see.
-
-    Every method raises what the callable does.
-    """
-
-    def __init__(self, emit: Emit, *, scope_type: str, clock: Callable[[], int]) -> None:
-        """Nothing is said yet.
-
-        Args:
-            emit: Takes the events.
-            scope_type: Type of the scopes.
-            clock: Nanoseconds since the epoch.
-        """
-        self._emit = emit
-        self._scope_type = scope_type
-        self._clock = clock
+class JobAudit(AuditTrail):
+    """Emits what is done with exports. Every method raises what the callable `emit` raises."""
 
     def requested(self, job: ExportJob, by: Entity, request: Request | None) -> None:
-        """Somebody asked for an export, or for it once more."""
+        """An export was requested, for the first time or again."""
         payload = {
             "filter": _as_in_a_url(job.wanted.filter),
             "from": format_timestamp(job.wanted.start),
             "to": format_timestamp(job.wanted.end),
             "format": job.shape.format,
         }
-        self._note("request", job, by, payload, request=request)
+        self._record_job("request", job, by, payload, request=request)
 
     def denied(self, job: ExportJob, by: Entity, reason: str, request: Request | None) -> None:
-        """Somebody asked for an export that they may not have."""
-        self._note("deny", job, by, {"reason": reason}, request=request, success=False)
+        """An export was requested that this person may not have."""
+        self._record_job("deny", job, by, {"reason": reason}, request=request, success=False)
 
     def cancelled(self, job: ExportJob, by: Entity, request: Request | None) -> None:
-        """Somebody stopped an export."""
-        self._note("cancel", job, by, {"rows": job.rows}, request=request)
+        """An export was cancelled."""
+        self._record_job("cancel", job, by, {"rows": job.rows}, request=request)
 
     def downloaded(self, job: ExportJob, by: Entity, file: JobFile, request: Request | None) -> None:
-        """Somebody downloads a file of an export."""
-        self._note("download", job, by, {"bytes": file.bytes, "sha256": file.sha256}, request=request)
+        """A file of an export is downloaded."""
+        self._record_job("download", job, by, {"bytes": file.bytes, "sha256": file.sha256}, request=request)
 
     def ended(self, job: ExportJob) -> None:
-        """An export has finished or failed. Said again, it is the same event, which is stored once."""
+        """An export has finished or failed. Recorded again, this is the same event, which is stored once."""
         data = job.data
         payload: dict[str, object] = {
             "rows": job.rows if data else 0,
@@ -67,9 +45,9 @@ class JobAudit:
         if job.error:
             payload["error"] = job.error
         worker = Entity(id=job.worker or "exporter", type="service")
-        self._note("finish", job, worker, payload, success=not job.error, again=(job.queued_at, job.ended_at))
+        self._record_job("finish", job, worker, payload, success=not job.error, is_repeatable=True)
 
-    def _note(
+    def _record_job(
         self,
         action: str,
         job: ExportJob,
@@ -78,42 +56,29 @@ class JobAudit:
         *,
         request: Request | None = None,
         success: bool = True,
-        again: tuple[int, int | None] | None = None,
+        is_repeatable: bool = False,
     ) -> None:
-        scopes: Sequence[str | None] = job.scopes or (None,)
-        for scope in scopes:
-            moment = self._clock() if again is None else again[1]
-            self._emit(
-                AuditEvent.build(
-                    action=f"audit_log.export.{action}",
-                    actor=actor,
-                    target=Entity(id=str(job.id), type=_TARGET),
-                    payload=payload,
-                    occurred_at=self._clock() if moment is None else moment,
-                    id=_id() if again is None else uuid5(job.id, f"{action} {again[0]} {scope or ''}"),
-                    scope=None if scope is None else Entity(id=scope, type=self._scope_type),
-                    success=success,
-                    request=request,
-                )
-            )
+        self.record(
+            f"audit_log.export.{action}",
+            actor=actor,
+            payload=payload,
+            scopes=job.scopes,
+            target=Entity(id=str(job.id), type="audit_log_export"),
+            request=request,
+            success=success,
+            occurred_at=job.ended_at if is_repeatable else None,
+            id_from=(job.id, f"{action} {job.queued_at}") if is_repeatable else None,
+        )
 
 
-def _id() -> UUID:
-    return uuid7()
-
-
-def _as_in_a_url(wanted: ExportFilter) -> dict[str, object]:
-    """The filter as the page's URL has it: texts and lists of texts."""
-    found: dict[str, object] = {} if wanted.scopes is None else {"scopes": list(wanted.scopes)}
-    if wanted.actions:
-        found["action"] = list(wanted.actions)
-    for name in ("scope", "actor", "target", "request"):
-        if getattr(wanted, name) is not None:
-            found[name] = getattr(wanted, name)
-    if wanted.success is not None:
-        found["success"] = "true" if wanted.success else "false"
-    if wanted.metadata:
-        found["meta"] = [f"{key}={value}" for key, value in wanted.metadata]
-    if wanted.text is not None:
-        found["q"] = wanted.text
-    return found
+def _as_in_a_url(export_filter: ExportFilter) -> dict[str, object]:
+    """The filter in the form of the page's URL: texts and lists of texts."""
+    parameters = dict(export_filter.to_dict())
+    if export_filter.success is not None:
+        parameters["success"] = "true" if export_filter.success else "false"
+    if export_filter.metadata:
+        del parameters["metadata"]
+        parameters["meta"] = [f"{key}={value}" for key, value in export_filter.metadata]
+    if export_filter.text is not None:
+        parameters["q"] = parameters.pop("text")
+    return parameters

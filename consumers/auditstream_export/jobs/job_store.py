@@ -1,4 +1,4 @@
-"""The state of jobs in ClickHouse."""
+"""The state of export jobs in ClickHouse."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,20 +6,15 @@ from dataclasses import asdict, replace
 from typing import Any, get_args
 from uuid import UUID
 
-import clickhouse_connect
-from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
-from urllib3.exceptions import HTTPError
-
 from auditstream_export.jobs.export_job import ExportJob, JobFile, JobState, job_from_request, request_json
 from auditstream_export.query.ledger_extract import read_ledger
 from auditstream_export.query.watermark import Watermark
 from auditstream_schemas.errors import ExportError, ExportSourceError
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import NANOSECONDS, format_timestamp
+from auditstream_storage import Connection
 
 _TIMEOUT_SECONDS = 30
-_FAILURES = (ClickHouseError, HTTPError, OSError)
 _DAY = 24 * 3600 * NANOSECONDS
 _TIMES = ("queued_at", "changed_at")
 _OPTIONAL_TIMES = ("started_at", "ended_at", "expires_at")
@@ -41,25 +36,29 @@ class JobStore:
     """
 
     def __init__(self, settings: ClickHouseSettings) -> None:
-        """Nothing is asked yet."""
-        self._settings = settings
-        self._client: Client | None = None
+        """Send nothing yet."""
+        self._database = settings.clickhouse_database
+        self._connection = Connection(
+            settings,
+            lambda text: ExportSourceError(f"ClickHouse has the state of exports, and failed: {text}"),
+            timeout_seconds=_TIMEOUT_SECONDS,
+            retries=0,
+        )
 
     def close(self) -> None:
-        """Give the connection back."""
-        if self._client is not None:
-            self._client.close()
+        """Close the connection."""
+        self._connection.close()
 
     def now(self) -> int:
-        """ClickHouse's clock, nanoseconds since the epoch: those of workers may differ."""
+        """ClickHouse's clock, nanoseconds since the epoch: the clocks of workers may differ."""
         return int(self._rows("SELECT toUnixTimestamp64Nano(now64(9))")[0][0])
 
     def watermark(self) -> Watermark:
-        """The end of the ledger's books."""
+        """The end of the ledger, for every partition."""
         return read_ledger(self._rows, None).watermark
 
     def write(self, job: ExportJob) -> None:
-        """Write a job's state. Writing it again changes nothing; nor does it if there is a later version."""
+        """Write a job's state. Writing a version again, or an earlier one, changes nothing."""
         row: dict[str, object] = {name: getattr(job, name) for name in _PLAIN}
         times = {name: getattr(job, name) for name in ("requested_at", *_TIMES, *_OPTIONAL_TIMES)}
         row |= {name: None if value is None else format_timestamp(value) for name, value in times.items()}
@@ -69,17 +68,15 @@ class JobStore:
             "requester": job.requester.id,
             "request": request_json(job),
             "watermark": json.dumps(job.watermark.to_dict()) if job.watermark else "",
-            "files": json.dumps([asdict(each) for each in job.files]),
+            "files": json.dumps([asdict(file) for file in job.files]),
         }
-        try:
-            self._connected().raw_insert(
-                f"{self._settings.clickhouse_database}.export_jobs",
+        with self._connection.client() as client:
+            client.raw_insert(
+                f"{self._database}.export_jobs",
                 insert_block=json.dumps(row),
                 fmt="JSONEachRow",
                 settings={"async_insert": 0, "date_time_input_format": "best_effort"},
             )
-        except _FAILURES as error:
-            raise _failed(error) from error
 
     def job(self, id: UUID) -> ExportJob | None:
         """One job, or None."""
@@ -90,8 +87,8 @@ class JobStore:
         """The latest jobs, newest first.
 
         Args:
-            scopes: Only those that hold events of one of these scopes; None for all.
-            limit: How many at most.
+            scopes: Only jobs of at least one of these scopes; None for all jobs.
+            limit: Largest number of jobs.
         """
         where = "true" if scopes is None else "hasAny(scopes, {scopes:Array(String)})"
         parameters: dict[str, object] = {"limit": limit} | ({} if scopes is None else {"scopes": list(scopes)})
@@ -102,7 +99,7 @@ class JobStore:
         return [_job(row) for row in rows]
 
     def expired(self, now: int) -> list[ExportJob]:
-        """Finished jobs whose files are to go at a moment, nanoseconds since the epoch; some, if there are many."""
+        """Finished jobs whose files have expired at a time, nanoseconds since the epoch; 100 at most."""
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM {_EXPORTS} WHERE state = 'finished'"
             " AND expires_at <= fromUnixTimestamp64Nano({now:Int64}, 'UTC') LIMIT 100",
@@ -111,21 +108,19 @@ class JobStore:
         return [_job(row) for row in rows]
 
     def cancel(self, id: UUID) -> None:
-        """Note that a job is to stop. Of no effect on one that has ended."""
-        try:
-            self._connected().command(
-                f"INSERT INTO {self._settings.clickhouse_database}.export_cancels SELECT {{id:UUID}}, now64(9)",
+        """Record that a job is to stop. This has no effect on a job that has ended."""
+        with self._connection.client() as client:
+            client.command(
+                f"INSERT INTO {self._database}.export_cancels SELECT {{id:UUID}}, now64(9)",
                 parameters={"id": str(id)},
                 settings={"async_insert": 0},
                 use_database=False,
             )
-        except _FAILURES as error:
-            raise _failed(error) from error
 
     def asked_before(self, job: ExportJob) -> Mapping[str, int]:
-        """Jobs of the same day (UTC) that were asked for before this one, by scope; failed ones do not count.
+        """The number of jobs requested earlier on the same day (UTC), by scope; failed jobs are not counted.
 
-        A job of all scopes counts under the empty id.
+        A job of all scopes is counted under the empty id.
         """
         day = job.requested_at - job.requested_at % _DAY
         rows = self._rows(
@@ -136,27 +131,13 @@ class JobStore:
             " AND (requested_at, id) < (fromUnixTimestamp64Nano({at:Int64}, 'UTC'), {id:UUID}) GROUP BY scope",
             {"scopes": list(job.scopes) or [""], "day": day, "at": job.requested_at, "id": str(job.id)},
         )
-        return {str(scope): int(found) for scope, found in rows}
+        return {str(scope): int(count) for scope, count in rows}
 
     def _rows(self, sql: str, parameters: Mapping[str, object] | None = None) -> Sequence[Sequence[Any]]:
-        values = {"database": self._settings.clickhouse_database, **(parameters or {})}
-        try:
-            rows: Sequence[Sequence[Any]] = self._connected().query(sql, parameters=values).result_rows
-        except _FAILURES as error:
-            raise _failed(error) from error
+        values = {"database": self._database, **(parameters or {})}
+        with self._connection.client() as client:
+            rows: Sequence[Sequence[Any]] = client.query(sql, parameters=values).result_rows
         return rows
-
-    def _connected(self) -> Client:
-        if self._client is None:
-            self._client = clickhouse_connect.get_client(
-                dsn=self._settings.clickhouse_url,
-                username=self._settings.clickhouse_user,
-                password=str(self._settings.clickhouse_password),
-                send_receive_timeout=_TIMEOUT_SECONDS,
-                query_retries=0,
-                autogenerate_session_id=False,
-            )
-        return self._client
 
 
 def _job(row: Sequence[Any]) -> ExportJob:
@@ -168,12 +149,7 @@ def _job(row: Sequence[Any]) -> ExportJob:
     return replace(
         job_from_request(request),
         watermark=Watermark.from_json(json.loads(watermark)) if watermark else None,
-        files=tuple(JobFile(**each) for each in json.loads(files)),
+        files=tuple(JobFile(**file) for file in json.loads(files)),
         **plain,
         **times,
     )
-
-
-def _failed(error: Exception) -> ExportSourceError:
-    told = str(error).partition("\n")[0][:300] or type(error).__name__
-    return ExportSourceError(f"ClickHouse has the state of exports, and failed: {told}")

@@ -1,17 +1,14 @@
-"""The events of a request up to a watermark, as the bytes of a format: streamed, each exactly once.
+"""The events of a request up to a watermark, streamed as the bytes of a format, each event exactly once.
 
-One query reads the books, which fix the watermark unless one is given; one counts the events per hour. Then each
-slice of time is one query, which must give as many events as were counted; the next is asked while one is read. What
-is visible and beyond the watermark is not counted and does not come.
+One query reads the ledger, whose end is the watermark unless one is given. One query counts the events per hour. Then
+each slice of time is one query, which must return as many events as were counted; the next query starts while one
+answer is read. Visible events beyond the watermark are neither counted nor returned.
 """
 
 from collections.abc import Generator, Sequence
 from typing import cast
 
-import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
-from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
 from auditstream_export.formats.output_format import OutputFormat
@@ -25,29 +22,22 @@ from auditstream_export.query.watermark import Watermark
 from auditstream_schemas.errors import ExportError, ExportSourceError
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import format_timestamp
+from auditstream_storage import connect as connect_to_clickhouse
+from auditstream_storage import failing_as
 
 _PIECE = 1024 * 1024
-_FAILURES = (ClickHouseError, HTTPError, OSError)
 
 
 def connect(settings: ClickHouseSettings) -> Client:
     """Connect to ClickHouse; blocks until it answers.
 
     Raises:
-        ExportSourceError: It does not.
+        ExportSourceError: ClickHouse does not answer, or refuses the user.
+        SettingsError: A setting is malformed.
     """
-    try:
-        return clickhouse_connect.get_client(
-            dsn=settings.clickhouse_url,
-            username=settings.clickhouse_user,
-            password=str(settings.clickhouse_password),
-            autogenerate_session_id=False,
-        )
-    except _FAILURES as error:
-        raise ExportSourceError(
-            f"no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL for user {settings.clickhouse_user}: "
-            f"{_first_line(error)[:200]}; nothing was exported"
-        ) from error
+    where = f"no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL for user {settings.clickhouse_user}"
+    with failing_as(lambda text: ExportSourceError(f"{where}: {text}; nothing was exported")):
+        return connect_to_clickhouse(settings)
 
 
 class Snapshot:
@@ -133,9 +123,9 @@ class Snapshot:
         Raises:
             ExportSourceError: ClickHouse failed. An answer that breaks off in the middle may merely end.
         """
-        asked = self._ahead.pop(part, None) or self._ask(part)
-        try:
-            response = asked.answer()
+        prefetch = self._ahead.pop(part, None) or self._ask(part)
+        with failing_as(_failed):
+            response = prefetch.answer()
             try:
                 self._ask_ahead(part)
                 while piece := response.read(_PIECE):
@@ -143,8 +133,6 @@ class Snapshot:
             finally:
                 # Not drained: an export that stops here must not wait for the rest.
                 response.close()
-        except _FAILURES as error:
-            raise _failed(error) from error
 
     def close(self) -> None:
         """Let go of what was asked ahead."""
@@ -174,11 +162,10 @@ class Snapshot:
         return Prefetch(ask)
 
     def _query(self, sql: str, parameters: dict[str, object]) -> Sequence[Sequence[object]]:
-        try:
-            answer = self._client.query(sql, parameters=self._parameters | parameters, settings=dict(COUNTING))
-        except _FAILURES as error:
-            raise _failed(error) from error
-        return answer.result_rows
+        with failing_as(_failed):
+            return self._client.query(
+                sql, parameters=self._parameters | parameters, settings=dict(COUNTING)
+            ).result_rows
 
 
 def wrong_count(part: Slice, came: int) -> ExportSourceError:
@@ -189,9 +176,5 @@ def wrong_count(part: Slice, came: int) -> ExportSourceError:
     )
 
 
-def _failed(error: Exception) -> ExportSourceError:
-    return ExportSourceError(f"ClickHouse failed: {_first_line(error)[:500]}; nothing was exported")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+def _failed(text: str) -> ExportSourceError:
+    return ExportSourceError(f"ClickHouse failed: {text}; nothing was exported")

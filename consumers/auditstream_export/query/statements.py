@@ -1,6 +1,6 @@
-"""The SQL of an export. ClickHouse makes every byte of the rows; Python only passes them on.
+"""The SQL of an export. ClickHouse formats the rows; Python only passes their bytes on.
 
-All of it reads the view ``events``. Values are server-side parameters; so is the database's name.
+Every statement reads the view ``events``. Values are server-side parameters; so is the database's name.
 """
 
 from dataclasses import dataclass
@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from auditstream_export.formats.output_format import OutputFormat
 from auditstream_export.query.request import ExportFilter
 from auditstream_export.query.watermark import Watermark
+from auditstream_storage import TIME_RANGE
 
 _VIEW = "{database:Identifier}.events"
 _COPIES = "{database:Identifier}.copies"
-_RANGE = (
-    "occurred_at >= fromUnixTimestamp64Nano({start:Int64}, 'UTC')"
-    " AND occurred_at < fromUnixTimestamp64Nano({end:Int64}, 'UTC')"
-)
-_PLACE = ("kafka_topic_id", "kafka_partition", "kafka_offset")
+_COORDINATES = ("kafka_topic_id", "kafka_partition", "kafka_offset")
 
 SETTINGS: dict[str, object] = {
     "format_csv_delimiter": ",",
@@ -23,12 +20,12 @@ SETTINGS: dict[str, object] = {
     "output_format_json_escape_forward_slashes": 0,
     "output_format_json_map_as_array_of_tuples": 0,
     "date_time_64_output_format_cut_trailing_zeros_align_to_groups_of_thousands": 0,
-    # Reading FINAL holds a block of every part at once, with the payloads: small blocks take half the
+    # Reading with FINAL keeps a block of every part in memory, with the payloads: small blocks take half the
     # memory and no more time. The sort spills to disk instead of growing.
     "max_block_size": 8192,
     "max_bytes_before_external_sort": 256 * 1024 * 1024,
     "prefer_external_sort_block_bytes": 1024 * 1024,
-    # A limit of the user's profile must fail the export, never shorten it.
+    # A limit in the user's profile must fail the export, never shorten it.
     "read_overflow_mode": "throw",
     "result_overflow_mode": "throw",
     "sort_overflow_mode": "throw",
@@ -38,12 +35,12 @@ SETTINGS: dict[str, object] = {
     # Interrupting an export ends its query.
     "cancel_http_readonly_queries_on_client_close": 1,
 }
-"""For the rows."""
+"""ClickHouse's settings for the rows."""
 
 COUNTING: dict[str, object] = {
     name: value for name, value in SETTINGS.items() if "csv" not in name and "json" not in name
 }
-"""For everything else."""
+"""ClickHouse's settings for all other statements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +48,9 @@ class ExportStatements:
     """The statements of one export.
 
     Attributes:
-        filter: Which events of the range.
-        watermark: Up to which offsets.
-        shape: What the rows look like.
+        filter: The conditions on the events of the range.
+        watermark: The last offsets whose events are exported.
+        shape: The format of the rows.
     """
 
     filter: ExportFilter
@@ -61,11 +58,11 @@ class ExportStatements:
     shape: OutputFormat
 
     def parameters(self) -> dict[str, object]:
-        """Parameters of all of them but for start and end, nanoseconds since the epoch."""
+        """The parameters of all statements, without start and end, nanoseconds since the epoch."""
         return {**self.filter.where()[1], **self.watermark.parameters()}
 
     def hours(self) -> str:
-        """Per hour that has any: its first nanosecond and its events."""
+        """The number of events of each hour that has any: the hour's first nanosecond, the number."""
         return (
             "WITH toUnixTimestamp64Nano(occurred_at) AS time"
             " SELECT time - positiveModulo(time, 3600000000000) AS hour, count()"
@@ -75,14 +72,14 @@ class ExportStatements:
     def rows(self) -> str:
         """The rows of a slice, without a header, by time and then by the text of the id.
 
-        A UUID column sorts by its second half; the number of a UUID sorts as its text does. The place decides
-        between two events of other content that were stored under one id at the same moment.
+        A UUID column sorts by its second half; the number of a UUID sorts as its text does. The coordinates decide
+        the order of two events of other content that were stored under one id at the same moment.
         """
-        order = ("occurred_at", "UUIDToNum(id)", *_PLACE)
+        order = ("occurred_at", "UUIDToNum(id)", *_COORDINATES)
         if self.shape.format != "parquet":
             cells = _cells(self.shape)
             return f"SELECT {cells} FROM {_VIEW} WHERE {self._where()} ORDER BY {', '.join(order)}"
-        # Its columns have names, and a name that is an alias would shadow the column in WHERE and ORDER BY.
+        # Parquet columns have names. An alias of the same name would shadow the column in WHERE and ORDER BY.
         inner = [f"{cell} AS cell_{number}" for number, cell in enumerate(_TYPED_CELLS.values())]
         inner += [f"{key} AS key_{number}" for number, key in enumerate(order)]
         named = ", ".join(f"cell_{number} AS {name}" for number, name in enumerate(_TYPED_CELLS))
@@ -90,15 +87,15 @@ class ExportStatements:
         return f"SELECT {named} FROM (SELECT {', '.join(inner)} FROM {_VIEW} WHERE {self._where()}) ORDER BY {keys}"
 
     def _where(self) -> str:
-        return f"{_RANGE} AND {self._is_below()} AND {self.filter.where()[0]}"
+        return f"{TIME_RANGE} AND {self._is_below()} AND {self.filter.where()[0]}"
 
     def _is_below(self) -> str:
-        """Whether an event came from a place at or below the watermark, shown from there or not."""
-        shown = self.watermark.at_or_below(*_PLACE)
+        """The condition that an event has coordinates at or below the watermark, visible ones or noted ones."""
+        visible = self.watermark.at_or_below(*_COORDINATES)
         noted = self.watermark.at_or_below("topic_id", "partition", "offset")
-        # A place of the event's own must be noted: another content under its id is another event.
+        # The event's own coordinates must be noted: other content under its id is another event.
         return (
-            f"({shown} OR ({', '.join(_PLACE)}) IN (SELECT topic_id, partition, offset FROM {_COPIES}"
+            f"({visible} OR ({', '.join(_COORDINATES)}) IN (SELECT topic_id, partition, offset FROM {_COPIES}"
             f" WHERE id IN (SELECT id FROM {_COPIES} WHERE {noted})))"
         )
 
@@ -109,16 +106,16 @@ def output_format(shape: OutputFormat) -> str:
 
 
 def header(shape: OutputFormat) -> bytes:
-    """What a file begins with, before its first row."""
+    """The bytes before the first row of a file."""
     if shape.format != "csv":
         return b""
-    # Without the mark, spreadsheet programs take UTF-8 for the encoding of their country.
+    # Without the byte order mark, spreadsheet programs read UTF-8 as the encoding of their country.
     mark = "\ufeff" if shape.profile == "spreadsheet" else ""
     return (mark + ",".join(COLUMNS) + "\r\n").encode()
 
 
 def _object(column: str, *, members: str) -> str:
-    """A JSON object: the members that are given, then the attributes sorted by key."""
+    """The SQL of a JSON object: id, the given members, then the attributes sorted by key."""
     attributes = f"toJSONString(mapSort({column}.attributes))"
     return (
         f"concat('{{\"id\":', toJSONString({column}.id){members},"
@@ -136,7 +133,7 @@ def _entity(column: str) -> str:
 
 _TIME = "trim(TRAILING '.' FROM trim(TRAILING '0' FROM toString(occurred_at)))"
 
-# No column is named by an alias: an alias would shadow the column in WHERE and ORDER BY.
+# No cell has an alias: an alias would shadow the column in WHERE and ORDER BY.
 _CELLS = {
     "action": "action",
     "actor": _entity("actor"),
@@ -156,7 +153,7 @@ COLUMNS = tuple(_CELLS)
 _TEXT_CELLS = frozenset({"action", "occurred_at", "id", "version", "success"})
 _TYPED_CELLS = {**_CELLS, "occurred_at": "occurred_at", "version": "version", "success": "success"}
 
-# Between tokens alone: inside a JSON string a line break is escaped.
+# Line breaks stand only between the tokens of JSON text: inside a string they are escaped.
 _ONE_LINE_PAYLOAD = "translate(payload, '\\r\\n', '  ')"
 
 
@@ -169,17 +166,17 @@ def _cells(shape: OutputFormat) -> str:
 
 
 def _harmless(cell: str) -> str:
-    """A JSON cell that stays one cell, whichever of comma, semicolon and tab a program divides at.
+    """A JSON cell that stays one cell, whether a program splits at commas, semicolons or tabs.
 
-    It begins with a brace, so it is no formula itself. But a program that divides at semicolons, as many countries
-    have it, would make cells of its pieces, and one of them may begin with ``=``. A semicolon can stand in JSON's
-    strings alone, where its escape means the same; tabs and line breaks between tokens alone.
+    The cell begins with a brace, so it is no formula. But spreadsheet programs of many countries split at semicolons,
+    and one of the pieces could begin with ``=``. In JSON text a semicolon stands only in strings, where its escape
+    means the same; tabs and line breaks stand only between tokens.
     """
     return f"replaceAll(translate({cell}, '\\t\\r\\n', '   '), ';', '\\\\u003b')"
 
 
 def _line() -> str:
-    """An event as one line of JSON, as the SDK writes it."""
+    """The SQL of an event as one line of JSON, in the form that the SDK writes."""
     values = {
         "action": "toJSONString(action)",
         "payload": _ONE_LINE_PAYLOAD,

@@ -9,8 +9,7 @@ from typed_settings import click_options
 
 from auditstream_admin import AdminSettings, JobExports, create_app
 from auditstream_export import ExportJobs, JobSettings
-from auditstream_ops.self_audit import SelfEmitter
-from auditstream_producer import ProducerSettings
+from auditstream_ops.self_audit import TrailEmitter
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import load, loaders
 
@@ -22,8 +21,8 @@ _STOP_SECONDS = 10
 def admin(settings: AdminSettings) -> None:
     """Serve the audit log page and its API, until SIGTERM or Ctrl-C.
 
-    Admins see the events of their own organisations, auditors those of all; nobody else sees anything. Who looked at
-    what becomes an event of its own (audit_log.*), for which the settings of `auditstream emit` hold. With
+    Admins see the events of their own organisations, auditors see all events, others see none. Each view of events is
+    an event itself (audit_log.*), which is emitted with the settings of `auditstream emit`. With
     AUDITSTREAM_EXPORT_TARGET the page offers exports, which `auditstream exporter` runs.
 
     \b
@@ -33,9 +32,9 @@ def admin(settings: AdminSettings) -> None:
     listener = _listen(*settings.address)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    emitter = SelfEmitter(load(ProducerSettings))
+    emitter = TrailEmitter()
     jobs = load(JobSettings)
-    # Without a place for files nobody runs exports, and the page shows none.
+    # Without a target for files there are no exporters, and the page offers no exports.
     exports = ExportJobs(jobs, emitter) if jobs.export_target else None
     app = create_app(settings, emitter, url=url, exports=None if exports is None else JobExports(exports))
     config = uvicorn.Config(
@@ -48,7 +47,8 @@ def admin(settings: AdminSettings) -> None:
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
     click.echo(f"the audit log is at {app.url}", err=True)
-    # The server stops by its own handlers, then raises the signal again: what waits is to be sent first.
+    # uvicorn stops by its own handlers, then raises the signal again. It must not end the process before the queued
+    # events are sent.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
     uvicorn.Server(config).run([listener])
@@ -59,12 +59,12 @@ def admin(settings: AdminSettings) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named, so that asyncio sets TCP_NODELAY.
+    # With the protocol named, asyncio sets TCP_NODELAY.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        # Whoever reads the address may come at once.
+        # The address is printed next, and a client may connect at once.
         listener.listen()
     except OSError as error:
         raise OperationError(

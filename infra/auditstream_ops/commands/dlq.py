@@ -380,4 +380,4 @@ def _described(counts: Counter[str]) -> str:
 
 
 def _decoder(settings: DeadLetterSettings) -> RecordDecoder:
-    return RecordDecoder(RegistryClient(settings.schema_registry_url))
+    return RecordDecoder(RegistryClient(settings.schema_registry_url, ca_file=settings.schema_registry_ca_file))

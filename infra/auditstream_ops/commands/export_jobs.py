@@ -15,7 +15,7 @@ from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportReques
 from auditstream_export.formats.output_format import FORMATS, PROFILES
 from auditstream_export.jobs.export_job import Suffix
 from auditstream_ops.commands.export_options import filter_options, moment
-from auditstream_ops.export_audit import emitting
+from auditstream_ops.self_audit import DELIVERY_SECONDS, TrailEmitter
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.event import Entity
 from auditstream_schemas.settings import loaders
@@ -169,7 +169,7 @@ def fetch(
 
 @contextmanager
 def _jobs(settings: JobSettings) -> Iterator[ExportJobs]:
-    with emitting() as emit:
+    with TrailEmitter(wait_seconds=DELIVERY_SECONDS) as emit:
         service = ExportJobs(settings, emit)
         try:
             yield service

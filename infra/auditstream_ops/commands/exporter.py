@@ -7,7 +7,7 @@ import click
 from typed_settings import click_options
 
 from auditstream_export import Exporter, ExportJob, JobSettings
-from auditstream_ops.export_audit import emitting
+from auditstream_ops.self_audit import DELIVERY_SECONDS, TrailEmitter
 from auditstream_schemas.settings import loaders
 
 
@@ -17,35 +17,35 @@ from auditstream_schemas.settings import loaders
     "--until-idle",
     type=float,
     metavar="SECONDS",
-    help="Stop when nobody had anything to do for so long; otherwise run until SIGTERM or Ctrl-C.",
+    help="Stop after so many seconds in which no exporter had a job; otherwise run until SIGTERM or Ctrl-C.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each export that ended as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print each export that has ended as one JSON object.")
 def exporter(settings: JobSettings, *, until_idle: float | None, as_json: bool) -> None:
-    """Run the exports that were asked for, on the page or by `auditstream export jobs request`.
+    """Run the exports that were requested on the page or by `auditstream export jobs request`.
 
-    Requests come from a topic, which `auditstream topics` makes; exporters of one group share them, one job at a time
-    each. Files and their manifests go to AUDITSTREAM_EXPORT_TARGET, and are removed after
-    AUDITSTREAM_EXPORT_EXPIRE_DAYS. Where a job stands is in ClickHouse, in the view `exports`.
+    Requests come from a topic, which `auditstream topics` makes. The exporters of one group share the requests; each
+    runs one job at a time. Files and their manifests are written to AUDITSTREAM_EXPORT_TARGET, and removed after
+    AUDITSTREAM_EXPORT_EXPIRE_DAYS. The state of each job is in ClickHouse, in the view `exports`.
 
-    On SIGTERM or Ctrl-C the job in hand is left. After that, and after a crash, even SIGKILL, the next exporter takes
-    it: up to the same offsets, and where it finds what was written so far on its disk it goes on from there. An
-    export that fails says why, leaves no file, and can be run again: `auditstream export jobs retry`. While ClickHouse
-    is away it waits. That an export has finished is an event of its own (audit_log.export.finish), for which the
-    settings of `auditstream emit` hold.
+    On SIGTERM or Ctrl-C the exporter leaves its job unfinished. The next exporter runs it again up to the same
+    offsets, as it does after a crash, even by SIGKILL. If its disk has the part that was written, it goes on after
+    that. An export that fails leaves its error and no file, and can be run again: `auditstream export jobs retry`.
+    While ClickHouse is away, the exporter waits. The end of each export is an event (audit_log.export.finish), which
+    is emitted with the settings of `auditstream emit`.
 
     \b
     On a laptop:
       AUDITSTREAM_EXPORT_TARGET=exports auditstream exporter
     \b
-    With a bucket, whose address and keys are in AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and so on:
+    With a bucket, whose location and credentials are in the standard AWS variables:
       AUDITSTREAM_EXPORT_TARGET=s3://audit/exports AUDITSTREAM_EXPORT_KEY_FILE=key.pem auditstream exporter
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
 
     def show(job: ExportJob) -> None:
-        told = f"{job.id} {job.state}, rows: {job.rows:,} {job.error}".rstrip()
-        click.echo(json.dumps(job.to_dict(), ensure_ascii=False) if as_json else told)
+        line = f"{job.id} {job.state}, rows: {job.rows:,} {job.error}".rstrip()
+        click.echo(json.dumps(job.to_dict(), ensure_ascii=False) if as_json else line)
 
-    with emitting() as emit:
+    with TrailEmitter(wait_seconds=DELIVERY_SECONDS) as emit:
         worker = Exporter(settings, emit, on_ended=show)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: worker.stop())

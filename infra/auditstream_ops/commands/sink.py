@@ -13,7 +13,7 @@ from typed_settings import click_options
 
 from auditstream_schemas.settings import loaders
 from auditstream_sink import Sink, SinkSettings
-from auditstream_storage import LedgerLine, Totals
+from auditstream_storage import LedgerLine, LedgerTotals
 
 
 @click.command()
@@ -50,7 +50,7 @@ def sink(settings: SinkSettings, *, until_idle: float | None, as_json: bool, qui
     _print(totals, as_json=as_json)
 
 
-def _print(totals: Totals, *, as_json: bool) -> None:
+def _print(totals: LedgerTotals, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(totals)))
         return

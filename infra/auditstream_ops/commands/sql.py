@@ -5,11 +5,9 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 import click
-from clickhouse_connect.driver.exceptions import ClickHouseError
 from typed_settings import click_options
 
-from auditstream_ops.clickhouse import connect
-from auditstream_schemas.errors import OperationError
+from auditstream_ops.clickhouse import asking, connect
 from auditstream_schemas.settings import ClickHouseSettings, loaders
 
 if TYPE_CHECKING:
@@ -34,14 +32,14 @@ def sql(query: str, settings: ClickHouseSettings, *, format_: str) -> None:
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     text = sys.stdin.read() if query == "-" else query
     client = connect(settings)
-    try:
-        with client.raw_stream(
+    with (
+        asking(),
+        client.raw_stream(
             text,
             fmt=format_,
             settings={"database": settings.clickhouse_database, "readonly": 2},
             use_database=False,
-        ) as answer:
-            shutil.copyfileobj(cast("SupportsRead[bytes]", answer), sys.stdout.buffer)
-    except ClickHouseError as error:
-        raise OperationError(str(error).partition("\n")[0]) from error
+        ) as answer,
+    ):
+        shutil.copyfileobj(cast("SupportsRead[bytes]", answer), sys.stdout.buffer)
     sys.stdout.flush()

@@ -12,39 +12,49 @@ from typed_settings import click_options
 
 from auditstream_admin.auth.tokens import ApiToken, TokenStore
 from auditstream_admin.auth.viewer import Role
-from auditstream_ops.self_audit import operator_emitter
-from auditstream_schemas.settings import ClickHouseSettings, loaders
+from auditstream_ops.self_audit import TrailEmitter
+from auditstream_schemas.event import Entity
+from auditstream_schemas.settings import AuditTrailSettings, ClickHouseSettings, loaders
+from auditstream_storage import AuditTrail
 
 _DAYS = 90
 _MOST_DAYS = 366
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenSettings(ClickHouseSettings, AuditTrailSettings):
+    """ClickHouse, and the events about tokens."""
 
 
 @click.group()
 def token() -> None:
     """Make, list and revoke tokens of the admins' API.
 
-    A token is for an admin of some organisations, or for an auditor. What is kept of it is a hash: it is shown once,
-    when it is made. These commands need a ClickHouse user that may write, and leave events audit_log.token.*.
+    A token is for an admin of some organisations, or for an auditor. Only its hash is stored: the token itself is
+    printed once, when it is made. These commands need a ClickHouse user that may write, and emit events
+    audit_log.token.*.
     """
 
 
 @token.command()
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, metavar="ID", help="Organisation whose admin it is; again for more.")
-@click.option("--auditor", is_flag=True, help="Instead: sees all organisations.")
+@click.option(
+    "--scope", "scopes", multiple=True, metavar="ID", help="Organisation whose events it may read; repeat for more."
+)
+@click.option("--auditor", is_flag=True, help="May read the events of all organisations; instead of --scope.")
 @click.option(
     "--days",
     type=click.IntRange(1, _MOST_DAYS),
     default=_DAYS,
     show_default=True,
-    help="Expires after so many days.",
+    help="Days until it expires.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
+@click_options(TokenSettings, loaders(), argname="settings", show_envvars_in_help=True)
 def create(
-    settings: ClickHouseSettings, *, name: str, scopes: tuple[str, ...], auditor: bool, days: int, as_json: bool
+    settings: TokenSettings, *, name: str, scopes: tuple[str, ...], auditor: bool, days: int, as_json: bool
 ) -> None:
-    """Make a token, which NAME says the use of, and print it: it cannot be shown again."""
+    """Make a token for the purpose NAME, and print it. It cannot be shown again."""
     if auditor == bool(scopes):
         raise click.UsageError("give either --scope or --auditor")
     store = TokenStore(settings)
@@ -56,9 +66,9 @@ def create(
         expires_at=datetime.now(UTC) + timedelta(days=days),
     )
     store.close()
-    _note("audit_log.token.create", made)
+    _record(settings, "audit_log.token.create", made)
     if as_json:
-        click.echo(json.dumps({**_described(made), "token": text}))
+        click.echo(json.dumps({**_to_dict(made), "token": text}))
         return
     click.echo(f"token {made.id} for {made.name}, {_rights(made)}, until {made.expires_at:%Y-%m-%d}", err=True)
     click.echo(text)
@@ -68,42 +78,42 @@ def create(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
 def list_tokens(settings: ClickHouseSettings, *, as_json: bool) -> None:
-    """List all tokens, newest first; their secrets are not known."""
+    """List all tokens, newest first, without their secrets."""
     store = TokenStore(settings)
-    for found in store.tokens():
+    for stored in store.tokens():
         if as_json:
-            click.echo(json.dumps(_described(found)))
+            click.echo(json.dumps(_to_dict(stored)))
             continue
-        state = found.state(datetime.now(UTC))
-        click.echo(f"{found.id}  {state:<7}  until {found.expires_at:%Y-%m-%d}  {found.name}, {_rights(found)}")
+        state = stored.state(datetime.now(UTC))
+        click.echo(f"{stored.id}  {state:<7}  until {stored.expires_at:%Y-%m-%d}  {stored.name}, {_rights(stored)}")
     store.close()
 
 
 @token.command()
 @click.argument("id", type=click.UUID)
-@click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
-def revoke(settings: ClickHouseSettings, *, id: UUID) -> None:
-    """Make the token with this ID worthless at once."""
+@click_options(TokenSettings, loaders(), argname="settings", show_envvars_in_help=True)
+def revoke(settings: TokenSettings, *, id: UUID) -> None:
+    """Make the token with this ID invalid at once."""
     store = TokenStore(settings)
-    gone = store.revoke(id, revoked_by=_operator())
+    revoked = store.revoke(id, revoked_by=_operator())
     store.close()
-    _note("audit_log.token.revoke", gone)
-    click.echo(f"token {gone.id} for {gone.name} is revoked")
+    _record(settings, "audit_log.token.revoke", revoked)
+    click.echo(f"token {revoked.id} for {revoked.name} is revoked")
 
 
-def _note(action: str, about: ApiToken) -> None:
-    with operator_emitter() as emit:
-        emit(
-            action=action,
-            actor={"id": _operator(), "type": "operator"},
-            target={"id": str(about.id), "type": "audit_log_token", "name": about.name},
+def _record(settings: TokenSettings, action: str, api_token: ApiToken) -> None:
+    with TrailEmitter() as emit:
+        AuditTrail(emit, scope_type=settings.scope_type).record(
+            action,
+            actor=Entity(id=_operator(), type="operator"),
+            target=Entity(id=str(api_token.id), type="audit_log_token", name=api_token.name),
             payload={
-                "name": about.name,
-                "role": str(about.role),
-                "scopes": list(about.scopes),
-                "expires_at": f"{about.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+                "name": api_token.name,
+                "role": str(api_token.role),
+                "scopes": list(api_token.scopes),
+                "expires_at": f"{api_token.expires_at:%Y-%m-%dT%H:%M:%SZ}",
             },
-            scopes=about.scopes,
+            scopes=api_token.scopes,
         )
 
 
@@ -111,13 +121,13 @@ def _operator() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def _rights(found: ApiToken) -> str:
-    return "auditor" if found.role is Role.AUDITOR else f"admin of {', '.join(found.scopes)}"
+def _rights(api_token: ApiToken) -> str:
+    return "auditor" if api_token.role is Role.AUDITOR else f"admin of {', '.join(api_token.scopes)}"
 
 
-def _described(found: ApiToken) -> dict[str, object]:
-    shown = {
+def _to_dict(api_token: ApiToken) -> dict[str, object]:
+    values = {
         name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in dataclasses.asdict(found).items()
+        for name, value in dataclasses.asdict(api_token).items()
     }
-    return {**shown, "id": str(found.id), "state": found.state(datetime.now(UTC))}
+    return {**values, "id": str(api_token.id), "state": api_token.state(datetime.now(UTC))}

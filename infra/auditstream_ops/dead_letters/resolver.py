@@ -263,7 +263,7 @@ def edited_event(
     mode = load(ProducerSettings).catalog_mode
     if mode != "off":
         validate_payload(event, strict=mode == "strict")
-    registry = RegistryClient(settings.schema_registry_url)
+    registry = RegistryClient(settings.schema_registry_url, ca_file=settings.schema_registry_ca_file)
     schema_id = registry.schema_id(f"{letter.topic}-value", SCHEMA_JSON)
     return Edited(key=str(event.id).encode(), value=encode(event, schema_id))
 

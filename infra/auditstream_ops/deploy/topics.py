@@ -80,7 +80,7 @@ def register_schema(registry: RegistrySettings, topic: str) -> int:
     Raises:
         RegistryError: The registry refuses, or is away (RegistryUnavailableError).
     """
-    client = RegistryClient(registry.schema_registry_url)
+    client = RegistryClient(registry.schema_registry_url, ca_file=registry.schema_registry_ca_file)
     subject = f"{topic}-value"
     schema_id = client.register(subject, SCHEMA_JSON)
     client.set_compatibility(subject, COMPATIBILITY)

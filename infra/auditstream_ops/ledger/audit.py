@@ -259,16 +259,4 @@ class _Audit:
 
 
 def _none_yet(partition: int) -> PartitionTotals:
-    return PartitionTotals(
-        partition=partition,
-        first_offset=0,
-        last_offset=-1,
-        batches=0,
-        read=0,
-        stored=0,
-        duplicates=0,
-        conflicts=0,
-        invalid=0,
-        expired=0,
-        lost=0,
-    )
+    return PartitionTotals(partition=partition, first_offset=0, last_offset=-1)

@@ -9,7 +9,8 @@ statements: topic, topic_id.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from auditstream_sink.statements import FUTURE_DAYS, RETENTION_MONTHS
+from auditstream_sink.statements import FUTURE_DAYS
+from auditstream_storage import RETENTION_MONTHS, adds_up
 
 _BLOCK, _BEGIN, _END = 0, 1, 2
 """Elements of the sweep, in this order where they share an offset."""
@@ -94,9 +95,7 @@ class LedgerQueries:
                 read + lost < last - first + 1 AS is_hollow,
                 NOT is_opening AND reached + 1 != first
                 OR stray > 0
-                OR last < first
-                OR read != stored + others
-                OR read + lost > last - first + 1
+                OR NOT {adds_up(first="first", last="last", unstored="others")}
                 OR rows > stored
                 OR rows < stored AND NOT is_past AS is_fault
             FROM ({grouped})"""

@@ -9,11 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from auditstream_ops.clickhouse import asking
 from auditstream_ops.ledger.ledger_queries import LedgerQueries
-from auditstream_schemas.errors import OperationError
-from auditstream_storage.id_key import id_key
+from auditstream_storage import COUNTS, LedgerTotals, id_key
 
 LISTED_AT_MOST = 100
 """Findings of a partition that are listed; the rest are counted."""
@@ -26,34 +25,18 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionTotals:
-    """One partition's books, added up.
+class PartitionTotals(LedgerTotals):
+    """The ledger of one partition, added up.
 
     Attributes:
         partition: Kafka partition.
-        first_offset: Where the books begin.
-        last_offset: Where they end, inclusive.
-        batches: Ledger lines.
-        read: Records read.
-        stored: New rows.
-        duplicates: Second deliveries of an id.
-        conflicts: Other content under a known id.
-        invalid: Broken records.
-        expired: Older than the retention on arrival.
-        lost: Offsets that a person entered as deleted before any sink read them.
+        first_offset: First offset in the ledger.
+        last_offset: Last offset in the ledger, inclusive.
     """
 
     partition: int
     first_offset: int
     last_offset: int
-    batches: int
-    read: int
-    stored: int
-    duplicates: int
-    conflicts: int
-    invalid: int
-    expired: int
-    lost: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,15 +161,15 @@ class LedgerReader:
 
     def totals(self) -> dict[int, PartitionTotals]:
         """The books of each partition, added up."""
+        sums = ", ".join(f"sum({name})" for name in COUNTS)
         rows = self._rows(
-            "SELECT partition, min(first_offset), max(last_offset), count(), sum(read), sum(stored), "
-            "sum(duplicates), sum(conflicts), sum(invalid), sum(expired), sum(lost) "
+            f"SELECT partition, min(first_offset), max(last_offset), count(), {sums} "
             f"FROM ({self._sql.lines()}) GROUP BY partition"
         )
-        names = tuple(PartitionTotals.__dataclass_fields__)
-        found = [PartitionTotals(**dict(zip(names, map(int, row), strict=True))) for row in rows]
-        self._sql = replace(self._sql, ends={each.partition: each.last_offset for each in found})
-        return {each.partition: each for each in found}
+        names = ("partition", "first_offset", "last_offset", "batches", *COUNTS)
+        totals = [PartitionTotals(**dict(zip(names, map(int, row), strict=True))) for row in rows]
+        self._sql = replace(self._sql, ends={total.partition: total.last_offset for total in totals})
+        return {total.partition: total for total in totals}
 
     def rows(self) -> dict[int, Rows]:
         """The visible rows of the event log, by partition."""
@@ -280,12 +263,10 @@ class LedgerReader:
         return {int(row[0]): Extra(findings=int(row[1]), hollow=int(row[2]), expired_since=int(row[3])) for row in rows}
 
     def _rows(self, query: str) -> Sequence[Sequence[Any]]:
-        try:
+        with asking():
             rows: Sequence[Sequence[Any]] = self._client.query(
                 query, parameters=self._parameters, settings=_SETTINGS
             ).result_rows
-        except ClickHouseError as error:
-            raise OperationError(f"ClickHouse: {str(error).partition(chr(10))[0][:300]}") from error
         return rows
 
 

@@ -16,6 +16,7 @@ from auditstream_ops.ledger.ledger_reader import LedgerReader
 from auditstream_ops.ledger.topic_reader import TopicReader
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings
+from auditstream_storage import error_text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,4 +98,4 @@ def accept(client: Client, settings: LossSettings, unread: Sequence[Unread], *, 
                 settings={"async_insert": 0},
             )
         except ClickHouseError as error:
-            raise OperationError(f"ClickHouse: {str(error).partition(chr(10))[0][:300]}") from error
+            raise OperationError(f"ClickHouse: {error_text(error)}") from error

@@ -15,8 +15,7 @@ from clickhouse_connect.driver.external import ExternalData
 from auditstream_ops.ledger.ledger_reader import Finding
 from auditstream_ops.ledger.topic_reader import TopicReader
 from auditstream_schemas.errors import WireFormatError
-from auditstream_sink.statements import RETENTION_MONTHS
-from auditstream_storage.id_key import id_key
+from auditstream_storage import RETENTION_MONTHS, id_key
 
 READ_AT_MOST = 1_000_000
 """Records that one run reads again, over all batches."""

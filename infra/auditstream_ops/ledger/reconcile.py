@@ -15,6 +15,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from auditstream_schemas.errors import OperationError
+from auditstream_storage import error_text
 
 LISTED_AT_MOST = 100
 """Ids that are listed; the rest are counted."""
@@ -114,7 +115,7 @@ def reconcile(client: Client, database: str, *, slice_ids: int = SLICE_IDS) -> F
                 other_contents += int(contents)
                 doubled += [_doubled(each) for each in listed[: LISTED_AT_MOST - len(doubled)]]
     except ClickHouseError as error:
-        raise OperationError(f"ClickHouse: {str(error).partition(chr(10))[0][:300]}") from error
+        raise OperationError(f"ClickHouse: {error_text(error)}") from error
     return Findings(
         rows=int(rows),
         visible=int(visible),

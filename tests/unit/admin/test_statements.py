@@ -13,8 +13,8 @@ from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.json_layout import laid_out
 from auditstream_admin.events.statements import EventStatement, EventStatements, Key, Offsets
 from auditstream_admin.events.time_range import TimeSpan
-from auditstream_export.query.request import words
 from auditstream_schemas.errors import AdminError
+from auditstream_storage import words
 from tests.support.events import json_objects, payload_texts, texts
 
 ADMIN = Viewer(subject="a", name="a", role=Role.ADMIN, scopes=("org-1", "org-2"))

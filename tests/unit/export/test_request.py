@@ -3,9 +3,9 @@ import json
 import pytest
 
 from auditstream_export import ExportFilter, ExportRequest
-from auditstream_export.query.request import glob_to_like
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import parse_moment, parse_timestamp
+from auditstream_storage.event_filter import glob_to_like
 
 
 def test_no_condition_lets_every_event_through() -> None:

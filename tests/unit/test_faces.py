@@ -10,10 +10,12 @@ import pytest
 PACKAGES = [
     "auditstream_schemas",
     "auditstream_producer",
+    "auditstream_storage",
     "auditstream_sink",
     "auditstream_export",
     "auditstream_admin",
     "auditstream_ops",
+    "auditstream_local",
 ]
 
 
@@ -28,10 +30,10 @@ def packages() -> list[str]:
 
 @pytest.fixture(params=packages())
 def package(request: pytest.FixtureRequest) -> ModuleType:
-    found = importlib.import_module(request.param)
-    if found.__file__ is None:
-        pytest.skip(f"{found.__name__} exports nothing: it has no __init__.py")
-    return found
+    package = importlib.import_module(request.param)
+    if package.__file__ is None:
+        pytest.skip(f"{package.__name__} exports nothing: it has no __init__.py")
+    return package
 
 
 def source(package: ModuleType) -> ast.Module:

@@ -1,0 +1,96 @@
+"""The conditions that select events, and the SQL that they make. No value stands in the SQL itself."""
+
+import re
+from dataclasses import dataclass
+
+TIME_RANGE = (
+    "occurred_at >= fromUnixTimestamp64Nano({start:Int64}, 'UTC')"
+    " AND occurred_at < fromUnixTimestamp64Nano({end:Int64}, 'UTC')"
+)
+"""The condition of a half-open range of time. Parameters: start, end, nanoseconds since the epoch."""
+
+_LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
+_WORDS = re.compile(r"[0-9A-Za-z\u0080-\U0010ffff]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventConditions:
+    """Conditions on events; an event matches if it meets all that are given.
+
+    Attributes:
+        actions: Globs of the action (``*`` any run of characters, ``?`` one), one of which must match. None given:
+            every action.
+        scope: Id of the scope.
+        actor: Id of the actor.
+        target: Id of the target.
+        success: Whether the action succeeded.
+        request: Id of the request.
+        metadata: Keys and values that the metadata must have.
+        text: Words that the payload must have, in any order and case.
+    """
+
+    actions: tuple[str, ...] = ()
+    scope: str | None = None
+    actor: str | None = None
+    target: str | None = None
+    success: bool | None = None
+    request: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    text: str | None = None
+
+    def conditions(self, *, scope_column: str) -> tuple[list[str], dict[str, object]]:
+        """The SQL conditions and their server-side parameters.
+
+        Args:
+            scope_column: ``scope.id`` for the table ``event_log``, where the primary key has it; ``scope_id`` for the
+                view ``events``.
+        """
+        conditions: list[str] = []
+        parameters: dict[str, object] = {}
+        if self.actions:
+            names = [f"action_{number}" for number in range(len(self.actions))]
+            conditions.append("(" + " OR ".join(f"action LIKE {{{name}:String}}" for name in names) + ")")
+            parameters.update(zip(names, map(glob_to_like, self.actions), strict=True))
+        columns = {"scope": scope_column, "actor": "actor.id", "target": "target.id", "request": "request.id"}
+        for name, column in columns.items():
+            id = getattr(self, name)
+            if id is not None:
+                conditions.append(f"{column} = {{{name}:String}}")
+                parameters[name] = id
+        if self.success is not None:
+            conditions.append("success = {success:Bool}")
+            parameters["success"] = self.success
+        for number, (key, value) in enumerate(self.metadata):
+            conditions.append(f"metadata[{{meta_key_{number}:String}}] = {{meta_value_{number}:String}}")
+            # A missing key has the same value as a key with an empty one.
+            conditions.append(f"mapContainsKey(metadata, {{meta_key_{number}:String}})")
+            parameters |= {f"meta_key_{number}": key, f"meta_value_{number}": value}
+        for number, word in enumerate(words(self.text or "")):
+            conditions.append(_has_word(f"word_{number}", is_ascii=word.isascii()))
+            parameters[f"word_{number}"] = word
+        return conditions, parameters
+
+
+def glob_to_like(pattern: str) -> str:
+    """Turn a glob into the pattern of SQL's LIKE: ``*`` any run of characters, ``?`` one, all else literal."""
+    return pattern.translate(_LIKE)
+
+
+def words(text: str) -> list[str]:
+    """The words by which a text is searched, in lower case, each once. They are ClickHouse's tokens.
+
+    Of the ASCII characters, only letters and digits are part of a word; every other character is.
+    """
+    return list(dict.fromkeys(word.lower() for word in _WORDS.findall(text)))
+
+
+def _has_word(name: str, *, is_ascii: bool) -> str:
+    """The SQL condition that a payload has the word of a parameter.
+
+    A word that is not ASCII may be a part of a longer one: some languages have no blanks between words.
+    """
+    if not is_ascii:
+        return f"position(lowerUTF8(payload), {{{name}:String}}) > 0"
+    # In JSON text, the letter of an escape stands before the word that begins a line.
+    spellings = [f"{{{name}:String}}", *(f"concat('{letter}', {{{name}:String}})" for letter in "ntrbf")]
+    return "(" + " OR ".join(f"hasToken(lowerUTF8(payload), {spelling})" for spelling in spellings) + ")"
