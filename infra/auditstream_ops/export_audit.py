@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from auditstream_export.jobs.job_audit import Emit
+from auditstream_export.jobs import Emit
 from auditstream_producer import AuditProducer, ProducerSettings
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import load

@@ -1,1 +1,8 @@
-"""Exports on demand: requests, their state, and the workers that run them."""
+"""Exports as jobs: requested over Kafka, run by exporters, their state in ClickHouse."""
+
+from auditstream_export.jobs.export_job import SUFFIXES, ExportJob, JobFile, JobState, Suffix
+from auditstream_export.jobs.export_jobs import ExportJobs, OpenFile
+from auditstream_export.jobs.exporter import Exporter
+from auditstream_export.jobs.job_audit import Emit
+
+__all__ = ["SUFFIXES", "Emit", "ExportJob", "ExportJobs", "Exporter", "JobFile", "JobState", "OpenFile", "Suffix"]

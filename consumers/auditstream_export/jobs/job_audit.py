@@ -37,10 +37,10 @@ class JobAudit:
     def requested(self, job: ExportJob, by: Entity, request: Request | None) -> None:
         """Somebody asked for an export, or for it once more."""
         payload = {
-            "filter": _as_in_a_url(job.wanted.filter),
-            "from": format_timestamp(job.wanted.start),
-            "to": format_timestamp(job.wanted.end),
-            "format": job.shape.format,
+            "filter": _as_in_a_url(job.request.filter),
+            "from": format_timestamp(job.request.start),
+            "to": format_timestamp(job.request.end),
+            "format": job.output_format.format,
         }
         self._note("request", job, by, payload, request=request)
 
