@@ -1,4 +1,4 @@
-"""Exports as evidence: audit events exactly once each, in order, whole or not at all, with a signed manifest."""
+"""Exports as evidence: audit events exactly once each, in order, all of them or none, with a signed manifest."""
 
 from auditstream_export.export import ExportResult, Progress, export_events, write_events
 from auditstream_export.files.part_file import FileSummary

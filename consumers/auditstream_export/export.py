@@ -1,20 +1,16 @@
-"""An export from start to end: snapshot, stream, files, manifest, signature."""
+"""Runs an export: reads a snapshot, writes files and manifest, signs and publishes them."""
 
 import getpass
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from auditstream_export.files.destination import Destination, destination
-from auditstream_export.files.digests import Digest, range_size
-from auditstream_export.files.draft import Draft, drafting
-from auditstream_export.files.part_file import FileSummary
-from auditstream_export.formats.output_format import OutputFormat, compression_of, numbered
-from auditstream_export.formats.parquet import stored_rows
+from auditstream_export.files import Digest, ExportWriter, FileSummary, open_writer, range_size, split_target
+from auditstream_export.formats import OutputFormat, numbered_name, stored_rows
 from auditstream_export.query.ledger_extract import LedgerExtract
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.slices import ROWS, Slice
@@ -22,20 +18,16 @@ from auditstream_export.query.snapshot import Snapshot, connect, wrong_count
 from auditstream_export.query.statements import header
 from auditstream_export.query.watermark import Watermark
 from auditstream_export.settings import ExportSettings
-from auditstream_export.verify.manifest import manifest_bytes, manifest_name, signature_name
-from auditstream_export.verify.signing import SigningKey, load_signing_key
+from auditstream_export.verify import SigningKey, load_signing_key, manifest_bytes, manifest_name, signature_name
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_storage import retention
 
 Progress = Callable[[int, int], object]
-"""Called with the rows so far and the rows in all, after every piece of about a megabyte."""
-
-_UNEXPECTED = "the range is within the retention, so find out what changed, with `auditstream verify`"
-_NOTHING = "nothing was exported. What is there now can be had without the comparison, by --from and --to"
+"""Called with the rows written so far and the total, after every chunk of about a megabyte."""
 
 
-def _unseen(rows: int, total: int) -> None:
+def _no_progress(rows: int, total: int) -> None:
     del rows, total
 
 
@@ -44,13 +36,13 @@ class ExportResult:
     """A finished export.
 
     Attributes:
-        files: What was written, in order; one for a stream, too.
-        manifest: Where the manifest is; None if it was a stream.
-        key_id: Which key signed the manifest; None if none did.
-        rows: Events in all files.
-        watermark: Up to which offsets.
-        balanced: Whether the ledger's books balance up to there.
-        retention_notice: What to know if the range begins before the retention does, else None.
+        files: The files, in order; one entry for a stream, too.
+        manifest: Path or address of the manifest; None for a stream.
+        key_id: Id of the key that signed the manifest; None if it is not signed.
+        rows: Number of events in all files.
+        watermark: The offsets up to which events are included.
+        balanced: Whether the ledger balances up to the watermark.
+        retention_notice: A warning if the range begins before the retention, else None.
     """
 
     files: tuple[FileSummary, ...]
@@ -67,93 +59,98 @@ def export_events(
     request: ExportRequest,
     target: str | Path,
     *,
-    shape: OutputFormat | None = None,
+    output_format: OutputFormat | None = None,
     watermark: Watermark | None = None,
     repeats: Mapping[str, Any] | None = None,
     requester: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
     slice_rows: int = ROWS,
-    progress: Progress = _unseen,
+    progress: Progress = _no_progress,
 ) -> ExportResult:
-    """Export the events of a request to a file, or to several, with a manifest.
+    """Export the events of a request to one file or several, with a manifest.
 
-    Blocks until all is on disk, or in the bucket. Memory does not grow with the number of events. Whatever stops it
-    half-way, an exception of ``progress`` or a signal included, leaves nothing under a final name; what is done
-    stays beside it to be resumed, if there is a slice of it.
+    Blocks until everything is on the disk or in the bucket. Memory does not grow with the number of events. An
+    exception, one of ``progress`` or of a signal included, leaves no file under a final name. If at least one slice
+    was complete, the part files stay and the export can be resumed.
 
     Args:
-        settings: Where the events are; `ExportSettings` also tell what signs the manifest.
-        request: Which events.
+        settings: Connection to ClickHouse; `ExportSettings` also names the signing key.
+        request: Range and filter.
         target: A path, or ``s3://bucket/key``. Compressed if it ends in ``.gz`` or ``.zst``. With
-            ``shape.split_rows`` files are numbered: ``january-00001.csv``.
-        shape: Format and profile; csv, raw, in one file by default.
-        watermark: Up to which offsets; the end of the ledger's books by default.
-        repeats: The manifest of an earlier export whose content this one must have.
-        requester: Who asked, for the manifest; the user of this process by default.
-        overwrite: Replace files of these names.
-        resume: Go on with what was left of an export of the same request to the same target.
-        slice_rows: Events that ClickHouse is to sort at once, and after which the export can be resumed.
-        progress: Told how far it is.
+            ``output_format.split_rows`` files are numbered: ``january-00001.csv``.
+        output_format: Format and profile; csv, raw, in one file by default.
+        watermark: The offsets up to which events are included; the end of the ledger by default.
+        repeats: The manifest of an earlier export; the export fails if its content is not the same.
+        requester: Name for the manifest; the user of this process by default.
+        overwrite: Replace existing files.
+        resume: Resume an unfinished export of the same request to the same target.
+        slice_rows: Events per query; the export can be resumed after each slice.
+        progress: Called with the progress.
 
     Raises:
-        ExportError: The files may not or cannot be written, ClickHouse failed or sent less than it has, or the
-            content is not what ``repeats`` has.
-        SettingsError: The key cannot be read.
+        ExportError: A file exists or cannot be written, ClickHouse failed or sent too few events, or the content
+            differs from ``repeats``.
+        SettingsError: The signing key cannot be read.
     """
     now = datetime.now(UTC)
-    exporting = _export_settings(settings)
-    key = load_signing_key(exporting.export_key_file) if exporting.export_key_file else None
-    place = destination(target, exporting)
-    shape = shape or OutputFormat()
-    if shape.format == "parquet" and compression_of(place.name):
-        raise ExportError(f"{place.name}: parquet is compressed in itself, leave out the suffix")
-    first = place.name if shape.split_rows is None else numbered(place.name, 1)
-    taken = [name for name in (first, manifest_name(place.name)) if not resume and place.exists(name)]
-    if taken and not overwrite:
-        raise ExportError(f"{place.display_name(taken[0])} exists: choose another name, or overwrite it (--force)")
+    settings = _export_settings(settings)
+    key = load_signing_key(settings.export_key_file) if settings.export_key_file else None
+    directory, name = split_target(target, settings)
+    output_format = output_format or OutputFormat()
+    output_format.check_name(name)
+    first_name = name if output_format.split_rows is None else numbered_name(name, 1)
+    for file_name in () if resume or overwrite else (first_name, manifest_name(name)):
+        if directory.exists(file_name):
+            raise ExportError(f"{directory.display_name(file_name)} exists: choose another name, or use --force")
     try:
         with (
-            drafting(place.draft, overwrite=overwrite, resume=resume) as draft,
-            closing(connect(exporting)) as client,
+            open_writer(directory.local_path(name), overwrite=overwrite, resume=resume) as writer,
+            closing(connect(settings)) as client,
         ):
-            described = {**request.to_dict(), **asdict(shape), "database": exporting.clickhouse_database}
+            description = {**request.to_dict(), **asdict(output_format), "database": settings.clickhouse_database}
+            watermark, slices = _plan_of(writer, description, watermark)
             snapshot = Snapshot(
                 client,
                 request,
-                database=exporting.clickhouse_database,
-                shape=shape,
+                database=settings.clickhouse_database,
+                shape=output_format,
+                watermark=watermark,
+                slices=slices,
                 slice_rows=slice_rows,
-                **_known(draft, described, watermark),
             )
             plan = {
-                **described,
+                **description,
                 "watermark": snapshot.books.watermark.to_dict(),
                 "slices": [asdict(part) for part in snapshot.slices],
             }
-            draft.begin(plan, shape, range_size=range_size(snapshot.rows))
+            writer.begin(plan, output_format, range_size=range_size(snapshot.rows))
             with closing(snapshot):
-                files = _fill(draft, snapshot, shape, progress)
-            if repeats is not None and (told := _difference(files, repeats)):
-                draft.reject()
-                raise ExportError(f"{told}; {retention.notice(request.start, now=now) or _UNEXPECTED}; {_NOTHING}")
+                write = _write_parquet if output_format.format == "parquet" else _write_rows
+                files = write(writer, snapshot, progress)
+            if repeats is not None:
+                _compare(files, repeats, request, writer, now)
             manifest = manifest_bytes(
                 request=request,
-                shape=shape,
-                books=snapshot.books,
+                output_format=output_format,
+                ledger=snapshot.books,
                 files=files,
-                name=place.name,
+                name=name,
                 rows_per_checksum=range_size(snapshot.rows),
                 requester=requester or _this_user(),
                 now=now,
                 key=key,
             )
-            _publish(draft, place, manifest, key)
+            if key is not None:
+                writer.add(signature_name(name), key.sign(manifest))
+            writer.add(manifest_name(name), manifest)
+            writer.publish(directory.publish)
+            directory.finish(name)
     except FileExistsError as error:
-        raise ExportError(f"{error.filename} exists, and is of no export that is known here: remove it") from error
+        raise ExportError(f"{error.filename} exists, but belongs to no known export: remove it") from error
     except OSError as error:
         raise ExportError(f"cannot write {error.filename or target}: {error.strerror}; nothing was exported") from error
-    return _result(files, snapshot.books, request, now, manifest=place.display_name(manifest_name(place.name)), key=key)
+    return _result(files, snapshot.books, request, now, manifest=directory.display_name(manifest_name(name)), key=key)
 
 
 def write_events(
@@ -161,21 +158,23 @@ def write_events(
     request: ExportRequest,
     stream: IO[bytes],
     *,
-    shape: OutputFormat | None = None,
+    output_format: OutputFormat | None = None,
     watermark: Watermark | None = None,
-    progress: Progress = _unseen,
+    progress: Progress = _no_progress,
 ) -> ExportResult:
-    """Write the events of a request to a stream, such as a pipe. There is no manifest.
+    """Write the events of a request to a stream, such as a pipe, without a manifest.
 
-    Blocks until all is written. Memory does not grow with the number of events.
+    Blocks until everything is written. Memory does not grow with the number of events.
 
     Raises:
-        ExportError: ClickHouse failed or sent less than it has. What the stream got so far is worthless.
-        OSError: The stream refused.
+        ExportError: ClickHouse failed or sent too few events; what the stream received must be discarded.
+        OSError: The stream cannot be written.
     """
     now = datetime.now(UTC)
     digest = Digest()
-    shape = shape or OutputFormat()
+    output_format = output_format or OutputFormat()
+    if output_format.format == "parquet":
+        raise ExportError("parquet cannot be written to a stream: its reader could not detect missing rows")
     rows = 0
 
     def write(data: bytes) -> None:
@@ -183,10 +182,10 @@ def write_events(
         stream.write(data)
 
     with closing(connect(settings)) as client:
-        snapshot = Snapshot(client, request, database=settings.clickhouse_database, shape=shape, watermark=watermark)
-        if shape.format == "parquet":
-            raise ExportError("parquet is written to a file: whether a stream of it is whole cannot be told")
-        write(header(shape))
+        snapshot = Snapshot(
+            client, request, database=settings.clickhouse_database, shape=output_format, watermark=watermark
+        )
+        write(header(output_format))
         with closing(snapshot):
             for part in snapshot.slices:
                 for chunk in snapshot.records(part):
@@ -207,67 +206,77 @@ def write_events(
     return _result([file], snapshot.books, request, now)
 
 
-def _known(draft: Draft, described: Mapping[str, object], watermark: Watermark | None) -> dict[str, Any]:
-    """What a snapshot need not ask for: an export that is resumed keeps its watermark and its slices."""
-    if draft.plan is None:
-        return {"watermark": watermark}
-    differing = [name for name, value in described.items() if draft.plan.get(name) != value]
-    kept = Watermark.from_json(draft.plan)
-    if watermark is not None and watermark != kept:
+def _plan_of(
+    writer: ExportWriter, description: Mapping[str, object], watermark: Watermark | None
+) -> tuple[Watermark | None, Sequence[Slice] | None]:
+    """Return watermark and slices: those of the journal if an export is resumed."""
+    if writer.plan is None:
+        return watermark, None
+    differing = [name for name, value in description.items() if writer.plan.get(name) != value]
+    resumed = Watermark.from_json(writer.plan)
+    if watermark is not None and watermark != resumed:
         differing.append("watermark")
     if differing:
         raise ExportError(
-            f"the unfinished export to {draft.path} differs in {', '.join(differing)}: resume it with what it was "
-            "begun with, or begin anew (--force)"
+            f"the unfinished export to {writer.path} differs in {', '.join(differing)}: resume it with the options "
+            "that it began with, or begin anew (--force)"
         )
-    return {"watermark": kept, "slices": [Slice(**part) for part in draft.plan["slices"]]}
+    return resumed, [Slice(**part) for part in writer.plan["slices"]]
 
 
-def _fill(draft: Draft, snapshot: Snapshot, shape: OutputFormat, progress: Progress) -> list[FileSummary]:
-    progress(draft.rows, snapshot.rows)
-    for part in snapshot.slices[draft.slices_done :]:
-        if shape.format == "parquet":
-            for piece in snapshot.pieces(part):
-                draft.write_bytes(piece)
-                progress(0, snapshot.rows)
-            continue
+def _write_rows(writer: ExportWriter, snapshot: Snapshot, progress: Progress) -> list[FileSummary]:
+    progress(writer.rows, snapshot.rows)
+    for part in snapshot.slices[writer.slices_done :]:
         for chunk in snapshot.records(part):
-            draft.write(chunk)
-            progress(draft.rows, snapshot.rows)
-        draft.checkpoint()
-    if shape.format != "parquet":
-        files = draft.finish()
-        if sum(each.rows for each in files) != snapshot.rows:
-            raise ExportError(f"what is written has not {snapshot.rows:,} rows, as were counted: begin anew (--force)")
-        return files
-    files = draft.finish(snapshot.rows)
-    came = stored_rows(draft.part_of(files[0]))
-    if came != snapshot.rows:
-        raise wrong_count(snapshot.slices[0], came)
-    progress(came, snapshot.rows)
+            writer.write(chunk)
+            progress(writer.rows, snapshot.rows)
+        writer.checkpoint()
+    files = writer.finish()
+    if sum(file.rows for file in files) != snapshot.rows:
+        raise ExportError(f"the files do not have the {snapshot.rows:,} rows that were counted: begin anew (--force)")
     return files
 
 
-def _difference(files: list[FileSummary], earlier: Mapping[str, Any]) -> str | None:
-    """How the content differs from that of an earlier export with the same watermark; None if it does not."""
-    had = [(each["rows"], each["content_sha256"]) for each in earlier["files"]]
-    if [(each.rows, each.content_sha256) for each in files] == had:
-        return None
-    rows = sum(each.rows for each in files)
-    return f"the content is not that of the earlier export: it had {earlier['rows']:,} rows, now there are {rows:,}"
+def _write_parquet(writer: ExportWriter, snapshot: Snapshot, progress: Progress) -> list[FileSummary]:
+    """Write the one slice; the footer has the number of rows, for the file is no sequence of records."""
+    part = snapshot.slices[0]
+    progress(0, snapshot.rows)
+    for piece in snapshot.pieces(part):
+        writer.write_bytes(piece)
+        progress(0, snapshot.rows)
+    files = writer.finish(snapshot.rows)
+    rows = stored_rows(writer.part_of(files[0]))
+    if rows != snapshot.rows:
+        raise wrong_count(part, rows)
+    progress(rows, snapshot.rows)
+    return files
 
 
-def _publish(draft: Draft, place: Destination, manifest: bytes, key: SigningKey | None) -> None:
-    if key is not None:
-        draft.add(signature_name(place.name), key.sign(manifest))
-    draft.add(manifest_name(place.name), manifest)
-    draft.publish(place.place)
-    place.close()
+def _compare(
+    files: Sequence[FileSummary],
+    manifest: Mapping[str, Any],
+    request: ExportRequest,
+    writer: ExportWriter,
+    now: datetime,
+) -> None:
+    """Raise an `ExportError` if the content differs from that of an earlier export with the same watermark."""
+    earlier = [(entry["rows"], entry["content_sha256"]) for entry in manifest["files"]]
+    if [(file.rows, file.content_sha256) for file in files] == earlier:
+        return
+    writer.reject()
+    rows = sum(file.rows for file in files)
+    reason = retention.notice(request.start, now=now) or (
+        "the range is within the retention: find the cause with `auditstream verify`"
+    )
+    raise ExportError(
+        f"the content is not that of the earlier export: it had {manifest['rows']:,} rows, now there are {rows:,}; "
+        f"{reason}; nothing was exported. Use --from and --to to export the present content without the comparison"
+    )
 
 
 def _result(
-    files: list[FileSummary],
-    books: LedgerExtract,
+    files: Sequence[FileSummary],
+    ledger: LedgerExtract,
     request: ExportRequest,
     now: datetime,
     *,
@@ -278,9 +287,9 @@ def _result(
         files=tuple(files),
         manifest=manifest,
         key_id=key.public.key_id if key else None,
-        rows=sum(each.rows for each in files),
-        watermark=books.watermark,
-        balanced=books.is_balanced,
+        rows=sum(file.rows for file in files),
+        watermark=ledger.watermark,
+        balanced=ledger.is_balanced,
         retention_notice=retention.notice(request.start, now=now),
     )
 
@@ -288,7 +297,7 @@ def _result(
 def _export_settings(settings: ClickHouseSettings) -> ExportSettings:
     if isinstance(settings, ExportSettings):
         return settings
-    return ExportSettings(**{each.name: getattr(settings, each.name) for each in fields(ClickHouseSettings)})
+    return ExportSettings(**{field.name: getattr(settings, field.name) for field in fields(ClickHouseSettings)})
 
 
 def _this_user() -> str:

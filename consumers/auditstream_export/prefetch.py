@@ -1,4 +1,4 @@
-"""Waiting for what takes long without being deaf to signals, and asking for what comes next in the meantime."""
+"""Runs a blocking call in a thread, so that signals still interrupt the wait for its result."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,20 +10,20 @@ _T = TypeVar("_T")
 
 
 class Prefetch(Generic[_T]):
-    """Something that is under way on a thread of its own; the process may end without it."""
+    """A call that runs in a daemon thread; it does not keep the process from ending."""
 
-    def __init__(self, ask: Callable[[], _T]) -> None:
-        self._answer = in_background(ask, "export-ahead")
+    def __init__(self, call: Callable[[], _T]) -> None:
+        self._result = in_background(call, "export-prefetch")
 
     def answer(self) -> _T:
-        """What came of it; blocks, and raises what it raised. A signal ends the wait."""
-        return self._answer.result()
+        """Block until the call has ended, and return its result or raise its exception."""
+        return self._result.result()
 
     def drop(self, close: Callable[[_T], object]) -> None:
-        """It is not wanted: close what comes of it, as soon as it comes."""
+        """Discard the result: pass it to ``close`` as soon as the call has ended."""
 
-        def dropped(answer: "Future[_T]") -> None:
-            if answer.exception() is None:
-                close(answer.result())
+        def closed(result: "Future[_T]") -> None:
+            if result.exception() is None:
+                close(result.result())
 
-        self._answer.add_done_callback(dropped)
+        self._result.add_done_callback(closed)

@@ -1,4 +1,4 @@
-"""Settings of exports, beyond where the events are."""
+"""Settings of exports, in addition to the connection to ClickHouse."""
 
 import dataclasses
 from pathlib import Path
@@ -9,42 +9,42 @@ from auditstream_schemas.settings import AuditTrailSettings, ClickHouseSettings,
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSettings(ClickHouseSettings):
-    """Where the events are, and what manifests are signed with."""
+    """Connection to ClickHouse, signing key and spool directory of exports."""
 
     export_key_file: Path | None = setting(
         None, "Private key (Ed25519, PEM) that signs manifests; `auditstream export keygen` makes one."
     )
     export_spool_dir: Path | None = setting(
-        None, "Where files for s3:// lie until they are whole; the system's folder for temporary files by default."
+        None, "Local directory for files that are not uploaded to s3:// yet; the temporary directory by default."
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobSettings(ExportSettings, RequestSettings, AuditTrailSettings):
-    """Exports on demand: how requests travel, where the files lie, and how many may be asked for."""
+    """Settings of export jobs: request topic, directory of the files, quota and expiry."""
 
     export_target: str = setting(
-        "", "Where exporters write: a folder or s3://bucket/folder, which whoever hands the files out must reach, too."
+        "", "Directory or s3://bucket/prefix of the files; exporters write there and the admin page reads there."
     )
-    export_group: str = setting("auditstream-exporter", "Consumer group of the exporters, which share the requests.")
-    export_quota: int = setting(20, "Exports of an organisation's events in a day (UTC); 0 sets no limit.")
-    export_expire_days: float = setting(30.0, "Files are removed so many days after their export has finished.")
+    export_group: str = setting("auditstream-exporter", "Consumer group of the exporters.")
+    export_quota: int = setting(20, "Exports of an organisation's events per day (UTC); 0 for no limit.")
+    export_expire_days: float = setting(30.0, "Files are deleted so many days after their export has finished.")
     session_timeout_ms: int = setting(
-        45_000, "After so long without a heartbeat the group gives this worker's partitions to another (classic)."
+        45_000, "Time without a heartbeat after which the group gives the partitions to another exporter (classic)."
     )
 
     def checked(self) -> "JobSettings":
-        """Return the settings if jobs can be run, or their files handed out, with them.
+        """Return the settings if jobs can be run, and their files read, with them.
 
         Raises:
-            SettingsError: A setting is missing or makes no sense; names it.
+            SettingsError: A setting is missing or out of range; the message names it.
         """
         if not self.export_target:
             raise SettingsError(
-                "AUDITSTREAM_EXPORT_TARGET is not set: name the folder, or s3://bucket/folder, of files"
+                "AUDITSTREAM_EXPORT_TARGET is not set: name the directory, or s3://bucket/prefix, of the files"
             )
         if self.export_quota < 0:
-            raise SettingsError(f"AUDITSTREAM_EXPORT_QUOTA is {self.export_quota}: write 0 for no limit, or more")
+            raise SettingsError(f"AUDITSTREAM_EXPORT_QUOTA is {self.export_quota}: set 0 for no limit, or more")
         if self.export_expire_days <= 0:
-            raise SettingsError(f"AUDITSTREAM_EXPORT_EXPIRE_DAYS is {self.export_expire_days}: write more than 0")
+            raise SettingsError(f"AUDITSTREAM_EXPORT_EXPIRE_DAYS is {self.export_expire_days}: set more than 0")
         return self

@@ -1,8 +1,8 @@
-"""Candidates that write events to CSV, each in a process of its own.
+"""Candidates that write events to CSV, each in a separate process.
 
-``python -m tests.benchmarks.export_process ours|straight|naive DATABASE FILE``. ``straight`` reads the very SELECT of
-the export from the engine, as one query, and keeps nothing; ``naive`` is what one would write in an afternoon: a day
-after the other with ``client.query``, and Python's csv module.
+``python -m tests.benchmarks.export_process ours|straight|naive FILE``. ``straight`` reads the export's SELECT as one
+query, and discards the rows. ``naive`` is a simple script: one query per day with ``client.query``, and Python's csv
+module.
 """
 
 import csv
@@ -36,8 +36,8 @@ def _ours(settings: ClickHouseSettings, request: ExportRequest, path: Path) -> i
 def _straight(settings: ClickHouseSettings, request: ExportRequest, _path: Path) -> int:
     client = connect(settings)
     database = {"database": settings.clickhouse_database}
-    books = read_ledger(lambda sql, more: client.query(sql, parameters={**database, **more}).result_rows, None)
-    statements = ExportStatements(filter=ExportFilter(), watermark=books.watermark, shape=OutputFormat())
+    ledger = read_ledger(lambda sql, more: client.query(sql, parameters={**database, **more}).result_rows, None)
+    statements = ExportStatements(filter=ExportFilter(), watermark=ledger.watermark, shape=OutputFormat())
     response = cast(
         "BaseHTTPResponse",
         client.raw_stream(
@@ -62,14 +62,14 @@ def _naive(settings: ClickHouseSettings, _request: ExportRequest, path: Path) ->
         writer.writerow(FIELDS)
         for day in range(_DAYS):
             begin = datetime.now(UTC).date() - timedelta(days=_DAYS - 2 - day)
-            found = client.query(
+            result = client.query(
                 f"SELECT {', '.join(FIELDS)} FROM {settings.clickhouse_database}.events "
                 "WHERE toDate(occurred_at) = {day:Date} ORDER BY occurred_at, id",
                 parameters={"day": begin},
             )
-            for row in found.result_rows:
+            for row in result.result_rows:
                 writer.writerow([_cell(value) for value in row])
-            rows += len(found.result_rows)
+            rows += len(result.result_rows)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The export beside the engine's own CSV, and beside what one would write otherwise."""
+"""Compares the export with ClickHouse's own CSV and with a naive script."""
 
 from pathlib import Path
 from statistics import median
@@ -15,30 +15,30 @@ from tests.benchmarks.site import Site, cpu_seconds, site
 _PATIENCE = 3600.0
 _MILLION = 1_000_000
 
-_BOOKS = """INSERT INTO {database}.ledger
+_LEDGER = """INSERT INTO {database}.ledger
     (topic, topic_id, partition, first_offset, last_offset, read, stored, instance, fencing_time, written_at)
     SELECT kafka_topic, kafka_topic_id, kafka_partition, 0, max(kafka_offset), count(), count(), 'bench', 1, now64(3)
     FROM {database}.event_log GROUP BY ALL"""
 
 
 def export(plan: BenchPlan, figures: Figures) -> None:
-    """Rows a second to a CSV file, at so many million rows, and the exporting process's memory."""
+    """Measure rows per second to a CSV file, and the memory of the exporting process, for each size."""
     sizes = [size * _MILLION for size in plan.sizes] if plan.events >= _MILLION else [plan.events]
     with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
         take_sample(plan, where, database, client)
-        held = 0
+        stored = 0
         for number, rows in enumerate(sizes):
-            grow(client, database, held, rows)
-            held = rows
-            _enter_into_books(client, database)
-            figures.progress(f"{rows:,} rows are there")
+            grow(client, database, stored, rows)
+            stored = rows
+            _write_ledger(client, database)
+            figures.progress(f"{rows:,} rows are stored")
             suffix = f".{rows // _MILLION}" if number else ""
             _measure(plan, where, database, figures, suffix, rows)
 
 
-def _enter_into_books(client: Client, database: str) -> None:
+def _write_ledger(client: Client, database: str) -> None:
     client.command(f"TRUNCATE TABLE {database}.ledger")
-    client.command(_BOOKS.format(database=database))
+    client.command(_LEDGER.format(database=database))
 
 
 def _measure(plan: BenchPlan, where: Site, database: str, figures: Figures, suffix: str, rows: int) -> None:

@@ -17,8 +17,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from playwright.sync_api import Page, expect
 
-from auditstream_export.verify.signing import make_key
-from auditstream_export.verify.verification import verify_export
+from auditstream_export.verify import make_key, verify_export
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_schemas.event import AuditEvent, Entity
 from tests.e2e.conftest import Sites, odd_events

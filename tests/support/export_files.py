@@ -1,22 +1,19 @@
-"""Exports written without a server: rows of one's own, and all that comes after them."""
+"""Exports written without a server, from rows that a test provides."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from auditstream_export.files.digests import range_size
-from auditstream_export.files.draft import Draft, drafting
-from auditstream_export.formats.output_format import OutputFormat
-from auditstream_export.formats.records import Chunk
+from auditstream_export.files import ExportWriter, open_writer, range_size
+from auditstream_export.formats import Chunk, OutputFormat
 from auditstream_export.query.ledger_extract import LedgerExtract
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.watermark import Watermark
-from auditstream_export.verify.manifest import manifest_bytes, manifest_name, signature_name
-from auditstream_export.verify.signing import SigningKey
+from auditstream_export.verify import SigningKey, manifest_bytes, manifest_name, signature_name
 
 
 def csv_row(number: int, **cells: str) -> bytes:
-    """A row of an export."""
+    """A row of a CSV file."""
     values = {
         "action": "a.b",
         "actor": '{"id":"u-1","type":"user"}',
@@ -43,32 +40,32 @@ def chunk(rows: Sequence[bytes]) -> Chunk:
     return Chunk(data=b"".join(rows), starts=starts)
 
 
-def write_slices(draft: Draft, slices: Sequence[Sequence[bytes]], shape: OutputFormat) -> None:
-    """Write what a draft does not have yet."""
-    draft.begin({"plan": "of a test"}, shape, range_size=range_size(sum(map(len, slices))))
-    for rows in slices[draft.slices_done :]:
+def write_slices(writer: ExportWriter, slices: Sequence[Sequence[bytes]], output_format: OutputFormat) -> None:
+    """Write the slices that the writer does not have yet."""
+    writer.begin({"plan": "of a test"}, output_format, range_size=range_size(sum(map(len, slices))))
+    for rows in slices[writer.slices_done :]:
         for begin in range(0, len(rows), 3):
-            draft.write(chunk(rows[begin : begin + 3]))
-        draft.checkpoint()
+            writer.write(chunk(rows[begin : begin + 3]))
+        writer.checkpoint()
 
 
 def write_export(
     path: Path,
     slices: Sequence[Sequence[bytes]],
     *,
-    shape: OutputFormat | None = None,
+    output_format: OutputFormat | None = None,
     key: SigningKey | None = None,
     resume: bool = False,
-) -> Path:
-    """Write an export of these rows, and return its manifest's path."""
-    shape = shape or OutputFormat()
-    with drafting(path, overwrite=False, resume=resume) as draft:
-        write_slices(draft, slices, shape)
-        files = draft.finish()
+) -> None:
+    """Write an export of these rows, with a manifest."""
+    output_format = output_format or OutputFormat()
+    with open_writer(path, overwrite=False, resume=resume) as writer:
+        write_slices(writer, slices, output_format)
+        files = writer.finish()
         manifest = manifest_bytes(
             request=ExportRequest(start=0, end=1),
-            shape=shape,
-            books=LedgerExtract(watermark=Watermark(positions=()), partitions=()),
+            output_format=output_format,
+            ledger=LedgerExtract(watermark=Watermark(positions=()), partitions=()),
             files=files,
             name=path.name,
             rows_per_checksum=range_size(sum(map(len, slices))),
@@ -77,7 +74,6 @@ def write_export(
             key=key,
         )
         if key is not None:
-            draft.add(signature_name(path.name), key.sign(manifest))
-        draft.add(manifest_name(path.name), manifest)
-        draft.publish(lambda part, name: part.replace(path.with_name(name)))
-    return path.with_name(manifest_name(path.name))
+            writer.add(signature_name(path.name), key.sign(manifest))
+        writer.add(manifest_name(path.name), manifest)
+        writer.publish(lambda part, name: part.replace(path.with_name(name)))

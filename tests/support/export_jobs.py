@@ -1,4 +1,4 @@
-"""Short hands for tests of exports on demand."""
+"""Helpers for tests of export jobs."""
 
 import os
 import subprocess
@@ -11,8 +11,8 @@ from pathlib import Path
 from uuid import UUID
 
 from auditstream_export import Exporter, ExportFilter, ExportJob, ExportJobs, ExportRequest, JobSettings
+from auditstream_export.files import open_directory
 from auditstream_export.jobs.job_audit import JobAudit
-from auditstream_export.jobs.job_files import job_files
 from auditstream_export.jobs.job_run import JobRun
 from auditstream_export.jobs.job_store import JobStore
 from auditstream_schemas.event import AuditEvent, Entity
@@ -39,7 +39,7 @@ def job_settings(tenant: Tenant, target: Path | str, **changes: object) -> JobSe
 
 
 class Emitted(list[AuditEvent]):
-    """What was said about exports; takes the place of the producer."""
+    """The audit events about exports; stands in for the producer."""
 
     def __call__(self, event: AuditEvent) -> None:
         self.append(event)
@@ -57,19 +57,19 @@ def service(settings: JobSettings, emitted: Emitted | None = None) -> ExportJobs
 
 
 def run_exporter(settings: JobSettings, emitted: Emitted | None = None, **options: object) -> list[ExportJob]:
-    """Run a worker in this process until there is nothing left; the jobs that ended in it."""
+    """Run an exporter in this process until all jobs have ended; return the jobs that ended in it."""
     ended: list[ExportJob] = []
-    worker = Exporter(
+    exporter = Exporter(
         settings,
         Emitted() if emitted is None else emitted,
         on_ended=ended.append,
         **options,  # type: ignore[arg-type]
     )
-    worker.run(until_idle=IDLE_SECONDS)
+    exporter.run(until_idle=IDLE_SECONDS)
     return ended
 
 
-def known(jobs: ExportJobs, id: UUID) -> ExportJob:
+def existing(jobs: ExportJobs, id: UUID) -> ExportJob:
     job = jobs.job(id)
     assert job is not None
     return job
@@ -80,7 +80,7 @@ def files_below(folder: Path) -> list[str]:
 
 
 def start_exporter(tenant: Tenant, target: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start a worker in a process of its own that can be resumed after every hour of events, and dies with this one."""
+    """Start an exporter process that makes a checkpoint after every hour of events. It ends with this process."""
     lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     return subprocess.Popen(
         [*lifeline, sys.executable, "-c", _EXPORTER],
@@ -92,7 +92,7 @@ def start_exporter(tenant: Tenant, target: Path, **environment: str) -> subproce
 
 
 def job_environment(tenant: Tenant, target: Path) -> dict[str, str]:
-    """Variables that lead a command to a tenant's jobs."""
+    """Variables of commands that use a tenant's jobs."""
     return {
         **tenant.env,
         "AUDITSTREAM_EXPORT_TARGET": str(target),
@@ -107,23 +107,22 @@ Exporter(load(JobSettings), print, slice_rows=1).run()
 """
 
 
-class Taking:
-    """One worker's taking of a job, in a thread."""
+class Attempt:
+    """One exporter's attempt at a job, in a thread."""
 
     def __init__(
         self, settings: JobSettings, job: ExportJob, *, worker: str = "w", emitted: Emitted | None = None
     ) -> None:
-        store = JobStore(settings)
         self.run = JobRun(
             job,
             settings=settings,
-            store=store,
-            files=job_files(settings),
+            store=JobStore(settings),
+            directory=open_directory(settings.export_target, settings),
             audit=JobAudit(Emitted() if emitted is None else emitted, scope_type="organization", clock=time.time_ns),
             worker=worker,
             clock=time.time_ns,
             slice_rows=1,
         )
-        self._pool = ThreadPoolExecutor(1)
-        self.outcome = self._pool.submit(self.run.run)
-        self._pool.shutdown(wait=False)
+        pool = ThreadPoolExecutor(1)
+        self.outcome = pool.submit(self.run.run)
+        pool.shutdown(wait=False)

@@ -1,4 +1,4 @@
-"""A local server of S3's API, in a process of its own."""
+"""A local server with S3's API, in a separate process."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
-    """Serve on a free port; yields the variables that lead there."""
+    """Serve on a free port, and yield the AWS variables of the server."""
     lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     process = subprocess.Popen(
         [*lifeline, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
@@ -20,9 +20,9 @@ def s3_server() -> Iterator[dict[str, str]]:
     )
     try:
         assert process.stderr is not None
-        found = next(found for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        address = next(match[0] for line in process.stderr if (match := re.search(r"http://127\.0\.0\.1:\d+", line)))
         yield {
-            "AWS_ENDPOINT_URL": found[0],
+            "AWS_ENDPOINT_URL": address,
             "AWS_ALLOW_HTTP": "true",
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",

@@ -7,7 +7,7 @@ from typing import assert_type
 from uuid import UUID
 
 from auditstream_export import ExportFilter, ExportRequest, ExportResult, OutputFormat, Watermark, export_events
-from auditstream_export.verify.verification import Verification, verify_export
+from auditstream_export.verify import Verification, verify_export
 from auditstream_producer import AuditProducer, DeliveryFailure, EventEmitter, ProducerSettings, ProducerStats
 from auditstream_producer.testing import CapturingProducer
 from auditstream_schemas import (
@@ -116,7 +116,9 @@ assert_type(CapturingProducer().events, list[AuditEvent])
 
 # Exports: to a path or to a bucket, up to a watermark.
 wanted = ExportRequest(start=0, end=1, filter=ExportFilter(actions=("project.*",), scope="org-7"))
-exported = export_events(ClickHouseSettings(), wanted, Path("january.csv.gz"), shape=OutputFormat(split_rows=1_000_000))
+exported = export_events(
+    ClickHouseSettings(), wanted, Path("january.csv.gz"), output_format=OutputFormat(split_rows=1_000_000)
+)
 assert_type(exported, ExportResult)
 export_events(ClickHouseSettings(), wanted, "s3://audit/january.ndjson", watermark=exported.watermark, resume=True)
 assert_type(Watermark.from_json({"watermark": []}), Watermark)

@@ -1,13 +1,12 @@
-"""Bringing files to the disk while the next bytes already come."""
+"""Syncs files to the disk while the next bytes are being received."""
 
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 
 
 class BackgroundSync:
-    """Does what waits for the disk, one thing after the other, on a thread of its own."""
+    """Runs blocking disk calls one after another in a thread."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "export-sync")
@@ -15,31 +14,29 @@ class BackgroundSync:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to be done."""
-        return all(each.done() for each in self._pending)
+        """Whether no call is pending."""
+        return all(call.done() for call in self._pending)
 
     def submit(self, action: Callable[[], object]) -> None:
-        """Do this after all else.
+        """Run a call after all pending ones.
 
         Raises:
-            OSError: Something earlier failed.
+            OSError: An earlier call failed.
         """
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
         self._pending.append(self._thread.submit(action))
 
     def wait(self) -> None:
-        """Block until everything is done.
+        """Block until every call has ended.
 
         Raises:
-            OSError: Something failed.
+            OSError: A call failed.
         """
         while self._pending:
             self._pending.popleft().result()
 
     def close(self) -> None:
-        """Block until everything is done, or has failed."""
+        """Block until every call has ended or failed, and end the thread."""
         self._thread.shutdown()
-        while self._pending:
-            with suppress(OSError):
-                self._pending.popleft().result()
+        self._pending.clear()

@@ -1,9 +1,12 @@
-"""A bucket of S3-compatible storage as the place that exports go to.
+"""A directory in a bucket of S3-compatible storage.
 
-Where it is and who may write there tell the variables that all of Amazon's tools know: ``AWS_ACCESS_KEY_ID``,
-``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``, and ``AWS_ALLOW_HTTP=true`` for one without TLS.
+Location and credentials come from the standard AWS variables: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``,
+``AWS_REGION``, ``AWS_ENDPOINT_URL``, and ``AWS_ALLOW_HTTP=true`` for an endpoint without TLS.
 """
 
+import hashlib
+import shutil
+from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,96 +14,112 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from auditstream_export.prefetch import Prefetch
+from auditstream_export.files.compression import PIECE_BYTES
+from auditstream_export.files.local_directory import make_directory
+from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import ExportError
 
-_PART = 8 * 1024 * 1024
-"""Bytes of a part, and what uploading keeps in memory three times. S3 takes 10,000 parts: files of up to 80 GB."""
+_PART_BYTES = 8 * 1024 * 1024
+"""Bytes of an uploaded part; an upload holds three in memory. S3 accepts 10,000 parts: files of up to 80 GB."""
 _PARTS_AT_ONCE = 3
-_PATIENCE = timedelta(seconds=60)
+_RETRY_TIMEOUT = timedelta(seconds=60)
 
 
-class Bucket:
-    """A bucket. obstore hears no signal until it is done, so it is waited for on another thread.
+class BucketDirectory:
+    """Objects below a prefix of a bucket.
 
-    Attributes:
-        draft: Where the file lies in the spool folder.
+    Calls that an export makes run in a thread: obstore does not return on a signal, so the waiting must be elsewhere.
     """
 
-    def __init__(self, bucket: str, key: str, spool: Path) -> None:
-        """Take note of it; nothing is asked yet.
-
-        Args:
-            bucket: Its name.
-            key: The object that is to be written.
-            spool: Folder of this export's own.
+    def __init__(self, bucket: str, prefix: str, spool: Path) -> None:
+        """Read the AWS variables; does not connect. Part files lie below the local directory ``spool``.
 
         Raises:
             ExportError: A variable is malformed.
         """
-        folder, _, name = key.rpartition("/")
-        self.draft = spool / name
-        self._bucket = bucket
-        self._folder = f"{folder}/" if folder else ""
-        self._store = open_store(bucket)
-
-    @property
-    def name(self) -> str:
-        """The object's name, without its folders."""
-        return self.draft.name
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._address = f"s3://{bucket}/{self._prefix}"
+        self._spool = spool
+        try:
+            self._store = S3Store(bucket, retry_config={"max_retries": 5, "retry_timeout": _RETRY_TIMEOUT})
+        except BaseError as error:
+            raise ExportError(f"cannot use s3://{bucket}: {_first_line(error)}; check the AWS_... variables") from error
 
     def display_name(self, name: str) -> str:
-        """The address of an object beside it."""
-        return f"s3://{self._bucket}/{self._folder}{name}"
+        """The address of the object."""
+        return self._address + name
+
+    def local_path(self, name: str) -> Path:
+        """A path in the spool; an export to the same address finds the same path again and can be resumed."""
+        directory = self._spool_of(name)
+        make_directory(directory, "AUDITSTREAM_EXPORT_SPOOL_DIR")
+        return directory / Path(name).name
 
     def exists(self, name: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         try:
-            Prefetch(lambda: obstore.head(self._store, self._folder + name)).answer()
+            in_background(lambda: obstore.head(self._store, self._prefix + name), "export-bucket").result()
         except FileNotFoundError:
             return False
         except BaseError as error:
-            raise ExportError(
-                f"cannot look for {self.display_name(name)}: {_told(error)}; nothing was exported"
-            ) from error
+            raise self._failed("look for", name, error, "; nothing was exported") from error
         return True
 
-    def place(self, part: Path, name: str) -> None:
-        """Upload a file, in parts if it is large; the object is there when all of them are, and not before.
+    def publish(self, part: Path, name: str) -> None:
+        """Upload the file, a large one in parts; the object appears when all parts are uploaded."""
 
-        Raises:
-            ExportError: The storage refused, or did not answer.
-        """
+        def upload() -> object:
+            return obstore.put(
+                self._store, self._prefix + name, part, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+            )
+
         try:
-            Prefetch(
-                lambda: obstore.put(
-                    self._store, self._folder + name, part, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
-                )
-            ).answer()
+            in_background(upload, "export-upload").result()
         except (BaseError, OSError) as error:
-            raise ExportError(
-                f"cannot write {self.display_name(name)}: {_told(error)}; what was exported is kept in {part.parent}: --resume "
-                "uploads it"
-            ) from error
+            hint = f"; the export is kept in {part.parent}: --resume uploads it"
+            raise self._failed("write", name, error, hint) from error
 
-    def close(self) -> None:
-        """Empty the spool folder."""
-        for path in self.draft.parent.iterdir():
-            path.unlink()
-        self.draft.parent.rmdir()
+    def finish(self, name: str) -> None:
+        """Delete the spool of the export."""
+        shutil.rmtree(self._spool_of(name))
+
+    def read(self, name: str) -> Generator[bytes]:
+        """Download the object."""
+        try:
+            response = obstore.get(self._store, self._prefix + name)
+        except (BaseError, OSError) as error:
+            raise self._failed("read", name, error) from error
+
+        def pieces() -> Generator[bytes]:
+            try:
+                for piece in response.stream(min_chunk_size=PIECE_BYTES):
+                    yield bytes(piece)
+            except (BaseError, OSError) as error:
+                raise self._failed("read", name, error) from error
+
+        return pieces()
+
+    def clear(self, subdirectory: str, *, keep: str = "") -> None:
+        """Delete the objects."""
+        try:
+            objects = [item for page in obstore.list(self._store, f"{self._prefix}{subdirectory}/") for item in page]
+            keys = [str(item["path"]) for item in objects]
+            keys = [key for key in keys if not keep or not key.startswith(f"{self._prefix}{keep}/")]
+            if keys:
+                obstore.delete(self._store, keys)
+        except (BaseError, OSError) as error:
+            raise self._failed("remove", subdirectory, error) from error
+
+    def forget(self, name: str) -> None:
+        """Delete the spool of the export."""
+        shutil.rmtree(self._spool_of(name), ignore_errors=True)
+
+    def _spool_of(self, name: str) -> Path:
+        return self._spool / hashlib.sha256(self.display_name(name).encode()).hexdigest()[:16]
+
+    def _failed(self, action: str, name: str, error: Exception, hint: str = "") -> ExportError:
+        return ExportError(f"cannot {action} {self.display_name(name)}: {_first_line(error)}{hint}")
 
 
-def open_store(bucket: str) -> S3Store:
-    """A bucket to read and write; nothing is asked yet.
-
-    Raises:
-        ExportError: A variable is malformed.
-    """
-    try:
-        return S3Store(bucket, retry_config={"max_retries": 5, "retry_timeout": _PATIENCE})
-    except BaseError as error:
-        raise ExportError(f"cannot use s3://{bucket}: {_told(error)}; check the AWS_... variables") from error
-
-
-def _told(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:300]

@@ -1,8 +1,7 @@
-"""Compressing a file in pieces that can each end, and reading it again.
+"""Compresses a file as a sequence of gzip members or zstd frames, and reads it again.
 
-A gzip member, or a zstd frame, ends where an export might be taken up again after a crash; a file of several of
-them is one file to every program. The same bytes, ended at the same places, always give the same file: there is
-no name in it, and no time.
+A member ends where an export can be resumed after a crash. Every program reads a file of several members as one. The
+same bytes with the same ends always give the same file, because it contains no name and no time.
 """
 
 import gzip
@@ -10,9 +9,9 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import IO, cast
 
-from auditstream_export.formats.output_format import compression_of
+from auditstream_export.formats import compression_of
 from auditstream_schemas.errors import ExportError
 
 if sys.version_info >= (3, 14):
@@ -20,75 +19,50 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-_PIECE = 1024 * 1024
+PIECE_BYTES = 1024 * 1024
 _BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
 
 
-class Compressor(Protocol):
-    """Compresses; `end` ends what can be read for itself, and the next bytes begin anew."""
+class Compressor:
+    """Compresses bytes into members that can be read on their own, as the suffix of a file's name says."""
+
+    def __init__(self, name: str) -> None:
+        self._compression = compression_of(name)
+        self._member: zlib._Compress | zstd.ZstdCompressor | None = None
 
     def compress(self, data: bytes) -> bytes:
-        """The bytes to store for these, as far as there are any yet."""
-
-    def end(self) -> bytes:
-        """What is still to be stored."""
-
-
-class _Plain:
-    def compress(self, data: bytes) -> bytes:
-        return data
-
-    def end(self) -> bytes:
-        return b""
-
-
-class _Gzip:
-    def __init__(self) -> None:
-        self._member: zlib._Compress | None = None
-
-    def compress(self, data: bytes) -> bytes:
+        """Return the compressed bytes that are ready; the rest stays in a buffer."""
+        if self._compression is None:
+            return data
         if self._member is None:
-            self._member = zlib.compressobj(level=6, wbits=16 + zlib.MAX_WBITS)
+            is_gzip = self._compression == "gzip"
+            self._member = zlib.compressobj(level=6, wbits=16 + zlib.MAX_WBITS) if is_gzip else zstd.ZstdCompressor()
         return self._member.compress(data)
 
     def end(self) -> bytes:
+        """End the member and return its last bytes; the next call of `compress` begins another."""
         member, self._member = self._member, None
         return member.flush() if member else b""
 
 
-class _Zstd:
-    def __init__(self) -> None:
-        self._frames = zstd.ZstdCompressor()
-        self._is_begun = False
-
-    def compress(self, data: bytes) -> bytes:
-        self._is_begun = True
-        return self._frames.compress(data)
-
-    def end(self) -> bytes:
-        is_begun, self._is_begun = self._is_begun, False
-        return self._frames.flush(zstd.ZstdCompressor.FLUSH_FRAME) if is_begun else b""
-
-
-def compressor(name: str) -> Compressor:
-    """The one that a file's name asks for."""
-    kind = compression_of(name)
-    return _Gzip() if kind == "gzip" else _Zstd() if kind == "zstd" else _Plain()
+def pieces_of(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the rest of a stream in pieces of up to a megabyte."""
+    while piece := stream.read(PIECE_BYTES):
+        yield piece
 
 
 def contents(path: Path, compression: str | None) -> Iterator[bytes]:
-    """Yield what a file holds, decompressed, in pieces of up to a megabyte.
+    """Yield the decompressed content of a file in pieces of up to a megabyte.
 
     Raises:
-        ExportError: It is not of that compression, or breaks off.
-        OSError: It cannot be read.
+        ExportError: The file is not compressed so, or breaks off.
+        OSError: The file cannot be read.
     """
     try:
         with _opened(path, compression) as stream:
-            while piece := stream.read(_PIECE):
-                yield piece
+            yield from pieces_of(stream)
     except _BROKEN as error:
-        raise ExportError(f"{path} is no sound {compression} file: {error}") from error
+        raise ExportError(f"{path} is not a valid {compression} file: {error}") from error
 
 
 def _opened(path: Path, compression: str | None) -> IO[bytes]:

@@ -1,18 +1,18 @@
-"""What identifies bytes and rows: SHA-256 of whole files, and a checksum of every run of rows in them."""
+"""SHA-256 of whole files, and a checksum of every run of rows in them."""
 
 import hashlib
 import zlib
 from collections.abc import Sequence
 
 RANGES = 10_000
-"""A file of so many rows at most has a checksum for each; a larger one for each so-many-th part of its rows."""
+"""Checksums per export, about. An export of at most so many rows has one for each row."""
 
 
 class Digest:
     """Length and SHA-256 of a run of bytes.
 
     Attributes:
-        bytes: Their number so far.
+        bytes: Number of bytes so far.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Digest:
         self._hash = hashlib.sha256()
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes into account."""
+        """Add the next bytes."""
         self.bytes += len(data)
         self._hash.update(data)
 
@@ -31,32 +31,23 @@ class Digest:
 
 
 class RowRanges:
-    """CRC-32 of every run of so many rows.
+    """CRC-32 of every run of rows.
 
-    They find where a file differs; that it does not is for its SHA-256 to say, which costs five times as much.
+    The checksums locate a difference. Only the SHA-256 proves that a file is unchanged. It is five times as slow.
 
     Attributes:
         rows: Rows so far.
     """
 
     def __init__(self, size: int) -> None:
-        """Begin.
-
-        Args:
-            size: Rows of a run.
-        """
+        """Start without rows; ``size`` is the number of rows per run."""
         self.rows = 0
         self._size = size
         self._whole: list[str] = []
         self._crc = 0
 
     def add(self, data: bytes, starts: Sequence[int]) -> None:
-        """Take whole rows into account.
-
-        Args:
-            data: Their bytes.
-            starts: Where each begins, the first at 0.
-        """
+        """Add whole rows; ``starts`` has the position of the first byte of each, beginning with 0."""
         view, begin = memoryview(data), 0
         edge = self._size - self.rows % self._size
         while edge <= len(starts):
@@ -69,10 +60,10 @@ class RowRanges:
 
     @property
     def checksums(self) -> list[str]:
-        """One for each run so far, hexadecimal, that of the last run, which may have fewer rows, too."""
+        """One per run so far, hexadecimal; the last run may have fewer rows."""
         return [*self._whole, f"{self._crc:08x}"] if self.rows % self._size else list(self._whole)
 
 
 def range_size(rows: int) -> int:
-    """Rows of a run in an export of so many."""
+    """Rows per run in an export of this many rows."""
     return max(1, -(-rows // RANGES))

@@ -1,19 +1,16 @@
-"""One file of an export while it is being written, under its name with ``.part`` behind."""
+"""One file of an export while it is being written, named like the final file plus ``.part``."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from auditstream_export.files.compression import compressor, contents
+from auditstream_export.files.compression import Compressor, contents
 from auditstream_export.files.digests import Digest, RowRanges
-from auditstream_export.formats.output_format import OutputFormat, compression_of
-from auditstream_export.formats.records import CSV, LINES, Chunk, Records
+from auditstream_export.formats import CSV, LINES, Chunk, OutputFormat, Records, compression_of
 from auditstream_export.query.statements import header
 from auditstream_schemas.errors import ExportError
-
-_PIECE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,13 +18,13 @@ class FileSummary:
     """A finished file.
 
     Attributes:
-        name: Its name, without folders.
-        rows: Events in it.
+        name: Name without directories.
+        rows: Number of events.
         first_row: Number of its first row in the whole export, from 1.
-        bytes: Its length.
-        sha256: Of the file, hexadecimal.
-        content_bytes: Length of what is in it, decompressed.
-        content_sha256: Of that; the file's own unless it is compressed.
+        bytes: Length of the file.
+        sha256: SHA-256 of the file, hexadecimal.
+        content_bytes: Length of the decompressed content.
+        content_sha256: SHA-256 of the decompressed content, hexadecimal.
         checksums: CRC-32 of every run of ``rows_per_checksum`` rows, hexadecimal; none for parquet.
     """
 
@@ -42,12 +39,12 @@ class FileSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What is for good in a file that is not finished.
+class Checkpoint:
+    """The start of an unfinished file up to which it can be resumed.
 
     Attributes:
-        bytes: Its first bytes, so many.
-        sha256: Their SHA-256, hexadecimal.
+        bytes: Length of the start.
+        sha256: SHA-256 of these bytes, hexadecimal.
     """
 
     bytes: int
@@ -55,49 +52,40 @@ class Kept:
 
 
 class PartFile:
-    """The file while it is being written.
+    """A file while it is being written.
 
     Attributes:
-        name: Its name when it is whole.
-        path: Where it lies until then.
+        path: Path of the part file.
         rows: Rows so far.
     """
 
     def __init__(
-        self, folder: Path, name: str, shape: OutputFormat, *, first_row: int, range_size: int, kept: Kept | None
+        self, path: Path, output_format: OutputFormat, *, first_row: int, range_size: int, checkpoint: Checkpoint | None
     ) -> None:
-        """Make it, or take up one of which a length is known to be sound.
-
-        Args:
-            folder: Where it lies.
-            name: Its name when it is whole; its suffix tells the compression.
-            shape: What it looks like.
-            first_row: Number of its first row in the whole export.
-            range_size: Rows of a run that gets a checksum.
-            kept: What of it is there, whole members and rows, which are read again. None for a new file.
+        """Create the part file of ``path``; with a checkpoint, truncate it there and resume it.
 
         Raises:
-            OSError: It is there already, or cannot be read or written.
-            ExportError: What is there is not what was written.
+            OSError: A new part file exists already, or the file cannot be read or written.
+            ExportError: The start of the part file is not what was written.
         """
-        self.name = name
-        self.path = part_path(folder / name)
+        self.path = part_path(path)
         self.rows = 0
-        self._shape = shape
+        self._name = path.name
+        self._output_format = output_format
         self._first_row = first_row
         self._ranges = RowRanges(range_size)
-        self._compressor = compressor(name)
+        self._compressor = Compressor(path.name)
         self._stored = Digest()
-        self._content = Digest() if compression_of(name) else self._stored
+        self._content = Digest() if compression_of(path.name) else self._stored
         self._stream: IO[bytes]
-        if kept:
+        if checkpoint:
             self._stream = self.path.open("r+b")
-            self._stream.truncate(kept.bytes)
-            self._recall(kept)
-            self._stream.seek(kept.bytes)
+            self._stream.truncate(checkpoint.bytes)
+            self._read_again(checkpoint)
+            self._stream.seek(checkpoint.bytes)
         else:
             self._stream = self.path.open("xb")
-            self.write_bytes(header(shape))
+            self.write_bytes(header(output_format))
 
     def write(self, chunk: Chunk) -> None:
         """Write whole rows."""
@@ -106,47 +94,43 @@ class PartFile:
         self.rows += len(chunk.starts)
 
     def write_bytes(self, data: bytes) -> None:
-        """Write bytes that are no rows."""
+        """Write bytes that are not counted as rows."""
         if not data:
             return
         if self._content is not self._stored:
             self._content.add(data)
         self._store(self._compressor.compress(data))
 
-    def end_member(self) -> Kept:
-        """Let what was written be readable for itself, so that it can be taken up from here; return what it is."""
+    def end_member(self) -> Checkpoint:
+        """End the compressed member, so that the file can be resumed from here."""
         self._store(self._compressor.end())
         self._stream.flush()
-        return Kept(bytes=self._stored.bytes, sha256=self._stored.sha256)
+        return Checkpoint(bytes=self._stored.bytes, sha256=self._stored.sha256)
 
     def sync(self) -> None:
-        """Bring what was written to the disk; blocks. May run beside everything else.
+        """Sync the file to the disk; blocks. Safe in another thread while rows are written.
 
-        The system is told that nobody reads it soon: a large export would push ClickHouse's files out of memory.
+        The pages are dropped from the page cache: a large export would displace ClickHouse's files.
         """
         os.fsync(self._stream.fileno())
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
-        """Bring everything to the disk, and write no more; after `end_member`."""
+        """Sync and close the file; call `end_member` before."""
         try:
             self.sync()
         finally:
             self._stream.close()
 
     def abandon(self) -> None:
-        """Close it, whatever state it is in."""
+        """Close the file without a sync."""
         self._stream.close()
 
     def summary(self, rows: int | None = None) -> FileSummary:
-        """What it is; complete after `end_member`.
-
-        Args:
-            rows: How many there are, where they were not written as rows.
-        """
+        """Describe the file; call `end_member` before. ``rows`` is given if they were not written with `write`."""
         return FileSummary(
-            name=self.name,
+            name=self._name,
             rows=self.rows if rows is None else rows,
             first_row=self._first_row,
             bytes=self._stored.bytes,
@@ -161,48 +145,38 @@ class PartFile:
             self._stream.write(data)
             self._stored.add(data)
 
-    def _recall(self, kept: Kept) -> None:
-        """Take what is there into account, as if it had just been written."""
-        with self.path.open("rb") as stream:
-            while piece := stream.read(_PIECE):
-                self._stored.add(piece)
-        if (self._stored.bytes, self._stored.sha256) != (kept.bytes, kept.sha256):
+    def _read_again(self, checkpoint: Checkpoint) -> None:
+        """Restore digests and row count from the part file."""
+        for piece in contents(self.path, None):
+            self._stored.add(piece)
+        if (self._stored.bytes, self._stored.sha256) != (checkpoint.bytes, checkpoint.sha256):
             self._stream.close()
             raise ExportError(f"{self.path} is not as the export had left it: begin anew (--force)")
-        for chunk in rows_of(self.path, self._shape, compression_of(self.name), self._recalled):
+        content = None if self._content is self._stored else self._content
+        for chunk in rows_of(self.path, self._output_format, compression_of(self._name), content):
             self._ranges.add(chunk.data, chunk.starts)
             self.rows += len(chunk.starts)
 
-    def _recalled(self, piece: bytes) -> None:
-        if self._content is not self._stored:
-            self._content.add(piece)
-
 
 def rows_of(
-    path: Path, shape: OutputFormat, compression: str | None, seen: Callable[[bytes], object]
+    path: Path, output_format: OutputFormat, compression: str | None, content: Digest | None = None
 ) -> Iterator[Chunk]:
     """Yield the rows of a file, without its header, in chunks of about a megabyte.
 
-    Args:
-        path: The file.
-        shape: What it looks like.
-        compression: ``gzip``, ``zstd`` or None.
-        seen: Told every piece of its content, header included.
+    The decompressed content, header included, is added to the digest ``content``.
 
     Raises:
-        ExportError: It has no such rows.
-        OSError: It cannot be read.
+        ExportError: The file does not consist of such rows.
+        OSError: The file cannot be read.
     """
-    begin = header(shape)
-    records = Records(CSV if shape.format == "csv" else LINES)
+    expected = header(output_format)
+    records = Records(CSV if output_format.format == "csv" else LINES)
     for number, piece in enumerate(contents(path, compression)):
-        seen(piece)
-        found = piece
-        if number == 0:
-            if not piece.startswith(begin):
-                raise ExportError(f"{path} does not begin with the header of an export")
-            found = piece[len(begin) :]
-        chunk = records.feed(found)
+        if content is not None:
+            content.add(piece)
+        if number == 0 and not piece.startswith(expected):
+            raise ExportError(f"{path} does not begin with the header of an export")
+        chunk = records.feed(piece if number else piece[len(expected) :])
         if chunk.data:
             yield chunk
     last = records.end()
@@ -211,5 +185,5 @@ def rows_of(
 
 
 def part_path(path: Path) -> Path:
-    """Where a file lies until it is whole."""
+    """Path of the part file of this file."""
     return path.with_name(f"{path.name}.part")

@@ -1,7 +1,8 @@
-"""What an export's files look like: their format, the spelling of their cells, and how many rows each holds."""
+"""The format of an export's files, how cells are written, and how many rows each file has."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from auditstream_schemas.errors import ExportError
 
@@ -9,21 +10,22 @@ Format = Literal["csv", "ndjson", "parquet"]
 Profile = Literal["raw", "spreadsheet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 PROFILES: tuple[Profile, ...] = get_args(Profile)
-_COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_FORMAT_SUFFIXES: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFormat:
-    """What an export's files look like.
+    """How the files of an export are written.
 
     Attributes:
-        format: ``csv`` (RFC 4180, one header a file), ``ndjson`` (one event a line) or ``parquet``.
-        profile: ``raw``: values are exactly what the events hold. ``spreadsheet``, for csv alone: as spreadsheet
-            programs read them without harm.
-        split_rows: Rows of a file, when there are to be several; None for one file.
+        format: ``csv`` (RFC 4180, one header per file), ``ndjson`` (one event per line) or ``parquet``.
+        profile: ``raw``: cells are exactly the values of the events. ``spreadsheet``, for csv only: no cell is
+            read as a formula by a spreadsheet program.
+        split_rows: Rows per file of an export of several files; None for one file.
 
     Raises:
-        ExportError: They do not go together.
+        ExportError: The values contradict each other.
     """
 
     format: Format = "csv"
@@ -31,29 +33,50 @@ class OutputFormat:
     split_rows: int | None = None
 
     def __post_init__(self) -> None:
+        if self.format not in FORMATS or self.profile not in PROFILES:
+            raise ExportError(f"unknown format {self.format!r} or profile {self.profile!r}")
         if self.profile == "spreadsheet" and self.format != "csv":
             raise ExportError(f"the profile spreadsheet is for csv, not for {self.format}")
         if self.split_rows is not None and self.split_rows < 1:
-            raise ExportError("a file has one row at least")
+            raise ExportError("split_rows must be at least 1")
         if self.split_rows is not None and self.format == "parquet":
-            raise ExportError("parquet is not split: it is read in parts as it is; ask for smaller ranges instead")
+            raise ExportError("parquet cannot be split: export smaller ranges instead")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "OutputFormat":
+        """Read the format from a manifest or a request, where `dataclasses.asdict` wrote it.
+
+        Raises:
+            ExportError: A field is missing or malformed.
+        """
+        try:
+            return cls(format=fields["format"], profile=fields["profile"], split_rows=fields["split_rows"])
+        except (KeyError, TypeError) as error:
+            raise ExportError(f"the output format is malformed: {error}") from error
+
+    def check_name(self, name: str) -> None:
+        """Check that a file of this format may have this name.
+
+        Raises:
+            ExportError: The suffix would compress a parquet file.
+        """
+        if self.format == "parquet" and compression_of(name):
+            raise ExportError(f"{name}: parquet is compressed already, leave out the suffix")
 
 
 def format_of(name: str) -> Format:
-    """The format that a file's name tells by its suffix, that of a compression left out; csv if it tells none."""
-    plain = name
-    for suffix in _COMPRESSED:
-        plain = plain.removesuffix(suffix)
-    found: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
-    return next((format_ for suffix, format_ in found.items() if plain.endswith(suffix)), "csv")
+    """The format that the suffix of a file's name selects, after a ``.gz`` or ``.zst`` is removed; csv by default."""
+    for suffix in _COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return next((format_ for suffix, format_ in _FORMAT_SUFFIXES.items() if name.endswith(suffix)), "csv")
 
 
 def compression_of(name: str) -> str | None:
     """``gzip`` or ``zstd`` if the file's name ends in ``.gz`` or ``.zst``, else None."""
-    return next((kind for suffix, kind in _COMPRESSED.items() if name.endswith(suffix)), None)
+    return next((compression for suffix, compression in _COMPRESSIONS.items() if name.endswith(suffix)), None)
 
 
-def numbered(name: str, number: int) -> str:
+def numbered_name(name: str, number: int) -> str:
     """The name of the n-th file of several: ``january.csv.gz`` becomes ``january-00001.csv.gz``."""
     stem, dot, suffixes = name.partition(".")
     return f"{stem}-{number:05d}{dot}{suffixes}"

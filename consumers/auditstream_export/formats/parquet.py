@@ -1,5 +1,6 @@
-"""How many rows a Parquet file says that it has, read from its footer."""
+"""The number of rows of a Parquet file, read from its footer."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from auditstream_schemas.errors import ExportError
@@ -9,11 +10,11 @@ _ROWS_FIELD = 3
 
 
 def stored_rows(path: Path) -> int:
-    """The number of rows of a file that ends as it should.
+    """The number of rows that the footer states.
 
     Raises:
-        ExportError: It does not.
-        OSError: It cannot be read.
+        ExportError: The file has no complete footer.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as stream:
         length = stream.seek(0, 2)
@@ -27,63 +28,67 @@ def stored_rows(path: Path) -> int:
     try:
         return _rows(footer)
     except IndexError as error:
-        raise ExportError("ClickHouse's answer is no sound Parquet file; nothing was exported") from error
+        raise ExportError("ClickHouse's answer is not a valid Parquet file; nothing was exported, try again") from error
 
 
 def _rows(footer: bytes) -> int:
-    """The third field of FileMetaData, in Thrift's compact protocol."""
-    reader = _Compact(footer)
-    field = 0
-    while kind := (head := reader.byte()) & 0x0F:
-        field = field + (head >> 4) if head >> 4 else reader.number()
+    """The third field of the footer's FileMetaData, in Thrift's compact protocol."""
+    reader = _CompactReader(footer)
+    for field, kind in reader.fields():
         if field == _ROWS_FIELD:
             return reader.number()
         reader.skip(kind)
     raise IndexError
 
 
-class _Compact:
-    """Just enough of the compact protocol to pass over what is not wanted."""
+class _CompactReader:
+    """Reads numbers of Thrift's compact protocol, and skips values of every other type."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 0
+        self._position = 0
 
-    def byte(self) -> int:
-        self._at += 1
-        return self._data[self._at - 1]
+    def fields(self) -> Iterator[tuple[int, int]]:
+        """Yield number and type of each field of a struct; the caller reads or skips its value."""
+        field = 0
+        while (head := self._byte()) & 0x0F:
+            field = field + (head >> 4) if head >> 4 else self.number()
+            yield field, head & 0x0F
 
-    def varint(self) -> int:
+    def number(self) -> int:
+        zigzag = self._varint()
+        return (zigzag >> 1) ^ -(zigzag & 1)
+
+    def skip(self, kind: int) -> None:
+        match kind:
+            case 1 | 2:  # a boolean, whose value is its type
+                pass
+            case 3:
+                self._position += 1
+            case 4 | 5 | 6:
+                self._varint()
+            case 7:
+                self._position += 8
+            case 8:
+                length = self._varint()
+                self._position += length
+            case 9 | 10:
+                head = self._byte()
+                for _ in range(self._varint() if head >> 4 == 15 else head >> 4):
+                    self.skip(3 if head & 0x0F in {1, 2} else head & 0x0F)
+            case 12:
+                for _, inner in self.fields():
+                    self.skip(inner)
+            case _:
+                raise IndexError
+
+    def _byte(self) -> int:
+        self._position += 1
+        return self._data[self._position - 1]
+
+    def _varint(self) -> int:
         value = shift = 0
-        while (byte := self.byte()) & 0x80:
+        while (byte := self._byte()) & 0x80:
             value |= (byte & 0x7F) << shift
             shift += 7
         return value | byte << shift
-
-    def number(self) -> int:
-        found = self.varint()
-        return (found >> 1) ^ -(found & 1)
-
-    def skip(self, kind: int) -> None:
-        if kind in {1, 2}:
-            return
-        if kind in {4, 5, 6}:
-            self.varint()
-        elif kind == 3:
-            self._at += 1
-        elif kind == 7:
-            self._at += 8
-        elif kind == 8:
-            length = self.varint()
-            self._at += length
-        elif kind in {9, 10}:
-            head = self.byte()
-            for _ in range(self.varint() if head >> 4 == 15 else head >> 4):
-                self.skip(3 if head & 0x0F in {1, 2} else head & 0x0F)
-        elif kind == 12:
-            while inner := (head := self.byte()) & 0x0F:
-                if not head >> 4:
-                    self.number()
-                self.skip(inner)
-        else:
-            raise IndexError

@@ -1,4 +1,4 @@
-"""Finding the records of a stream as fast as it comes, and telling whether it broke off."""
+"""Splits a stream into whole records without parsing their cells, and detects a stream that broke off."""
 
 import re
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from auditstream_schemas.errors import ExportError
 
 _ERROR = re.compile(rb"Code: \d+\. DB::.*", re.DOTALL)
 _LONGEST = 64 * 1024 * 1024
-"""A record is a tenth of it at most: what is longer is no stream of records."""
+"""A record has at most a tenth of these bytes. A longer stretch without a record is not an export."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How records of a format are told apart, without taking their cells apart.
+    """The bytes that separate the records of a format.
 
     Attributes:
-        first: What every record begins with.
-        next: Matches from the end of a record to the first byte of the next, wherever one begins and nowhere else.
-        end: What every record ends with.
-        quotes: Whether a quote that is not closed means that a record is not whole.
+        first: First bytes of every record.
+        next: Matches the separator before each record except the first, and nothing else.
+        end: Last bytes of every record.
+        quotes: Whether an odd number of quotes means that a record is incomplete.
     """
 
     first: bytes
@@ -28,15 +28,15 @@ class Layout:
 
 
 CSV = Layout(
-    # Every record begins with a quoted action and ends with a quoted cell. Inside a quoted cell a quote that
-    # follows a line break is doubled, or it ends the cell and a comma or the line's end comes next.
+    # Every record begins with a quoted action and ends with a quoted cell. Inside a quoted cell, a quote after a
+    # line break is either doubled, or it ends the cell and is followed by a comma or a line break.
     first=b'"',
     next=re.compile(rb'\r\n(?="[^",\r])'),
     end=b'"\r\n',
     quotes=True,
 )
 LINES = Layout(
-    # Inside a record there is no line break, and an exception does not begin so.
+    # A record contains no line break, and the text of an exception does not begin with these bytes.
     first=b'{"action":',
     next=re.compile(rb'\n(?=\{"action":)'),
     end=b"}\n",
@@ -50,7 +50,7 @@ class Chunk:
 
     Attributes:
         data: Their bytes.
-        starts: Where each begins.
+        starts: Position in ``data`` of the first byte of each record.
     """
 
     data: bytes
@@ -58,9 +58,9 @@ class Chunk:
 
 
 class Records:
-    """Divides a stream, fed in pieces of any length, into chunks of whole records.
+    """Splits a stream, fed in pieces of any length, into chunks of whole records.
 
-    It never finds too many: what is not surely the beginning of a record is not taken for one.
+    A record starts only where the layout's separator matches, so a broken stream never yields too many records.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -68,13 +68,13 @@ class Records:
         self._rest = b""
 
     def feed(self, piece: bytes) -> Chunk:
-        """The records that are surely whole by now; the last one never is.
+        """Return the complete records; the last record of the stream is only returned by `end`.
 
         Raises:
-            ExportError: This is no stream of records.
+            ExportError: The stream contains no records.
         """
         data = self._rest + piece
-        starts = [found.end() for found in self._layout.next.finditer(data)]
+        starts = [separator.end() for separator in self._layout.next.finditer(data)]
         if not starts:
             if len(data) > _LONGEST:
                 raise ExportError(f"no record in {len(data):,} bytes: this is not an export")
@@ -85,17 +85,17 @@ class Records:
         return Chunk(data=data[:last], starts=[0, *starts])
 
     def end(self) -> Chunk:
-        """The last record, if there is one and it is whole.
+        """Return the last record, if the stream had one.
 
         Raises:
-            ExportError: It is not whole; the message tells ClickHouse's exception if there is one in its place.
+            ExportError: The record is incomplete. The message is ClickHouse's exception if the stream ends in one.
         """
         rest, self._rest = self._rest, b""
         if not rest:
             return Chunk(data=b"", starts=[])
         quoted = self._layout.quotes and rest.count(b'"') % 2
         if quoted or not rest.startswith(self._layout.first) or not rest.endswith(self._layout.end):
-            found = _ERROR.search(rest)
-            told = found[0].decode("utf-8", "replace").partition("\n")[0].strip() if found else None
-            raise ExportError(told or "it ended inside a record")
+            exception = _ERROR.search(rest)
+            message = exception[0].decode("utf-8", "replace").partition("\n")[0].strip() if exception else None
+            raise ExportError(message or "it ended inside a record")
         return Chunk(data=rest, starts=[0])

@@ -1,4 +1,4 @@
-"""From a row of an export back to the event."""
+"""Converts a row of an export back into its event."""
 
 import json
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ _LITERALS = frozenset({"true", "false"})
 
 
 def event_json_from_row(row: Mapping[str, str]) -> str:
-    """Turn a row of an export into the JSON text of its event, one line that ``auditstream emit`` takes.
+    """Convert a row of an export into the JSON text of its event, one line that ``auditstream emit`` accepts.
 
-    Nested cells are JSON already and go in as they are, less white space between their tokens; so a payload
+    Nested cells are JSON already. They are copied without the white space between their tokens, so a payload
     keeps every digit and every escape. Read rows with ``csv.DictReader(file)``, the file opened with
     ``newline=""``, after ``csv.field_size_limit(1_000_000)``: the module's own limit is 131,072 characters.
 
@@ -24,7 +24,7 @@ def event_json_from_row(row: Mapping[str, str]) -> str:
         row: The cells by column name.
 
     Raises:
-        ExportError: A column is missing, or a cell is not what an export writes.
+        ExportError: A column is missing, or a cell is malformed.
     """
     members = []
     for name in FIELDS:

@@ -1,6 +1,6 @@
-"""Exports on demand, as whoever asks for them sees it: request, look, cancel, retry, download.
+"""Export jobs as a requester uses them: request, list, cancel, retry, download.
 
-Nothing happens that is not said: an event about it is emitted first, and if that cannot be, it does not happen.
+Every action emits an audit event first. If the event cannot be emitted, the action is refused.
 """
 
 import threading
@@ -13,10 +13,10 @@ from uuid import UUID
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from uuid_utils.compat import uuid7
 
-from auditstream_export.formats.output_format import OutputFormat
-from auditstream_export.jobs.export_job import ExportJob, JobFile, Suffix, request_json
+from auditstream_export.files import open_directory
+from auditstream_export.formats import OutputFormat
+from auditstream_export.jobs.export_job import ExportJob, JobFile, Suffix, job_from_request, request_json
 from auditstream_export.jobs.job_audit import JobAudit
-from auditstream_export.jobs.job_files import job_files
 from auditstream_export.jobs.job_store import JobStore
 from auditstream_export.jobs.quota import over_quota
 from auditstream_export.query.request import ExportRequest
@@ -27,7 +27,7 @@ from auditstream_storage import Emit
 
 _SEND_SECONDS = 10.0
 _PROPAGATION_MS = 3_000
-"""Until a topic that the broker does not know is taken for a misspelt one."""
+"""Time until an unknown topic is an error: the broker may not have heard of a new topic yet."""
 _MEDIA_TYPES = {
     ".gz": "application/gzip",
     ".zst": "application/zstd",
@@ -40,13 +40,13 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
-    """A file of a finished export, to be sent piece by piece.
+    """A file of a finished export, opened for download.
 
     Attributes:
-        name: Its name.
-        size: Bytes.
-        media_type: Its MIME type.
-        pieces: Its content, in pieces of about a megabyte.
+        name: Name of the file.
+        size: Length in bytes.
+        media_type: MIME type.
+        pieces: The content, in pieces of about a megabyte.
     """
 
     name: str
@@ -56,20 +56,13 @@ class OpenFile:
 
 
 class ExportJobs:
-    """Exports on demand. Safe to share between threads; every method may block on the network.
+    """Export jobs for requesters. Safe to share between threads; every method may block on the network.
 
-    Who may ask for what is for the caller to say: `ExportFilter.scopes` is the limit that always applies.
+    Authorisation is up to the caller: `ExportFilter.scopes` limits an export to the scopes that the requester may see.
     """
 
     def __init__(self, settings: JobSettings, emit: Emit, *, clock: Callable[[], int] = time.time_ns) -> None:
-        """Nothing is asked yet.
-
-        Args:
-            settings: Where requests go, where state and files are.
-            emit: Takes the events about exports; must not wait for the network.
-            clock: Nanoseconds since the epoch.
-
-        """
+        """Prepare the connections; does not connect. ``emit`` emits an audit event, and must not block."""
         self._settings = settings
         self._clock = clock
         self._store = JobStore(settings)
@@ -78,42 +71,39 @@ class ExportJobs:
         self._producer: Producer | None = None
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connection to ClickHouse."""
         self._store.close()
 
     def request(
         self,
-        wanted: ExportRequest,
+        export_request: ExportRequest,
         *,
         requester: Entity,
-        shape: OutputFormat | None = None,
+        output_format: OutputFormat | None = None,
         suffix: Suffix = "",
         label: str = "",
         request: Request | None = None,
     ) -> ExportJob:
-        """Ask for an export; it runs elsewhere. Blocks until the request is on its topic, ten seconds at most.
+        """Request an export, which an exporter runs. Blocks until the request is on its topic, at most ten seconds.
 
         Args:
-            wanted: Which events.
-            requester: Who asks.
-            shape: What the files look like; csv, raw, in one file by default.
-            suffix: How they are compressed.
-            label: Kept with the job, for the requester.
-            request: What caused it, for the event about it.
+            export_request: Range and filter.
+            requester: The person or service that requests it.
+            output_format: Format of the files; csv, raw, in one file by default.
+            suffix: Compression of the files.
+            label: A text that is stored with the job for the requester.
+            request: The request that caused the call, for the audit event.
 
         Raises:
             ExportDeniedError: The quota is used up.
-            ExportError: It cannot be asked for; ExportSourceError if it may be later.
-            AuditstreamError: The event about it cannot be emitted.
+            ExportError: The request is invalid or cannot be sent; ExportSourceError if ClickHouse failed.
+            AuditstreamError: The audit event cannot be emitted.
         """
-        shape = shape or OutputFormat()
-        if shape.format == "parquet" and suffix:
-            raise ExportError("parquet is compressed in itself, leave out the suffix")
         now, queued_at = self._clock(), self._store.now()
         job = ExportJob(
             id=uuid7(),
-            wanted=wanted,
-            shape=shape,
+            request=export_request,
+            output_format=output_format or OutputFormat(),
             suffix=suffix,
             requester=requester,
             label=label,
@@ -122,17 +112,12 @@ class ExportJobs:
             version=queued_at,
             changed_at=now,
         )
-        reason = over_quota(self._store, job, self._settings.export_quota)
-        if reason is not None:
-            self._audit.denied(job, requester, reason, request)
-            raise ExportDeniedError(reason)
-        self._audit.requested(job, requester, request)
-        self._store.write(job)
-        self._send(job)
+        job.output_format.check_name(job.name)
+        self._submit(job, requester, request)
         return job
 
     def jobs(self, scopes: Sequence[str] | None, *, limit: int = 100) -> list[ExportJob]:
-        """The latest jobs that hold events of one of these scopes, newest first; None for all.
+        """The latest jobs with events of one of these scopes, newest first; None for all.
 
         Raises:
             ExportSourceError: ClickHouse failed.
@@ -148,100 +133,90 @@ class ExportJobs:
         return self._store.job(id)
 
     def cancel(self, id: UUID, *, by: Entity, request: Request | None = None) -> ExportJob:
-        """Stop a job that is under way; one that has ended stays as it is. A worker stops within some seconds.
+        """Cancel a job; one that has ended stays as it is. A running job stops within some seconds.
 
         Raises:
             ExportError: There is no such job.
-            AuditstreamError: The event about it cannot be emitted.
+            AuditstreamError: The audit event cannot be emitted.
         """
-        job = self._known(id)
+        job = self._existing(id)
         if not job.is_under_way:
             return job
         self._audit.cancelled(job, by, request)
         self._store.cancel(id)
-        return self._known(id)
+        return self._existing(id)
 
     def retry(self, id: UUID, *, by: Entity, request: Request | None = None) -> ExportJob:
-        """Run a job that failed or was cancelled once more, with the watermark that it had.
+        """Run a failed or cancelled job again, up to the same watermark.
 
-        A queued one is put on its topic again, which does no harm: for where whoever asked died in between.
+        A queued job is only sent again, which is harmless: the process that requested it may have died before it was
+        sent.
 
         Raises:
-            ExportDeniedError: The quota of the day that it was first asked for is used up.
-            ExportError: There is no such job, or it is none to be retried.
-            AuditstreamError: The event about it cannot be emitted.
+            ExportDeniedError: The quota of the day of the first request is used up.
+            ExportError: There is no such job, or it is running or has finished.
+            AuditstreamError: The audit event cannot be emitted.
         """
-        job = self._known(id)
+        job = self._existing(id)
         if job.state == "queued":
-            self._put(job)
+            self._send(job)
             return job
         if job.state not in {"failed", "cancelled"}:
             raise ExportError(f"export {id} is {job.state}: only one that failed or was cancelled is run again")
-        reason = over_quota(self._store, job, self._settings.export_quota)
-        if reason is not None:
-            self._audit.denied(job, by, reason, request)
-            raise ExportDeniedError(reason)
         now = self._store.now()
-        job = ExportJob(
-            id=job.id,
-            wanted=job.wanted,
-            shape=job.shape,
-            suffix=job.suffix,
-            requester=job.requester,
-            label=job.label,
-            requested_at=job.requested_at,
+        job = replace(
+            job_from_request(request_json(job)),
             queued_at=now,
             version=max(now, job.version + 1),
             changed_at=self._clock(),
             watermark=job.watermark,
         )
-        self._audit.requested(job, by, request)
-        self._store.write(job)
-        self._send(job)
+        self._submit(job, by, request)
         return job
 
     @contextmanager
     def open(
-        self,
-        id: UUID,
-        *,
-        by: Entity,
-        name: str | None = None,
-        request: Request | None = None,
+        self, id: UUID, *, by: Entity, name: str | None = None, request: Request | None = None
     ) -> Iterator[OpenFile]:
-        """A file of a finished job.
+        """Open a file of a finished job.
 
         Args:
-            id: The job.
-            by: Who downloads it.
-            name: Which one, for there are the manifest and its signature, too; the first with events by default.
-            request: What caused it, for the event about it.
+            id: Id of the job.
+            by: The person or service that downloads it.
+            name: Name of the file, which may be the manifest or its signature; the first file with events by default.
+            request: The request that caused the call, for the audit event.
 
         Raises:
-            ExportError: It is not there, or not any more.
+            ExportError: The file does not exist, or has expired.
             SettingsError: ``export_target`` is not set.
-            AuditstreamError: The event about it cannot be emitted.
+            AuditstreamError: The audit event cannot be emitted.
         """
-        job = self._known(id)
+        job = self._existing(id)
         if job.state != "finished" or (job.expires_at is not None and job.expires_at <= self._clock()):
             state = "expired" if job.state == "finished" else job.state
             raise ExportError(f"export {id} is {state}: there is no file of it")
         file = _file(job, name)
-        pieces = job_files(self._settings.checked()).pieces(job.directory, file.name)
-        with closing(pieces):
+        directory = open_directory(self._settings.checked().export_target, self._settings)
+        with closing(directory.read(f"{job.directory}/{file.name}")) as pieces:
             self._audit.downloaded(job, by, file, request)
             yield OpenFile(name=file.name, size=file.bytes, media_type=_media_type(file.name), pieces=pieces)
 
-    def _known(self, id: UUID) -> ExportJob:
+    def _existing(self, id: UUID) -> ExportJob:
         job = self._store.job(id)
         if job is None:
             raise ExportError(f"there is no export {id}")
         return job
 
-    def _send(self, job: ExportJob) -> None:
-        """Put a new request on its topic; if that fails, the job has failed."""
+    def _submit(self, job: ExportJob, by: Entity, request: Request | None) -> None:
+        """Check the quota, emit the audit event, store the job and send it; a job that cannot be sent has failed."""
+        reason = over_quota(self._store, job, self._settings.export_quota)
+        if reason is not None:
+            self._audit.denied(job, by, reason, request)
+            raise ExportDeniedError(reason)
+        self._audit.requested(job, by, request)
+        self._store.write(job)
         try:
-            self._put(job)
+            self._send(job)
         except ExportError as error:
             now = self._clock()
             self._store.write(
@@ -249,25 +224,25 @@ class ExportJobs:
             )
             raise
 
-    def _put(self, job: ExportJob) -> None:
-        told: list[str] = []
+    def _send(self, job: ExportJob) -> None:
+        outcomes: list[str | None] = []
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
-            told.append("" if error is None else error.str())
+            outcomes.append(None if error is None else error.str())
 
         topic = self._settings.requests
         producer = self._connected()
         try:
             producer.produce(topic, key=str(job.id), value=request_json(job), on_delivery=delivered)
         except (KafkaException, BufferError) as error:
-            raise ExportError(f"the request cannot be put on topic {topic}: {error}") from error
+            raise ExportError(f"the request cannot be sent to topic {topic}: {error}") from error
         deadline = time.monotonic() + _SEND_SECONDS + 1
-        while not told and time.monotonic() < deadline:
+        while not outcomes and time.monotonic() < deadline:
             producer.flush(0.5)
-        if told != [""]:
+        if outcomes != [None]:
             raise ExportError(
-                f"{self._settings.kafka_bootstrap_servers} did not take the request on topic {topic}: "
-                f"{told[0] if told else 'no answer'}; did `auditstream topics` make it?"
+                f"{self._settings.kafka_bootstrap_servers} did not accept the request on topic {topic}: "
+                f"{outcomes[0] if outcomes else 'no answer'}; create the topic with `auditstream topics`"
             )
 
     def _connected(self) -> Producer:
@@ -278,10 +253,10 @@ class ExportJobs:
                         **self._settings.librdkafka_client("exports"),
                         "enable.idempotence": True,
                         "message.timeout.ms": int(_SEND_SECONDS * 1000),
-                        # A misspelt topic is an error, not a new topic that no exporter reads.
+                        # A misspelt topic must be an error, not a new topic that no exporter reads.
                         "allow.auto.create.topics": "false",
                         "topic.metadata.propagation.max.ms": _PROPAGATION_MS,
-                        # A request that came out twice does no harm, one that is lost does.
+                        # A duplicate request is harmless, a lost one is not.
                         "acks": "all",
                     }
                 )
@@ -289,10 +264,10 @@ class ExportJobs:
 
 
 def _file(job: ExportJob, name: str | None) -> JobFile:
-    for each in job.files if name else job.data:
-        if name is None or each.name == name:
-            return each
-    raise ExportError(f"export {job.id} has no file {name!r}: it has {', '.join(each.name for each in job.files)}")
+    for file in job.files if name else job.data:
+        if name is None or file.name == name:
+            return file
+    raise ExportError(f"export {job.id} has no file {name!r}: it has {', '.join(file.name for file in job.files)}")
 
 
 def _media_type(name: str) -> str:

@@ -15,10 +15,10 @@ class JobAudit(AuditTrail):
     def requested(self, job: ExportJob, by: Entity, request: Request | None) -> None:
         """An export was requested, for the first time or again."""
         payload = {
-            "filter": _as_in_a_url(job.wanted.filter),
-            "from": format_timestamp(job.wanted.start),
-            "to": format_timestamp(job.wanted.end),
-            "format": job.shape.format,
+            "filter": _as_in_a_url(job.request.filter),
+            "from": format_timestamp(job.request.start),
+            "to": format_timestamp(job.request.end),
+            "format": job.output_format.format,
         }
         self._record_job("request", job, by, payload, request=request)
 

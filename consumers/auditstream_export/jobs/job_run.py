@@ -1,8 +1,8 @@
-"""One worker's taking of one job, from the first look at its state to the last word about it.
+"""One exporter's attempt at one job, from reading its state to emitting the audit event about its end.
 
-The consumer group's lease says who may take a job, and may be wrong: a worker that slept does not know that it lost
-it. So each change of the state is read back. Whoever took the job later writes later versions, and a worker that
-finds one leaves the job as it is, with what it wrote under a name that nobody else writes.
+The lease of the consumer group says which exporter may run a job, and can be wrong: a process that was suspended does
+not know that it lost the lease. So each change of the state is read back. A later attempt writes higher versions; an
+exporter that reads one leaves the job alone. Its own files are in a directory that no other attempt writes to.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from auditstream_export.export import ExportResult, export_events
+from auditstream_export.files import Directory, is_resumable
 from auditstream_export.jobs.export_job import ExportJob, JobFile
 from auditstream_export.jobs.job_audit import JobAudit
-from auditstream_export.jobs.job_files import JobFiles, can_go_on
 from auditstream_export.jobs.job_store import JobStore
 from auditstream_export.jobs.quota import over_quota
 from auditstream_export.settings import JobSettings
-from auditstream_export.verify.manifest import manifest_name, signature_name
+from auditstream_export.verify import manifest_name, signature_name
 from auditstream_schemas.errors import (
     AuditstreamError,
     ExportDeniedError,
@@ -30,130 +30,116 @@ from auditstream_schemas.errors import (
 from auditstream_schemas.timestamp import NANOSECONDS
 
 _TRIES = 3
-"""Of an export that ClickHouse fails while it is there."""
+"""Tries of an export that fails although ClickHouse answers."""
+_FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 15.0
-_NOTE_EVERY = NANOSECONDS
+_PROGRESS_INTERVAL = NANOSECONDS
 _DAY = 24 * 3600 * NANOSECONDS
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("auditstream.export")
 
 
-class LeftError(AuditstreamError):
-    """The job has not ended here."""
+class JobInterruptedError(AuditstreamError):
+    """The job did not end in this attempt; the next exporter goes on with it."""
 
 
-class LeaseLostError(LeftError):
-    """The job is another worker's now."""
+class LeaseLostError(JobInterruptedError):
+    """Another exporter has taken over the job."""
 
 
 class _CancelledError(AuditstreamError):
-    """Somebody stopped the job."""
+    """The job was cancelled."""
 
 
 class JobRun:
-    """Runs a job, in whatever thread calls `run`; `leave` may be called from another."""
+    """Runs a job in the thread that calls `run`; `stop` may be called from another thread."""
 
     def __init__(
         self,
-        record: ExportJob,
+        job: ExportJob,
         *,
         settings: JobSettings,
         store: JobStore,
-        files: JobFiles,
+        directory: Directory,
         audit: JobAudit,
         worker: str,
         clock: Callable[[], int],
         slice_rows: int,
     ) -> None:
-        """Nothing is done yet.
-
-        Args:
-            record: The job as the topic has it.
-            settings: Where the events are, and what signs manifests.
-            store: The state of jobs.
-            files: Their files.
-            audit: Says how it ended.
-            worker: This worker's name.
-            clock: Nanoseconds since the epoch.
-            slice_rows: Events after which the export can be resumed.
-        """
-        self._job = record
+        """Prepare the run of a job from the request topic. ``directory`` has the files of all jobs."""
+        self._job = job
         self._settings = settings
         self._store = store
-        self._files = files
+        self._directory = directory
         self._audit = audit
         self._worker = worker
         self._clock = clock
         self._slice_rows = slice_rows
-        self._left = threading.Event()
+        self._stopped = threading.Event()
         self._rows_before = 0
-        self._noted_at = 0
+        self._progress_at = 0
 
-    def leave(self) -> None:
-        """Tell it to leave the job where it is, for the next worker to go on with. Does not block."""
-        self._left.set()
+    def stop(self) -> None:
+        """Interrupt the job, so that the next exporter goes on with it. Does not block."""
+        self._stopped.set()
 
     def run(self) -> ExportJob:
-        """Run the job to its end, however long ClickHouse is away, and return it.
+        """Run the job to its end, and return it. Blocks as long as ClickHouse is down.
 
         Raises:
-            LeftError: It has not ended here.
+            JobInterruptedError: The job did not end in this attempt.
         """
-        job = self._patiently(lambda: self._store.job(self._job.id))
-        if job is not None:
-            self._job = job
-        if job is None or job.is_under_way or not job.ended_at:
-            self._settle()
-        # Also for a job that had ended: the worker that ended it may have died before this.
-        self._clear_up()
+        self._job = self._retry(lambda: self._store.job(self._job.id)) or self._job
+        if self._job.is_under_way or not self._job.ended_at:
+            self._run_to_end()
+        # Also if the job had ended before: its exporter may have died before the clean-up.
+        self._clean_up()
         return self._job
 
-    def _settle(self) -> None:
+    def _run_to_end(self) -> None:
         try:
-            result = None if self._job.state == "cancelled" else self._export_if_allowed()
+            if self._job.state != "cancelled":
+                self._begin_attempt()
+                self._check_quota()
+                self._finish(self._export())
+                return
         except _CancelledError:
-            result = None
+            pass
         except (ExportError, SettingsError) as error:
             _logger.warning("export %s failed: %s", self._job.id, error)
             self._end(state="failed", error=str(error))
             return
-        if result is None:
-            self._end(state="cancelled")
-        else:
-            self._finish(result)
+        self._end(state="cancelled")
 
-    def _export_if_allowed(self) -> ExportResult:
-        self._take()
-        reason = self._patiently(lambda: over_quota(self._store, self._job, self._settings.export_quota))
-        if reason is not None:
-            self._audit_safely(lambda: self._audit.denied(self._job, self._job.requester, reason, None))
-            raise ExportDeniedError(reason)
-        return self._export()
-
-    def _take(self) -> None:
-        """Write down that this worker has the job, and fix its watermark unless it has one."""
-        taken = max(self._patiently(self._store.now), self._job.version + 1)
-        place = self._job.directory
-        if not place or not can_go_on(self._files.target(place, self._job.name), self._settings):
-            place = f"{self._job.id}/{taken:x}"
+    def _begin_attempt(self) -> None:
+        """Store that this exporter runs the job, and fix its watermark unless it has one."""
+        version = max(self._retry(self._store.now), self._job.version + 1)
+        directory = self._job.directory
+        if not directory or not self._is_resumable():
+            directory = f"{self._job.id}/{version:x}"
         now = self._clock()
-        watermark = self._job.watermark or self._patiently(self._store.watermark)
-        self._job = replace(self._job, version=taken, started_at=now, rows=0, total=None, rate=0.0)
-        self._patiently(lambda: self._write(state="running", worker=self._worker, directory=place, watermark=watermark))
+        watermark = self._job.watermark or self._retry(self._store.watermark)
+        self._job = replace(self._job, version=version, started_at=now, rows=0, total=None, rate=0.0)
+        self._change(state="running", worker=self._worker, directory=directory, watermark=watermark)
+
+    def _check_quota(self) -> None:
+        reason = self._retry(lambda: over_quota(self._store, self._job, self._settings.export_quota))
+        if reason is not None:
+            self._emit_or_warn(lambda: self._audit.denied(self._job, self._job.requester, reason, None))
+            raise ExportDeniedError(reason)
 
     def _export(self) -> ExportResult:
         tries = 0
         while True:
             job = self._job
-            target = self._files.target(job.directory, job.name)
-            resume = can_go_on(target, self._settings)
+            resume = self._is_resumable()
             try:
                 return export_events(
                     self._settings,
-                    job.wanted,
-                    target,
-                    shape=job.shape,
+                    job.request,
+                    self._directory.display_name(self._file_name),
+                    output_format=job.output_format,
                     watermark=job.watermark,
                     requester=job.requester.id,
                     resume=resume,
@@ -169,129 +155,138 @@ class JobRun:
             except ExportError as error:
                 if not resume:
                     raise
-                _logger.warning("export %s begins anew, for it cannot be resumed: %s", job.id, error)
-                self._files.forget(target)
-                again = f"{job.id}/{job.version + 1:x}"
-                self._patiently(lambda directory=again: self._write(directory=directory))  # type: ignore[misc]
+                _logger.warning("export %s cannot be resumed and begins anew: %s", job.id, error)
+                self._directory.forget(self._file_name)
+                self._change(directory=f"{job.id}/{job.version + 1:x}")
 
     def _progress(self, rows: int, total: int) -> None:
-        if self._left.is_set():
-            raise LeftError(f"export {self._job.id} is left after {rows} rows")
+        if self._stopped.is_set():
+            raise JobInterruptedError(f"export {self._job.id} is interrupted after {rows} rows")
         now = self._clock()
         if self._job.total is None:
-            self._rows_before, self._noted_at = rows, 0
-        if now - self._noted_at < _NOTE_EVERY:
+            self._rows_before, self._progress_at = rows, 0
+        if now - self._progress_at < _PROGRESS_INTERVAL:
             return
-        self._noted_at = now
+        self._progress_at = now
         try:
             self._write(rows=rows, total=total, rate=self._rate(rows, now))
         except ExportSourceError as error:
-            # The stream itself will tell if ClickHouse is away.
-            _logger.info("progress of export %s was not noted: %s", self._job.id, error)
+            # If ClickHouse is down, the stream of rows fails, too.
+            _logger.info("the progress of export %s was not stored: %s", self._job.id, error)
 
     def _rate(self, rows: int, now: int) -> float:
-        """Rows a second, without those that were there when this worker took the job."""
+        """Rows per second of this attempt, without the rows of earlier ones."""
         seconds = (now - (self._job.started_at or now)) / NANOSECONDS
         return max(0, rows - self._rows_before) / seconds if seconds > 0 else 0.0
 
     def _finish(self, result: ExportResult) -> None:
         now = self._clock()
+        manifest = manifest_name(self._job.name)
+        proofs = [manifest, *([signature_name(self._job.name)] if result.key_id else [])]
         try:
-            manifest = manifest_name(self._job.name)
-            beside = [manifest, *([signature_name(self._job.name)] if result.key_id else [])]
-            # Uploading took its time, in which the job may have been stopped.
-            self._patiently(self._look)
-            data = [JobFile(name=f.name, rows=f.rows, bytes=f.bytes, sha256=f.sha256) for f in result.files]
-            self._patiently(
-                lambda: self._write(
-                    state="finished",
-                    rows=result.rows,
-                    total=result.rows,
-                    rate=self._rate(result.rows, now),
-                    files=(*data, *map(self._look_at, beside)),
-                    manifest=manifest,
-                    key_id=result.key_id or "",
-                    ended_at=now,
-                    expires_at=now + int(self._settings.export_expire_days * _DAY),
-                )
+            # The job may have been cancelled during the upload.
+            self._retry(self._check_lease)
+            files = [JobFile(name=f.name, rows=f.rows, bytes=f.bytes, sha256=f.sha256) for f in result.files]
+            self._change(
+                state="finished",
+                rows=result.rows,
+                total=result.rows,
+                rate=self._rate(result.rows, now),
+                files=(*files, *map(self._proof, proofs)),
+                manifest=manifest,
+                key_id=result.key_id or "",
+                ended_at=now,
+                expires_at=now + int(self._settings.export_expire_days * _DAY),
             )
-        except _CancelledError:
-            self._end(state="cancelled")
         except LeaseLostError:
-            # It was whole before another worker could go on with it, so nobody else has this place.
-            self._files.clear_place(self._job.directory)
+            # The files were published before another exporter could resume them, so no other attempt uses them.
+            self._clear(self._job.directory)
             raise
 
-    def _look_at(self, name: str) -> JobFile:
-        content = b"".join(self._files.pieces(self._job.directory, name))
+    def _proof(self, name: str) -> JobFile:
+        content = b"".join(self._directory.read(f"{self._job.directory}/{name}"))
         return JobFile(name=name, rows=0, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
     def _end(self, **changes: Any) -> None:
-        now = self._clock()
-        self._patiently(lambda: self._write(ended_at=now, **changes))
+        self._change(ended_at=self._clock(), **changes)
 
-    def _clear_up(self) -> None:
+    def _clean_up(self) -> None:
         job = self._job
+        is_finished = job.state == "finished"
+        if job.directory and not is_finished:
+            self._directory.forget(self._file_name)
+        self._clear(str(job.id), keep=job.directory if is_finished else "")
+        if job.state in {"finished", "failed"}:
+            self._emit_or_warn(lambda: self._audit.ended(job))
+
+    def _clear(self, directory: str, *, keep: str = "") -> None:
         try:
-            if job.state != "finished" and job.directory:
-                self._files.forget(self._files.target(job.directory, job.name))
-            self._files.clear(job.id, but=job.directory if job.state == "finished" else "")
+            self._directory.clear(directory, keep=keep)
         except ExportError as error:
             _logger.warning("%s", error)
-        if job.state in {"finished", "failed"}:
-            self._audit_safely(lambda: self._audit.ended(job))
 
-    def _audit_safely(self, say: Callable[[], object]) -> None:
+    def _emit_or_warn(self, emit: Callable[[], object]) -> None:
         try:
-            say()
+            emit()
         except AuditstreamError as error:
-            _logger.warning("what became of export %s was not emitted: %s", self._job.id, error)
+            _logger.warning("the audit event about the end of export %s was not emitted: %s", self._job.id, error)
+
+    @property
+    def _file_name(self) -> str:
+        return f"{self._job.directory}/{self._job.name}"
+
+    def _is_resumable(self) -> bool:
+        """Whether this machine has an unfinished export of the job that no process is writing."""
+        return is_resumable(self._directory.local_path(self._file_name))
+
+    def _change(self, **changes: Any) -> None:
+        self._retry(lambda: self._write(**changes))
 
     def _write(self, **changes: Any) -> None:
-        """Change the state, if the job is still this worker's.
+        """Change the state, and check that the job still belongs to this exporter.
 
         Raises:
-            TakenOverError: It is not.
-            _CancelledError: It is, but was stopped.
+            LeaseLostError: Another exporter has the job.
+            _CancelledError: The job was cancelled.
         """
         job = replace(self._job, version=self._job.version + 1, changed_at=self._clock(), **changes)
         self._store.write(job)
         self._job = job
-        self._look()
+        self._check_lease()
 
-    def _look(self) -> None:
-        """Raise what `_write` does, without a change of the state."""
-        job, found = self._job, self._store.job(self._job.id)
-        if found is None or found.version != job.version or found.worker != job.worker:
-            raise LeaseLostError(f"export {job.id} was taken over by {found.worker if found else 'nobody'}")
-        if found.state == "cancelled" != job.state:
-            raise _CancelledError("while it ran")
+    def _check_lease(self) -> None:
+        """Raise as `_write` does, without a change of the state."""
+        job, stored = self._job, self._store.job(self._job.id)
+        if stored is None or stored.version != job.version or stored.worker != job.worker:
+            raise LeaseLostError(f"export {job.id} was taken over by {stored.worker if stored else 'nobody'}")
+        if stored.state == "cancelled" != job.state:
+            raise _CancelledError
 
-    def _patiently(self, call: Callable[[], _T]) -> _T:
+    def _retry(self, call: Callable[[], _T]) -> _T:
         """Call until ClickHouse answers.
 
         Raises:
-            LeftError: The job was to be left meanwhile.
+            JobInterruptedError: The job was interrupted meanwhile.
         """
-        pause = 0.2
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 return call()
             except ExportSourceError as error:
-                if pause == 0.2:
+                if pause == _FIRST_PAUSE_SECONDS:
                     _logger.warning("export %s waits: %s", self._job.id, error)
                 self._pause(pause)
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
 
     def _waited_for_clickhouse(self) -> bool:
-        """Wait until ClickHouse answers; whether it did not at first."""
+        """Block until ClickHouse answers; return False if it answered at once."""
         try:
             self._store.now()
         except ExportSourceError:
-            self._patiently(self._store.now)
+            self._retry(self._store.now)
             return True
         return False
 
     def _pause(self, seconds: float) -> None:
-        if self._left.wait(seconds):
-            raise LeftError(f"export {self._job.id} is left while ClickHouse is away")
+        if self._stopped.wait(seconds):
+            raise JobInterruptedError(f"export {self._job.id} is interrupted while ClickHouse is down")

@@ -1,4 +1,4 @@
-"""How many exports may be asked for."""
+"""The quota of exports per scope and day."""
 
 from auditstream_export.jobs.export_job import ExportJob
 from auditstream_export.jobs.job_store import JobStore
@@ -8,25 +8,21 @@ _DAY = 24 * 3600 * NANOSECONDS
 
 
 def over_quota(store: JobStore, job: ExportJob, quota: int) -> str | None:
-    """Why a job may not be run, for people; None if it may. Blocks on ClickHouse.
+    """Return why a job exceeds the quota, for people; None if it does not. Blocks on ClickHouse.
 
-    Jobs count by the order in which they were asked for, so whoever looks later says the same.
-
-    Args:
-        store: The state of the others.
-        job: The job.
-        quota: Jobs of a scope in a day (UTC); 0 for no limit.
+    ``quota`` is the number of jobs per scope and day (UTC); 0 for no limit. Jobs count in the order of their requests,
+    so the answer is the same when the job is requested and when it runs.
 
     Raises:
         ExportSourceError: ClickHouse failed.
     """
     if quota == 0:
         return None
-    full = [scope for scope, before in store.asked_before(job).items() if before >= quota]
-    if not full:
+    scopes = [scope for scope, earlier in store.asked_before(job).items() if earlier >= quota]
+    if not scopes:
         return None
-    until = job.requested_at - job.requested_at % _DAY + _DAY
+    tomorrow = job.requested_at - job.requested_at % _DAY + _DAY
     return (
-        f"{quota} exports were asked for {full[0] or 'all organisations'} today, which is the quota: "
-        f"the next may be at {format_timestamp(until)}"
+        f"{quota} exports were requested for {scopes[0] or 'all organisations'} today, which is the quota: "
+        f"request the next after {format_timestamp(tomorrow)}"
     )

@@ -1,23 +1,23 @@
-"""Cutting an export into slices of time that ClickHouse can sort with little memory."""
+"""Cuts an export into slices of time that ClickHouse can sort with little memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 ROWS = 500_000
-"""Events of a slice: sorted in memory in a second."""
-MOST = 50
-"""About so many slices at most. Each reads every granule that its time touches, and where there are many
-scopes that is most of the month; so huge exports get larger slices, which ClickHouse sorts on disk."""
+"""Events per slice; ClickHouse sorts them in memory within a second."""
+MAX_SLICES = 50
+"""Approximate limit. Each slice reads every granule that its time touches, and with many scopes that is most of the
+month. So huge exports get larger slices, which ClickHouse sorts on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """A stretch of time.
+    """A range of time.
 
     Attributes:
         start: First instant, nanoseconds since the epoch.
-        end: First instant after it, nanoseconds since the epoch.
-        rows: Events in it when the export began.
+        end: First instant after the range, nanoseconds since the epoch.
+        rows: Number of events when the export began.
     """
 
     start: int
@@ -26,20 +26,17 @@ class Slice:
 
 
 def cut(start: int, end: int, hours: Sequence[tuple[int, int]], *, rows: int = ROWS) -> Iterator[Slice]:
-    """Cut the range into slices that touch each other, at full hours; an hour is never divided.
+    """Cut a range at full hours into slices without gaps. An hour is never divided.
 
-    Args:
-        start: First instant of the range, nanoseconds since the epoch.
-        end: First instant after it.
-        hours: First nanosecond and number of events of every hour that has any, in order.
-        rows: Events of a slice, unless there are very many.
+    ``hours`` has first nanosecond and number of events of each hour that has any, in order. A slice has up to ``rows``
+    events, or more if that would make too many slices.
     """
-    rows = max(rows, sum(found for _, found in hours) // MOST)
-    held = 0
-    for hour, found in hours:
-        if held and held + found > rows:
-            yield Slice(start=start, end=hour, rows=held)
-            start, held = hour, 0
-        held += found
-    if held:
-        yield Slice(start=start, end=end, rows=held)
+    rows = max(rows, sum(count for _, count in hours) // MAX_SLICES)
+    slice_rows = 0
+    for hour, count in hours:
+        if slice_rows and slice_rows + count > rows:
+            yield Slice(start=start, end=hour, rows=slice_rows)
+            start, slice_rows = hour, 0
+        slice_rows += count
+    if slice_rows:
+        yield Slice(start=start, end=end, rows=slice_rows)

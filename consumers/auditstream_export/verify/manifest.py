@@ -1,16 +1,16 @@
-"""The manifest of an export: all that is known of it, as JSON, in the very bytes that are signed."""
+"""Writes and reads the manifest of an export, a JSON document. The signature covers its exact bytes."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from auditstream_export.files.part_file import FileSummary
-from auditstream_export.formats.output_format import OutputFormat, compression_of
+from auditstream_export.files import FileSummary
+from auditstream_export.formats import OutputFormat, compression_of
 from auditstream_export.query.ledger_extract import LedgerExtract
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.statements import COLUMNS
@@ -22,7 +22,7 @@ from auditstream_schemas.timestamp import format_timestamp, from_datetime
 from auditstream_storage import retention
 
 VERSION = 1
-"""Of the manifest's own shape."""
+"""Version of the manifest's structure."""
 
 
 def manifest_name(name: str) -> str:
@@ -38,8 +38,8 @@ def signature_name(name: str) -> str:
 def manifest_bytes(
     *,
     request: ExportRequest,
-    shape: OutputFormat,
-    books: LedgerExtract,
+    output_format: OutputFormat,
+    ledger: LedgerExtract,
     files: Sequence[FileSummary],
     name: str,
     rows_per_checksum: int,
@@ -47,73 +47,45 @@ def manifest_bytes(
     now: datetime,
     key: SigningKey | None,
 ) -> bytes:
-    """Write the manifest of an export.
-
-    Args:
-        request: What was asked for.
-        shape: What the files look like.
-        books: The ledger up to the watermark.
-        files: Those of the export, in order.
-        name: What the export was to be named.
-        rows_per_checksum: Rows of a run that has a checksum.
-        requester: Who asked.
-        now: When.
-        key: What it will be signed with.
-    """
-    found = {
+    """Write the manifest of an export to files of this name. ``ledger`` ends at the watermark; ``key`` will sign it."""
+    is_parquet = output_format.format == "parquet"
+    manifest = {
         "manifest_version": VERSION,
         "generated_by": f"auditstream {version('auditstream')}",
         "generated_at": format_timestamp(from_datetime(now)),
         "requester": requester,
         **request.to_dict(),
-        "watermark": books.watermark.to_dict(),
-        "rows": sum(each.rows for each in files),
+        "watermark": ledger.watermark.to_dict(),
+        "rows": sum(file.rows for file in files),
         "truncated": False,
-        "format": shape.format,
-        "profile": shape.profile,
+        **asdict(output_format),
         "compression": compression_of(name),
-        "split_rows": shape.split_rows,
         "columns": list(COLUMNS),
         "schema_sha256": hashlib.sha256(SCHEMA_JSON.encode()).hexdigest(),
         "catalog_sha256": catalog_sha256(),
         "retention_months": retention.RETENTION_MONTHS,
         "retention_notice": retention.notice(request.start, now=now),
         "signed_by": key.public.to_dict() if key else None,
-        "books": books.to_dict(),
-        "rows_per_checksum": None if shape.format == "parquet" else rows_per_checksum,
-        "files": [
-            {**asdict(each), "checksums": None if shape.format == "parquet" else " ".join(each.checksums)}
-            for each in files
-        ],
+        "ledger": ledger.to_dict(),
+        "rows_per_checksum": None if is_parquet else rows_per_checksum,
+        "files": [{**asdict(file), "checksums": None if is_parquet else " ".join(file.checksums)} for file in files],
     }
-    return (json.dumps(found, ensure_ascii=False, indent=1) + "\n").encode()
+    return (json.dumps(manifest, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Read a manifest; with it, its bytes.
+    """Read a manifest, and return its content and its bytes.
 
     Raises:
-        ExportError: There is none, or it is none.
+        ExportError: The file cannot be read, or is not a manifest of this version.
     """
     try:
         text = path.read_bytes()
-        found = json.loads(text)
+        manifest = json.loads(text)
     except OSError as error:
         raise ExportError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ExportError(f"{path} is no manifest: {error}") from error
-    if not isinstance(found, dict) or found.get("manifest_version") != VERSION:
-        raise ExportError(f"{path} is no manifest of version {VERSION}, which this auditstream knows")
-    return found, text
-
-
-def shape_of(manifest: Mapping[str, Any]) -> OutputFormat:
-    """What the files of a manifest look like.
-
-    Raises:
-        ExportError: It does not tell.
-    """
-    try:
-        return OutputFormat(format=manifest["format"], profile=manifest["profile"], split_rows=manifest["split_rows"])
-    except (KeyError, TypeError) as error:
-        raise ExportError(f"the manifest does not tell what the files look like: {error}") from error
+        raise ExportError(f"{path} is not a manifest: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("manifest_version") != VERSION:
+        raise ExportError(f"{path} is not a manifest of version {VERSION}, the version that this auditstream reads")
+    return manifest, text

@@ -1,6 +1,6 @@
 """Ed25519 signatures of manifests.
 
-What is signed is the manifest's file, byte for byte; the signature is its 64 bytes in a file of its own. So
+The signature covers the bytes of the manifest's file, and is stored as 64 bytes in a separate file. So
 ``openssl pkeyutl -verify -pubin -inkey PUBLIC.pem -rawin -in MANIFEST -sigfile MANIFEST.sig`` checks it.
 """
 
@@ -45,7 +45,7 @@ class PublicKey:
         return hashlib.sha256(der).hexdigest()
 
     def is_signature(self, signature: bytes, data: bytes) -> bool:
-        """Whether this key signed these bytes so."""
+        """Whether this is the key's signature of these bytes."""
         try:
             self.key.verify(signature, data)
         except InvalidSignature:
@@ -53,7 +53,7 @@ class PublicKey:
         return True
 
     def to_dict(self) -> dict[str, str]:
-        """For the manifest: which key, and the key itself, for whoever knows its id from elsewhere."""
+        """The key and its id, for the manifest. The key is trusted only by verifiers that know its id already."""
         return {"algorithm": "ed25519", "key_id": self.key_id, "public_key": self.pem}
 
 
@@ -69,7 +69,7 @@ class SigningKey:
 
     @property
     def public(self) -> PublicKey:
-        """What checks its signatures."""
+        """The public key that checks its signatures."""
         return PublicKey(self.key.public_key())
 
     def sign(self, data: bytes) -> bytes:
@@ -81,16 +81,19 @@ def load_signing_key(path: Path) -> SigningKey:
     """Read a private key.
 
     Raises:
-        SettingsError: It cannot be read, or is none.
+        SettingsError: The file cannot be read, or is not an Ed25519 private key.
     """
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
         raise SettingsError(f"cannot read AUDITSTREAM_EXPORT_KEY_FILE {path}: {error.strerror}") from error
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SettingsError(_no_key(path)) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(_no_key(path))
+        raise SettingsError(
+            f"AUDITSTREAM_EXPORT_KEY_FILE {path} is not an Ed25519 private key in PEM: "
+            "make one with `auditstream export keygen`"
+        )
     return SigningKey(key)
 
 
@@ -98,36 +101,32 @@ def parse_public_key(pem: bytes, *, source: str) -> PublicKey:
     """Read a public key from its PEM.
 
     Raises:
-        ExportError: It is none.
+        ExportError: The text is not an Ed25519 public key.
     """
     try:
         key = load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise ExportError(f"{source} is no public key of Ed25519 in PEM") from error
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
     if not isinstance(key, Ed25519PublicKey):
-        raise ExportError(f"{source} is no public key of Ed25519 in PEM")
+        raise ExportError(f"{source} is not an Ed25519 public key in PEM")
     return PublicKey(key)
 
 
 def make_key(path: Path) -> PublicKey:
-    """Make a key pair: the private one at ``path``, for its owner alone, the public one at ``path.pub``.
+    """Make a key pair: the private key at ``path``, readable by its owner only, the public key at ``path.pub``.
 
     Raises:
-        ExportError: One of the files is there already, or cannot be written.
+        ExportError: One of the files exists already, or cannot be written.
     """
     key = SigningKey(Ed25519PrivateKey.generate())
     private = key.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    beside = path.with_name(f"{path.name}.pub")
-    if taken := [file for file in (path, beside) if file.exists()]:
-        raise ExportError(f"{taken[0]} exists: a key is never overwritten, choose another name")
+    public_path = path.with_name(f"{path.name}.pub")
+    if existing := [file for file in (path, public_path) if file.exists()]:
+        raise ExportError(f"{existing[0]} exists: a key is never overwritten, choose another name")
     try:
-        for file, mode, text in ((path, 0o600, private), (beside, 0o644, key.public.pem.encode())):
+        for file, mode, text in ((path, 0o600, private), (public_path, 0o644, key.public.pem.encode())):
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
                 stream.write(text)
     except OSError as error:
         raise ExportError(f"cannot write {error.filename}: {error.strerror}") from error
     return key.public
-
-
-def _no_key(path: Path) -> str:
-    return f"AUDITSTREAM_EXPORT_KEY_FILE {path} is no private key of Ed25519 in PEM: see `auditstream export keygen`"

@@ -1,24 +1,24 @@
-"""Holding files against their manifest, and the manifest against its signature: offline, with nothing but these.
+"""Checks files against their manifest, and the manifest against its signature; offline.
 
-The signature vouches for the manifest, the manifest's SHA-256 for the files. Where a file differs, its checksums
-tell which rows do: each row for itself in a file of some ten thousand, a run of them in a larger one.
+The signature covers the manifest, and the manifest has the SHA-256 of each file. If a file differs, its checksums
+locate the difference: the row in an export of up to ten thousand rows, a run of rows in a larger one.
 """
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from auditstream_export.files.digests import Digest, RowRanges
-from auditstream_export.files.part_file import rows_of
-from auditstream_export.verify.manifest import manifest_name, read_manifest, shape_of
+from auditstream_export.files import Digest, RowRanges, rows_of
+from auditstream_export.formats import OutputFormat
+from auditstream_export.verify.manifest import manifest_name, read_manifest
 from auditstream_export.verify.signing import PublicKey, parse_public_key
 from auditstream_schemas.errors import ExportError
 
-_PIECE = 1024 * 1024
-_SHOWN = 10
-"""Runs of rows that are named; the rest are counted."""
+_SHOWN_RUNS = 10
+"""Runs of rows that are named; further ones are counted."""
 _NUMBER = re.compile(r"-\d{5}(?=\.|$)")
 
 SignatureState = Literal["trusted", "untrusted", "invalid", "unsigned"]
@@ -26,11 +26,12 @@ SignatureState = Literal["trusted", "untrusted", "invalid", "unsigned"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What is wrong with a file.
+    """A difference between a file and its manifest.
 
     Attributes:
-        kind: ``missing``, ``length``, ``content``, ``rows`` (another number of them) or ``row`` (these rows).
-        text: What to tell people.
+        kind: ``missing``, ``content`` (another SHA-256), ``compression`` (the same content, compressed otherwise),
+            ``rows`` (another number of rows) or ``row`` (these rows).
+        text: Description for people.
         first_row: First row of a run that differs, counted in its file from 1; None for other kinds.
         last_row: Last row of that run, inclusive.
     """
@@ -43,12 +44,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedFile:
-    """A file, held against its manifest.
+    """A file that was checked against its manifest.
 
     Attributes:
-        path: Where it is.
-        rows: How many rows it should have.
-        differences: What is wrong; nothing if it is the file of the manifest.
+        path: Path of the file.
+        rows: Number of rows in the manifest.
+        differences: The differences; empty if the file is the one that was exported.
     """
 
     path: Path
@@ -58,13 +59,13 @@ class CheckedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """What the signature of a manifest is worth.
+    """The result of checking a manifest's signature.
 
     Attributes:
-        state: ``trusted``: by a key that was named; ``untrusted``: sound, but by a key that nobody named;
-            ``invalid``: of other bytes, or by another key than it says; ``unsigned``: there is none.
-        key_id: Whose it is, if that is known.
-        text: What to tell people.
+        state: ``trusted``: by a trusted key; ``untrusted``: valid, but by a key that is not trusted; ``invalid``:
+            of other bytes or by another key than the manifest names; ``unsigned``: the manifest names no key.
+        key_id: Id of the key, if the signature is valid.
+        text: Description for people.
     """
 
     state: SignatureState
@@ -74,13 +75,13 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """An export, held against its manifest.
+    """An export that was checked against its manifest.
 
     Attributes:
-        manifest: The manifest.
-        signature: Its signature.
-        files: The files that were looked at.
-        files_in_all: How many there are in the export.
+        manifest: Path of the manifest.
+        signature: Result for its signature.
+        files: The files that were checked.
+        files_in_all: Number of files in the export.
     """
 
     manifest: Path
@@ -90,188 +91,176 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the files are those of the manifest, whoever signed it."""
+        """Whether every checked file is the one of the manifest, regardless of the signature."""
         return not any(file.differences for file in self.files)
 
 
 def verify_export(
-    path: Path,
-    *,
-    manifest: Path | None = None,
-    trusted: Sequence[PublicKey] = (),
-    trusted_ids: Collection[str] = (),
+    path: Path, *, manifest: Path | None = None, trusted: Sequence[PublicKey] = (), trusted_ids: Collection[str] = ()
 ) -> Verification:
-    """Check a file of an export, or all of one.
+    """Check one file of an export, or all its files.
 
     Args:
-        path: The file; or the manifest, which stands for all its files.
-        manifest: The manifest, if it does not lie beside the file under its own name.
-        trusted: Keys that are trusted.
-        trusted_ids: Ids of further ones.
+        path: The file; or the manifest, to check all its files.
+        manifest: The manifest, if it is not beside the file under its own name.
+        trusted: Trusted keys.
+        trusted_ids: Ids of further trusted keys.
 
     Raises:
-        ExportError: It cannot be checked: no manifest, or one that contradicts itself.
+        ExportError: The export cannot be checked: the manifest is missing, malformed or contradicts itself.
     """
-    whole = path.name.endswith(".manifest.json")
-    manifest = manifest or (path if whole else _beside(path))
-    found, text = read_manifest(manifest)
-    files = _files(found)
-    if whole:
-        wanted = [(manifest.with_name(str(entry["name"])), entry) for entry in files]
+    is_manifest = path.name.endswith(".manifest.json")
+    manifest_path = manifest or (path if is_manifest else _manifest_beside(path))
+    content, text = read_manifest(manifest_path)
+    entries = _entries(content)
+    if is_manifest:
+        selected = [(manifest_path.with_name(str(entry["name"])), entry) for entry in entries]
     else:
-        wanted = [(path, _entry(path, manifest, files))]
+        selected = [(path, _entry(path, manifest_path, entries))]
     return Verification(
-        manifest=manifest,
-        signature=_signature(found, text, manifest, trusted=trusted, trusted_ids=trusted_ids),
-        files=tuple(_checked(each, entry, found) for each, entry in wanted),
-        files_in_all=len(files),
+        manifest=manifest_path,
+        signature=_check_signature(content, text, manifest_path, trusted=trusted, trusted_ids=trusted_ids),
+        files=tuple(_check_file(file, entry, content) for file, entry in selected),
+        files_in_all=len(entries),
     )
 
 
-def _beside(path: Path) -> Path:
-    candidates = (path.name, _NUMBER.sub("", path.name, count=1))
-    for name in candidates:
-        beside = path.with_name(manifest_name(name))
-        if beside.exists():
-            return beside
-    raise ExportError(f"there is no {path.name}.manifest.json beside {path}: say where it is (--manifest)")
+def _manifest_beside(path: Path) -> Path:
+    for name in (path.name, _NUMBER.sub("", path.name, count=1)):
+        manifest = path.with_name(manifest_name(name))
+        if manifest.exists():
+            return manifest
+    raise ExportError(f"there is no {path.name}.manifest.json beside {path}: give its path (--manifest)")
 
 
-def _files(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The manifest's entries of files, checked for contradictions."""
     try:
-        files = list(found["files"])
-        following = 1
-        for entry in files:
+        entries, size = list(content["files"]), content["rows_per_checksum"]
+        if size is not None and size < 1:
+            raise ExportError(f"the manifest is malformed: it has a checksum for every {size} rows")
+        next_row = 1
+        for entry in entries:
             if Path(entry["name"]).name != entry["name"] or len(entry["sha256"] + entry["content_sha256"]) != 128:
-                raise ExportError(f"the manifest is malformed: {entry['name']!r} is no file")
-            if entry["first_row"] != following or entry["rows"] < 0:
+                raise ExportError(f"the manifest is malformed: {entry['name']!r} is not a file with two hashes")
+            if entry["first_row"] != next_row or entry["rows"] < 0:
                 raise ExportError("the manifest contradicts itself: its files do not follow each other")
-            if len((entry["checksums"] or "").split()) != _runs(found["rows_per_checksum"], entry["rows"]):
+            if len((entry["checksums"] or "").split()) != (-(-entry["rows"] // size) if size is not None else 0):
                 raise ExportError("the manifest contradicts itself: rows lack checksums")
-            following += entry["rows"]
-        if following - 1 != found["rows"] or found["truncated"] is not False:
+            next_row += entry["rows"]
+        if next_row - 1 != content["rows"] or content["truncated"] is not False:
             raise ExportError("the manifest contradicts itself: its files are not all of the export")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExportError(f"the manifest is malformed: {error}") from error
-    return files
+    return entries
 
 
-def _runs(size: int | None, rows: int) -> int:
-    if size is None:
-        return 0
-    if size < 1:
-        raise ValueError("rows_per_checksum")
-    return -(-rows // size)
-
-
-def _entry(path: Path, manifest: Path, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    if len(files) == 1:
-        # It may have been renamed: what it is, its hash says.
-        return files[0]
-    for entry in files:
+def _entry(path: Path, manifest: Path, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    if len(entries) == 1:
+        # The file may have been renamed; its hash identifies it.
+        return entries[0]
+    for entry in entries:
         if entry["name"] == path.name:
             return entry
-    raise ExportError(f"{manifest} tells of no file {path.name}: {len(files)} others are in it")
+    raise ExportError(f"{manifest} has no file {path.name}, but {len(entries)} others")
 
 
-def _signature(
-    found: Mapping[str, Any],
+def _check_signature(
+    content: Mapping[str, Any],
     text: bytes,
     manifest: Path,
     *,
     trusted: Sequence[PublicKey],
     trusted_ids: Collection[str],
 ) -> Signature:
-    beside = manifest.with_name(f"{manifest.name}.sig")
-    claimed = found.get("signed_by")
-    if not beside.exists():
+    path = manifest.with_name(f"{manifest.name}.sig")
+    claimed = content.get("signed_by")
+    if not path.exists():
         if claimed:
-            told = f"the manifest says that it is signed, but {beside.name} is not there"
-            return Signature(state="invalid", key_id=None, text=told)
+            return _invalid(f"the manifest names the key that signed it, but {path.name} is missing")
         return Signature(state="unsigned", key_id=None, text="the manifest is not signed: anybody may have written it")
     try:
-        signature = beside.read_bytes()
+        signature = path.read_bytes()
     except OSError as error:
-        raise ExportError(f"cannot read {beside}: {error.strerror}") from error
+        raise ExportError(f"cannot read {path}: {error.strerror}") from error
     for key in trusted:
         if key.is_signature(signature, text):
             return Signature(state="trusted", key_id=key.key_id, text=f"signed by the key {key.key_id}")
-    own = _own_key(claimed)
-    if own is None or not own.is_signature(signature, text):
-        return Signature(state="invalid", key_id=None, text=f"{beside.name} is no signature of this manifest")
-    if own.key_id in trusted_ids:
-        return Signature(state="trusted", key_id=own.key_id, text=f"signed by the key {own.key_id}")
-    told = (
-        f"signed by the key {own.key_id}, which the manifest brings itself: nobody said that it is trusted "
-        "(--public-key, --key-id)"
-    )
-    return Signature(state="untrusted", key_id=own.key_id, text=told)
+    own_key = _own_key(claimed)
+    if own_key is None or not own_key.is_signature(signature, text):
+        return _invalid(f"{path.name} is not a signature of this manifest")
+    description = f"signed by the key {own_key.key_id}"
+    if own_key.key_id in trusted_ids:
+        return Signature(state="trusted", key_id=own_key.key_id, text=description)
+    hint = "which only the manifest itself names: trust it with --public-key or --key-id"
+    return Signature(state="untrusted", key_id=own_key.key_id, text=f"{description}, {hint}")
+
+
+def _invalid(text: str) -> Signature:
+    return Signature(state="invalid", key_id=None, text=text)
 
 
 def _own_key(claimed: object) -> PublicKey | None:
-    """The key that a manifest brings itself."""
+    """The public key in the manifest."""
     if not isinstance(claimed, dict) or not isinstance(claimed.get("public_key"), str):
         return None
-    return parse_public_key(claimed["public_key"].encode(), source="what the manifest says to be its key")
+    return parse_public_key(claimed["public_key"].encode(), source="the key in the manifest")
 
 
-def _checked(path: Path, entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> CheckedFile:
+def _check_file(path: Path, entry: Mapping[str, Any], content: Mapping[str, Any]) -> CheckedFile:
     try:
-        differences = _differences(path, entry, manifest)
+        differences = _differences(path, entry, content)
     except FileNotFoundError:
-        differences = [Difference(kind="missing", text="there is no such file")]
+        differences = [Difference(kind="missing", text="the file does not exist")]
     except OSError as error:
         raise ExportError(f"cannot read {path}: {error.strerror}") from error
     return CheckedFile(path=path, rows=entry["rows"], differences=tuple(differences))
 
 
-def _differences(path: Path, entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[Difference]:
-    digest = Digest()
+def _differences(path: Path, entry: Mapping[str, Any], content: Mapping[str, Any]) -> list[Difference]:
     with path.open("rb") as stream:
-        while piece := stream.read(_PIECE):
-            digest.add(piece)
-    if digest.sha256 == entry["sha256"]:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        length = stream.tell()
+    if sha256 == entry["sha256"]:
         return []
-    told = f"SHA-256 is {digest.sha256}, not {entry['sha256']}"
-    if digest.bytes != entry["bytes"]:
-        told += f"; it has {digest.bytes:,} bytes, not {entry['bytes']:,}"
-    found = [Difference(kind="content", text=told)]
+    text = f"SHA-256 is {sha256}, not {entry['sha256']}"
+    if length != entry["bytes"]:
+        text += f"; it has {length:,} bytes, not {entry['bytes']:,}"
+    difference = Difference(kind="content", text=text)
     if entry["checksums"] is None:
-        return [*found, Difference(kind="row", text="which row differs cannot be told of parquet")]
-    return [*found, *_rows(path, entry, manifest)]
+        return [difference, Difference(kind="row", text="the differing row of a parquet file cannot be located")]
+    return [difference, *_row_differences(path, entry, content)]
 
 
-def _rows(path: Path, entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[Difference]:
-    """Which rows differ."""
-    size = manifest["rows_per_checksum"]
-    expected = str(entry["checksums"]).split()
-    ranges, content = RowRanges(size), Digest()
-    broken = ""
+def _row_differences(path: Path, entry: Mapping[str, Any], content: Mapping[str, Any]) -> list[Difference]:
+    size = content["rows_per_checksum"]
+    ranges, digest = RowRanges(size), Digest()
+    differences = []
+    checksums: Sequence[str]
     try:
-        for chunk in rows_of(path, shape_of(manifest), manifest["compression"], content.add):
+        for chunk in rows_of(path, OutputFormat.from_dict(content), content["compression"], digest):
             ranges.add(chunk.data, chunk.starts)
+        checksums = ranges.checksums
+        if ranges.rows != entry["rows"]:
+            text = f"it has {ranges.rows:,} rows, not {entry['rows']:,}: rows after the first difference are shifted"
+            differences.append(Difference(kind="rows", text=text))
+        elif digest.sha256 == entry["content_sha256"]:
+            return [Difference(kind="compression", text="only the compression differs; the content is the same")]
     except ExportError as error:
-        broken = str(error)
-    checksums, rows = ranges.checksums, ranges.rows
-    if broken:
-        # Its last run is not whole.
-        checksums = checksums[: rows // size]
-        told = f"it cannot be read beyond row {rows:,} of {entry['rows']:,}: {broken}"
-        found = [Difference(kind="rows", text=told)]
-    elif rows != entry["rows"]:
-        told = f"it has {rows:,} rows, not {entry['rows']:,}: from the first one that differs, all are shifted"
-        found = [Difference(kind="rows", text=told)]
-    else:
-        found = []
-    if not broken and content.sha256 == entry["content_sha256"]:
-        return [Difference(kind="compression", text="it is compressed otherwise; what is in it is the same")]
+        # The last run is incomplete.
+        checksums = ranges.checksums[: ranges.rows // size]
+        text = f"it cannot be read beyond row {ranges.rows:,} of {entry['rows']:,}: {error}"
+        differences.append(Difference(kind="rows", text=text))
+    expected = str(entry["checksums"]).split()
     differing = [run for run, (one, other) in enumerate(zip(checksums, expected, strict=False)) if one != other]
-    for run in differing[:_SHOWN]:
+    for run in differing[:_SHOWN_RUNS]:
         first, last = run * size + 1, min((run + 1) * size, entry["rows"])
-        which = f"row {first:,} differs" if first == last else f"a row of {first:,} to {last:,} differs"
-        found.append(Difference(kind="row", text=which, first_row=first, last_row=last))
-    if len(differing) > _SHOWN:
-        found.append(Difference(kind="row", text=f"{len(differing) - _SHOWN:,} more runs of {size:,} rows differ"))
-    if not found:
-        found.append(Difference(kind="row", text="no row differs: the header does, or somebody forged the checksums"))
-    return found
+        text = f"row {first:,} differs" if first == last else f"a row of {first:,} to {last:,} differs"
+        differences.append(Difference(kind="row", text=text, first_row=first, last_row=last))
+    if len(differing) > _SHOWN_RUNS:
+        text = f"{len(differing) - _SHOWN_RUNS:,} more runs of {size:,} rows differ"
+        differences.append(Difference(kind="row", text=text))
+    if not differences:
+        text = "no row differs: the header was changed, or the checksums are forged"
+        differences.append(Difference(kind="row", text=text))
+    return differences

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,9 @@ from auditstream_export import (
     format_of,
     write_events,
 )
-from auditstream_export.formats.output_format import FORMATS, PROFILES, Format, Profile
-from auditstream_export.verify.manifest import shape_of
+from auditstream_export.formats import Format, Profile
 from auditstream_ops.commands.export_jobs import jobs
-from auditstream_ops.commands.export_options import filter_options, moment
+from auditstream_ops.commands.export_options import event_options
 from auditstream_ops.commands.export_verify import keygen, verify
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import loaders
@@ -46,49 +44,23 @@ Examples:
 
 
 @click.group(epilog=_EXAMPLES, invoke_without_command=True)
-@click.option(
-    "--from",
-    "start",
-    callback=moment,
-    metavar="TIME",
-    help="First instant of the range: a date (its midnight in UTC), or ISO-8601 with a zone.",
-)
-@click.option(
-    "--to",
-    "end",
-    callback=moment,
-    metavar="TIME",
-    help="First instant after the range; likewise.",
-)
-@filter_options
+@event_options(required=False)
 @click.option(
     "--watermark",
     "watermark_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Events up to these offsets alone: the manifest of an earlier export, or the list in it. Without --from and "
-    "--to it is that export once more, which must come out the same.",
+    help="Only events up to these offsets: the manifest of an earlier export, or the list in it. Without --from and "
+    "--to that export is repeated, and fails if the content is not the same.",
 )
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
-    help="Where to write: a path or s3://bucket/key, compressed if it ends in .gz or .zst; - is standard output, "
-    "without a manifest.",
+    help="A path or s3://bucket/key, compressed if it ends in .gz or .zst; - is standard output, without a manifest.",
 )
-@click.option("--format", "format_", type=click.Choice(FORMATS), help="By default FILE's suffix tells it, else csv.")
-@click.option(
-    "--profile",
-    type=click.Choice(PROFILES),
-    default="raw",
-    show_default=True,
-    help="Of csv: exact cells, or cells that no spreadsheet program takes for formulas.",
-)
-@click.option(
-    "--split-rows", type=click.IntRange(min=1), metavar="N", help="Files of N rows each: FILE-00001, FILE-00002 ..."
-)
-@click.option("--requester", metavar="NAME", help="Who asked, for the manifest; user@host by default.")
-@click.option("--resume", is_flag=True, help="Go on with an export to FILE that was left unfinished.")
+@click.option("--requester", metavar="NAME", help="Name of the requester for the manifest; user@host by default.")
+@click.option("--resume", is_flag=True, help="Resume an unfinished export to FILE.")
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -98,7 +70,6 @@ def export(
     *,
     start: int | None,
     end: int | None,
-    actions: tuple[str, ...],
     watermark_file: Path | None,
     output: str | None,
     format_: Format | None,
@@ -113,32 +84,32 @@ def export(
 ) -> None:
     """Write events to a file, oldest first: CSV, NDJSON or Parquet.
 
-    The columns are the fields of an event; nested ones are JSON. The file is FILE.part until it is whole, and
-    FILE.manifest.json tells what is in it and how far into the topic it goes: events that arrive later are not in
-    it, and it can be made again. Whatever goes wrong, no FILE is left behind.
+    The columns are the fields of an event; nested fields are JSON. The file is named FILE.part until it is complete.
+    FILE.manifest.json describes its content and the Kafka offsets that it covers. Events that arrive later are not
+    included, so the export can be repeated with the same result. After an error no FILE exists.
     """
     ctx = click.get_current_context()
     if ctx.invoked_subcommand is not None:
         return
     if output is None:
         raise click.UsageError("missing option '-o' / '--output'", ctx)
-    found = _read_json(watermark_file) if watermark_file is not None else None
-    watermark = None if found is None else Watermark.from_json(found)
-    wanted = ExportFilter(actions=actions, **conditions)
+    manifest = _read_json(watermark_file) if watermark_file is not None else None
+    watermark = None if manifest is None else Watermark.from_json(manifest)
+    event_filter = ExportFilter(**conditions)
     repeats = None
-    if start is None and end is None and isinstance(found, dict):
-        if wanted != ExportFilter():
-            raise click.UsageError("an export that is made again has the filter of its manifest; or give --from", ctx)
-        repeats = found
-        request, shape = ExportRequest.from_dict(found), shape_of(found)
-        if output != "-" and shape.format != format_of(output):
-            raise click.UsageError(f"the export of that manifest is {shape.format}: give it a name that says so", ctx)
+    if start is None and end is None and isinstance(manifest, dict):
+        if event_filter != ExportFilter():
+            raise click.UsageError("a repeated export has the filter of its manifest; or give --from and --to", ctx)
+        repeats = manifest
+        request, output_format = ExportRequest.from_dict(manifest), OutputFormat.from_dict(manifest)
+        if output != "-" and output_format.format != format_of(output):
+            raise click.UsageError(f"the export of that manifest is {output_format.format}: use that suffix", ctx)
     elif start is None or end is None:
         raise click.UsageError(f"missing option '{'--from' if start is None else '--to'}'", ctx)
     else:
-        request = ExportRequest(start=start, end=end, filter=wanted)
-        shape = OutputFormat(format=format_ or format_of(output), profile=profile, split_rows=split_rows)
-    _heed_signals()
+        request = ExportRequest(start=start, end=end, filter=event_filter)
+        output_format = OutputFormat(format=format_ or format_of(output), profile=profile, split_rows=split_rows)
+    _handle_signals()
     with tqdm(unit=" rows", unit_scale=True, desc="export", disable=quiet or not sys.stderr.isatty()) as bar:
 
         def show(rows: int, total: int) -> None:
@@ -146,13 +117,15 @@ def export(
             bar.update(rows - bar.n)
 
         if output == "-":
-            result = _to_standard_output(settings, request, shape=shape, watermark=watermark, progress=show)
+            result = _to_standard_output(
+                settings, request, output_format=output_format, watermark=watermark, progress=show
+            )
         else:
             result = export_events(
                 settings,
                 request,
                 output,
-                shape=shape,
+                output_format=output_format,
                 watermark=watermark,
                 repeats=repeats,
                 requester=requester,
@@ -170,11 +143,16 @@ def _read_json(path: Path) -> object:
         raise ExportError(f"cannot read the watermark {path}: {error}") from error
 
 
-def _heed_signals() -> None:
+def _handle_signals() -> None:
     for number in _SIGNALS:
-        # Under nohup a hang-up is ignored, and stays so.
+        # Under nohup SIGHUP is ignored, and must stay ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, _frame: object) -> None:
+    # The exception unwinds the export, which removes its part files.
+    raise SystemExit(128 + number)
 
 
 def _to_standard_output(settings: ExportSettings, request: ExportRequest, **options: Any) -> ExportResult:
@@ -184,12 +162,7 @@ def _to_standard_output(settings: ExportSettings, request: ExportRequest, **opti
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ExportError(f"cannot write to standard output: {error.strerror}; what it got is not whole") from error
-
-
-def _stop(number: int, _frame: object) -> None:
-    # Unwinds like an error, so that the part file is removed on the way.
-    raise SystemExit(128 + number)
+        raise ExportError(f"cannot write to standard output: {error.strerror}; its content is incomplete") from error
 
 
 def _print(result: ExportResult, output: str, *, as_json: bool) -> None:
@@ -198,22 +171,19 @@ def _print(result: ExportResult, output: str, *, as_json: bool) -> None:
     if result.retention_notice is not None:
         click.echo(f"auditstream: {result.retention_notice}", err=True)
     if not result.balanced:
-        click.echo("auditstream: the ledger's books do not balance: see `auditstream verify`", err=True)
-    # Standard output has the rows if no file does.
+        click.echo("auditstream: the ledger does not balance: see `auditstream verify`", err=True)
+    # Without a file, standard output has the rows.
     err = result.manifest is None
     if as_json:
-        click.echo(json.dumps(_json(result), default=str), err=err)
+        files = [{name: value for name, value in asdict(file).items() if name != "checksums"} for file in result.files]
+        content = {**asdict(result), "files": files, "watermark": result.watermark.to_dict()}
+        click.echo(json.dumps(content, default=str), err=err)
         return
-    folder = output.rpartition("/")[0]
+    directory = output.rpartition("/")[0]
     for file in result.files:
-        name = "standard output" if err else f"{folder}/{file.name}" if folder else file.name
+        name = "standard output" if err else f"{directory}/{file.name}" if directory else file.name
         noun = "row" if file.rows == 1 else "rows"
         click.echo(f"{file.rows:,} {noun}, SHA-256 {file.sha256}, {name}", err=err)
-
-
-def _json(result: ExportResult) -> Mapping[str, object]:
-    files = [{name: value for name, value in asdict(each).items() if name != "checksums"} for each in result.files]
-    return {**asdict(result), "files": files, "watermark": result.watermark.to_dict()}
 
 
 export.add_command(jobs)

@@ -3,32 +3,35 @@
 import getpass
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import click
 from typed_settings import click_options
 
 from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportRequest, JobSettings, OutputFormat
-from auditstream_export.formats.output_format import FORMATS, PROFILES
-from auditstream_export.jobs.export_job import Suffix
-from auditstream_ops.commands.export_options import filter_options, moment
+from auditstream_export.formats import Format, Profile
+from auditstream_export.jobs import SUFFIXES, Suffix
+from auditstream_ops.commands.export_options import event_options
 from auditstream_ops.self_audit import DELIVERY_SECONDS, TrailEmitter
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.event import Entity
 from auditstream_schemas.settings import loaders
 from auditstream_schemas.timestamp import format_timestamp
 
-_settings = click_options(JobSettings, loaders(), argname="settings", show_envvars_in_help=True)
-_as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object for each export.")
-_requester = click.option("--requester", metavar="NAME", help="Who asks, for the log; the user of this process.")
+_JOB = click.argument("id", type=click.UUID)
+_SETTINGS = click_options(JobSettings, loaders(), argname="settings", show_envvars_in_help=True)
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object for each export.")
+_REQUESTER = click.option(
+    "--requester", metavar="NAME", help="Name for the audit log; the user of this process by default."
+)
 
 
 @click.group()
 def jobs() -> None:
-    """Ask for exports that `auditstream exporter` runs, and see what became of them.
+    """Request exports that `auditstream exporter` runs, list them, and download their files.
 
     \b
     Examples:
@@ -37,15 +40,17 @@ def jobs() -> None:
       auditstream export jobs show 019bc0de-0000-7005-8000-000000009aab
       auditstream export jobs fetch 019bc0de-0000-7005-8000-000000009aab
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
-    # The settings of `auditstream export`, which typed-settings keeps under the name that those of a command have.
+    # typed-settings stores the settings of `auditstream export` under the name that a subcommand uses for its own.
     click.get_current_context().obj = {}
 
 
 @jobs.command("list")
-@click.option("--scope", "scopes", metavar="ID", multiple=True, help="Only with events of this one, or another given.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many at most.")
-@_as_json
-@_settings
+@click.option(
+    "--scope", "scopes", metavar="ID", multiple=True, help="Only exports with events of this scope. Repeatable."
+)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="Maximum number of exports.")
+@_AS_JSON
+@_SETTINGS
 def list_jobs(settings: JobSettings, *, scopes: tuple[str, ...], limit: int, as_json: bool) -> None:
     """List the latest exports, newest first."""
     with _jobs(settings) as service:
@@ -54,9 +59,9 @@ def list_jobs(settings: JobSettings, *, scopes: tuple[str, ...], limit: int, as_
 
 
 @jobs.command()
-@click.argument("id", type=click.UUID)
-@_as_json
-@_settings
+@_JOB
+@_AS_JSON
+@_SETTINGS
 def show(settings: JobSettings, *, id: UUID, as_json: bool) -> None:
     """Show one export."""
     with _jobs(settings) as service:
@@ -72,112 +77,85 @@ def show(settings: JobSettings, *, id: UUID, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.option("--from", "start", required=True, callback=moment, metavar="TIME", help="First instant of the range.")
-@click.option("--to", "end", required=True, callback=moment, metavar="TIME", help="First instant after the range.")
-@filter_options
-@click.option("--format", "format_", type=click.Choice(FORMATS), default="csv", show_default=True, help="Of the file.")
-@click.option("--profile", type=click.Choice(PROFILES), default="raw", show_default=True, help="Of csv.")
-@click.option("--split-rows", type=click.IntRange(min=1), metavar="N", help="Files of N rows each.")
-@click.option("--suffix", type=click.Choice(["", ".gz", ".zst"]), default="", help="Compress the file.")
-@_requester
-@_as_json
-@_settings
+@event_options(required=True)
+@click.option("--suffix", type=click.Choice(SUFFIXES), default="", help="Compress the file.")
+@_REQUESTER
+@_AS_JSON
+@_SETTINGS
 def request(
     settings: JobSettings,
     *,
     start: int,
     end: int,
-    format_: Any,
-    profile: Any,
+    format_: Format | None,
+    profile: Profile,
     split_rows: int | None,
-    suffix: str,
+    suffix: Suffix,
     requester: str | None,
     as_json: bool,
     **conditions: Any,
 ) -> None:
-    """Ask for an export; prints its id. What you ask for is an event of its own."""
-    wanted = ExportRequest(start=start, end=end, filter=ExportFilter(**conditions))
-    shape = OutputFormat(format=format_, profile=profile, split_rows=split_rows)
+    """Request an export, and print its id. The request is recorded in the audit log."""
+    export_request = ExportRequest(start=start, end=end, filter=ExportFilter(**conditions))
+    output_format = OutputFormat(format=format_ or "csv", profile=profile, split_rows=split_rows)
     with _jobs(settings) as service:
-        job = service.request(wanted, requester=_who(requester), shape=shape, suffix=cast("Suffix", suffix))
+        job = service.request(export_request, requester=_entity(requester), output_format=output_format, suffix=suffix)
     _show(job, as_json=as_json)
 
 
 @jobs.command()
-@click.argument("id", type=click.UUID)
-@_requester
-@_as_json
-@_settings
-def cancel(
-    settings: JobSettings,
-    *,
-    id: UUID,
-    requester: str | None,
-    as_json: bool,
-) -> None:
-    """Stop an export that is queued or running; the worker does within some seconds."""
+@_JOB
+@_REQUESTER
+@_AS_JSON
+@_SETTINGS
+def cancel(settings: JobSettings, *, id: UUID, requester: str | None, as_json: bool) -> None:
+    """Cancel an export that is queued or running; a running one stops within some seconds."""
     with _jobs(settings) as service:
-        _show(service.cancel(id, by=_who(requester)), as_json=as_json)
+        _show(service.cancel(id, by=_entity(requester)), as_json=as_json)
 
 
 @jobs.command()
-@click.argument("id", type=click.UUID)
-@_requester
-@_as_json
-@_settings
-def retry(
-    settings: JobSettings,
-    *,
-    id: UUID,
-    requester: str | None,
-    as_json: bool,
-) -> None:
-    """Run an export that failed or was cancelled once more, up to the same offsets if it had any."""
+@_JOB
+@_REQUESTER
+@_AS_JSON
+@_SETTINGS
+def retry(settings: JobSettings, *, id: UUID, requester: str | None, as_json: bool) -> None:
+    """Run a failed or cancelled export again, up to the same offsets."""
     with _jobs(settings) as service:
-        _show(service.retry(id, by=_who(requester)), as_json=as_json)
+        _show(service.retry(id, by=_entity(requester)), as_json=as_json)
 
 
 @jobs.command()
-@click.argument("id", type=click.UUID)
+@_JOB
 @click.option(
     "-o",
     "--output",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
-    metavar="FOLDER",
-    help="Where to; this folder by default.",
+    metavar="DIRECTORY",
+    help="Directory for the files; the current one by default.",
 )
-@_requester
-@_settings
-def fetch(
-    settings: JobSettings,
-    *,
-    id: UUID,
-    output: Path,
-    requester: str | None,
-) -> None:
-    """Download the files of a finished export, the manifest and its signature with them."""
+@_REQUESTER
+@_SETTINGS
+def fetch(settings: JobSettings, *, id: UUID, output: Path, requester: str | None) -> None:
+    """Download the files of a finished export, including the manifest and its signature."""
     with _jobs(settings) as service:
         job = service.job(id)
         for file in job.files if job is not None else ():
-            with service.open(id, by=_who(requester), name=file.name) as found:
-                _save(output / file.name, found.pieces)
+            with service.open(id, by=_entity(requester), name=file.name) as open_file:
+                _save(output / file.name, open_file.pieces)
             click.echo(output / file.name)
         if job is None or not job.files:
-            raise ExportError(f"export {id} is {job.state if job else 'not known'}: there is no file of it")
+            raise ExportError(f"export {id} is {job.state if job else 'unknown'}: it has no files")
 
 
 @contextmanager
 def _jobs(settings: JobSettings) -> Iterator[ExportJobs]:
-    with TrailEmitter(wait_seconds=DELIVERY_SECONDS) as emit:
-        service = ExportJobs(settings, emit)
-        try:
-            yield service
-        finally:
-            service.close()
+    with TrailEmitter(wait_seconds=DELIVERY_SECONDS) as emit, closing(ExportJobs(settings, emit)) as service:
+        yield service
 
 
-def _who(requester: str | None) -> Entity:
+def _entity(requester: str | None) -> Entity:
     return Entity(id=requester or getpass.getuser(), type="user")
 
 

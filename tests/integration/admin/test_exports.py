@@ -30,7 +30,7 @@ def test_each_of_several_files_can_be_taken(tenant: Tenant, tmp_path: Path) -> N
     store(settings, [make_event(number) for number in range(12)], ingested_at=datetime.now(UTC) - timedelta(minutes=5))
     jobs = ExportJobs(settings, lambda _event: None)
     wanted = ExportRequest(start=0, end=from_datetime(datetime.now(UTC)), filter=ExportFilter())
-    job = jobs.request(wanted, requester=ANN, shape=OutputFormat(format="ndjson", split_rows=5))
+    job = jobs.request(wanted, requester=ANN, output_format=OutputFormat(format="ndjson", split_rows=5))
     run_exporter(settings)
     with desk(settings, exports=JobExports(jobs)).client(AUDITOR) as ann:
         row = ann.get(f"/exports/{job.id}").text

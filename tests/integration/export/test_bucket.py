@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from auditstream_export import ExportRequest, ExportSettings, OutputFormat, export_events
-from auditstream_export.verify.verification import verify_export
+from auditstream_export.verify import verify_export
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START, make_event
@@ -59,9 +59,9 @@ def test_what_lies_in_a_bucket_is_what_a_folder_would_hold(
     settings: ExportSettings, bucket: str, tmp_path: Path
 ) -> None:
     store(settings, [make_event(number, payload={"text": os.urandom(40_000).hex()}) for number in range(150)])
-    shape = OutputFormat(split_rows=120)
-    export_events(settings, ALL, tmp_path / "all.csv", shape=shape)
-    result = export_events(settings, ALL, f"s3://{bucket}/2026/01/all.csv", shape=shape)
+    output_format = OutputFormat(split_rows=120)
+    export_events(settings, ALL, tmp_path / "all.csv", output_format=output_format)
+    result = export_events(settings, ALL, f"s3://{bucket}/2026/01/all.csv", output_format=output_format)
     names = ["all-00001.csv", "all-00002.csv", "all.csv.manifest.json"]
     assert result.manifest == f"s3://{bucket}/2026/01/all.csv.manifest.json"
     assert sorted(_objects(bucket)) == [f"2026/01/{name}" for name in names]
@@ -76,7 +76,7 @@ def test_what_lies_in_a_bucket_is_what_a_folder_would_hold(
     assert verify_export(fetched / names[2]).is_sound
     assert list((tmp_path / "spool").iterdir()) == []
     with pytest.raises(ExportError, match=r"s3://.*/all-00001\.csv exists"):
-        export_events(settings, ALL, f"s3://{bucket}/2026/01/all.csv", shape=shape)
+        export_events(settings, ALL, f"s3://{bucket}/2026/01/all.csv", output_format=output_format)
 
 
 def test_a_bucket_that_is_not_there_costs_the_upload_alone(settings: ExportSettings, bucket: str) -> None:

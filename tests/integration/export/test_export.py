@@ -145,7 +145,7 @@ def test_the_manifest_says_what_lies_beside_it(settings: ClickHouseSettings, tmp
     rows = [line + b"\r\n" for line in text.split(b"\r\n")[1:-1]]
     place = {"topic": "audit.events", "topic_id": str(TOPIC_ID), "partition": 0}
     last = len(awkward_events()) - 1
-    books = manifest.pop("books")
+    books = manifest.pop("ledger")
     assert books["balanced"]
     assert [(each["read"], each["stored"], each["last_offset"]) for each in books["partitions"]] == [
         (last + 1, last + 1, last)
@@ -289,7 +289,7 @@ def test_an_existing_file_is_overwritten_only_when_told(settings: ClickHouseSett
 
 def test_two_exports_to_one_file_do_not_mix(settings: ClickHouseSettings, tmp_path: Path) -> None:
     (tmp_path / "all.csv.part").write_text("of another export")
-    with pytest.raises(ExportError, match=r"all\.csv\.part exists, and is of no export"):
+    with pytest.raises(ExportError, match=r"all\.csv\.part exists, but belongs to no known export"):
         export_events(settings, ALL, tmp_path / "all.csv", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["all.csv.part"]
 

@@ -191,7 +191,7 @@ def test_standard_output_that_is_full_is_told(tenant: Tenant, settings: ClickHou
             ["auditstream", "export", "--from", f"{START:%Y-%m-%d}", "--to", "2200-01-01", "-o", "-"],
             env=_environment(tenant), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
         )  # fmt: skip
-    told = "auditstream: cannot write to standard output: No space left on device; what it got is not whole\n"
+    told = "auditstream: cannot write to standard output: No space left on device; its content is incomplete\n"
     assert (ended.returncode, ended.stderr) == (1, told)
 
 

@@ -30,8 +30,10 @@ def settings(tenant: Tenant) -> ClickHouseSettings:
 
 def test_ndjson_is_what_the_sdk_writes(settings: ClickHouseSettings, tmp_path: Path) -> None:
     store(settings, awkward_events())
-    export_events(settings, ALL, tmp_path / "all.ndjson.gz", shape=OutputFormat(format=format_of("all.ndjson.gz")))
-    export_events(settings, ALL, tmp_path / "all.ndjson", shape=OutputFormat(format="ndjson"))
+    export_events(
+        settings, ALL, tmp_path / "all.ndjson.gz", output_format=OutputFormat(format=format_of("all.ndjson.gz"))
+    )
+    export_events(settings, ALL, tmp_path / "all.ndjson", output_format=OutputFormat(format="ndjson"))
     lines = (tmp_path / "all.ndjson").read_bytes().splitlines(keepends=True)
     assert [AuditEvent.from_json(line) for line in lines] == awkward_events()
     assert all(line.endswith(b"}\n") for line in lines)
@@ -48,7 +50,7 @@ def test_a_payload_with_line_breaks_is_one_line_of_ndjson(settings: ClickHouseSe
             parameters={"payload": payload},
             use_database=False,
         )
-    assert export_events(settings, ALL, tmp_path / "all.ndjson", shape=OutputFormat(format="ndjson")).rows == 2
+    assert export_events(settings, ALL, tmp_path / "all.ndjson", output_format=OutputFormat(format="ndjson")).rows == 2
     lines = (tmp_path / "all.ndjson").read_text("utf-8").split("\n")
     assert [json.loads(line)["payload"] for line in lines[:2]] == [{"number": 1, "note": "event 1"}, {"a": "b\n"}]
     assert lines[2:] == [""]
@@ -58,7 +60,7 @@ def test_parquet_has_the_same_cells_with_types(settings: ClickHouseSettings, tmp
     store(settings, awkward_events())
     export_events(settings, ALL, tmp_path / "all.csv")
     for name in ("all.parquet", "again.parquet"):
-        assert export_events(settings, ALL, tmp_path / name, shape=OutputFormat(format="parquet")).rows == len(
+        assert export_events(settings, ALL, tmp_path / name, output_format=OutputFormat(format="parquet")).rows == len(
             awkward_events()
         )
     assert (tmp_path / "all.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
@@ -95,10 +97,12 @@ def test_parquet_that_breaks_off_is_not_written(settings: ClickHouseSettings, tm
             ClickHouseSettings(clickhouse_url=url, clickhouse_database=settings.clickhouse_database),
             ALL,
             tmp_path / "all.parquet",
-            shape=OutputFormat(format="parquet"),
+            output_format=OutputFormat(format="parquet"),
         )
     assert list(tmp_path.iterdir()) == []
-    assert export_events(settings, ALL, tmp_path / "all.parquet", shape=OutputFormat(format="parquet")).rows == 500
+    assert (
+        export_events(settings, ALL, tmp_path / "all.parquet", output_format=OutputFormat(format="parquet")).rows == 500
+    )
 
 
 def test_no_cell_of_the_spreadsheet_profile_is_a_formula_wherever_it_is_divided(
@@ -120,7 +124,7 @@ def test_no_cell_of_the_spreadsheet_profile_is_a_formula_wherever_it_is_divided(
         ],
     )
     export_events(settings, ALL, tmp_path / "raw.csv")
-    export_events(settings, ALL, tmp_path / "sheet.csv", shape=OutputFormat(profile="spreadsheet"))
+    export_events(settings, ALL, tmp_path / "sheet.csv", output_format=OutputFormat(profile="spreadsheet"))
     text = (tmp_path / "sheet.csv").read_bytes()
     assert text.startswith(b"\xef\xbb\xbfaction,")
     assert not {b";", b"\t"} & {text[place : place + 1] for place in range(len(text))}
@@ -136,5 +140,5 @@ def test_no_cell_of_the_spreadsheet_profile_is_a_formula_wherever_it_is_divided(
 def test_shapes_that_do_not_go_together_are_refused(settings: ClickHouseSettings, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="spreadsheet is for csv"):
         OutputFormat(format="ndjson", profile="spreadsheet")
-    with pytest.raises(ExportError, match="parquet is compressed in itself"):
-        export_events(settings, ALL, tmp_path / "all.parquet.gz", shape=OutputFormat(format="parquet"))
+    with pytest.raises(ExportError, match="parquet is compressed already"):
+        export_events(settings, ALL, tmp_path / "all.parquet.gz", output_format=OutputFormat(format="parquet"))

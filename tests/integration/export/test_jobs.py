@@ -22,8 +22,7 @@ from confluent_kafka.admin import AdminClient
 from auditstream_export import Exporter, ExportFilter, ExportJob, ExportJobs, JobSettings, OutputFormat, export_events
 from auditstream_export.jobs.job_run import LeaseLostError
 from auditstream_export.jobs.job_store import JobStore
-from auditstream_export.verify.signing import make_key
-from auditstream_export.verify.verification import verify_export
+from auditstream_export.verify import make_key, verify_export
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.errors import ExportDeniedError, ExportError
@@ -33,12 +32,12 @@ from tests.support.events import START, make_event
 from tests.support.export_jobs import (
     ALL,
     ANN,
+    Attempt,
     Emitted,
-    Taking,
+    existing,
     files_below,
     job_environment,
     job_settings,
-    known,
     run_exporter,
     scoped,
     service,
@@ -111,7 +110,7 @@ def test_two_workers_side_by_side_run_each_of_ten_jobs_once(
         OutputFormat(),
     ]
     asked = [
-        jobs.request(scoped(f"org-{number % 3}"), requester=ANN, shape=formats[number % 5], label=str(number))
+        jobs.request(scoped(f"org-{number % 3}"), requester=ANN, output_format=formats[number % 5], label=str(number))
         for number in range(10)
     ]
     ended: list[ExportJob] = []
@@ -158,7 +157,7 @@ def test_a_worker_is_killed_and_the_next_goes_on_up_to_the_same_offsets(
         assert stall.reached.wait(60)
         journals = list(target.rglob("*.journal"))
         eventually(lambda: '"slices_done": 2' in journals[0].read_text(), "two slices are written")
-        running = known(jobs, job.id)
+        running = existing(jobs, job.id)
         assert (running.state, running.total, running.watermark is not None) == ("running", EVENTS, True)
         process.kill()
         process.communicate()
@@ -166,7 +165,7 @@ def test_a_worker_is_killed_and_the_next_goes_on_up_to_the_same_offsets(
     store(settings, [make_event(1000)])
     with relay(settings.clickhouse_url, after) as url:
         ended = run_exporter(replace(settings, clickhouse_url=url), slice_rows=1)
-    found = known(jobs, job.id)
+    found = existing(jobs, job.id)
     assert [(each.id, each.state) for each in ended] == [(job.id, "finished")]
     assert (found.state, found.rows, found.watermark) == ("finished", EVENTS, running.watermark)
     assert found.worker != running.worker
@@ -183,18 +182,18 @@ def test_a_worker_that_sleeps_through_the_loss_of_its_lease_changes_nothing_when
     job = jobs.request(ALL, requester=ANN)
     stall = Stall(2)
     with relay(settings.clickhouse_url, stall) as url:
-        sleeper = Taking(replace(settings, clickhouse_url=url), job, worker="sleeper", emitted=said)
+        sleeper = Attempt(replace(settings, clickhouse_url=url), job, worker="sleeper", emitted=said)
         assert stall.reached.wait(60)
-        place = known(jobs, job.id).directory
-        finished = Taking(settings, job, worker="successor", emitted=said).outcome.result(60)
+        place = existing(jobs, job.id).directory
+        finished = Attempt(settings, job, worker="successor", emitted=said).outcome.result(60)
         assert finished.directory != place
         stall.go_on.set()
         with pytest.raises(LeaseLostError, match="was taken over by successor"):
             sleeper.outcome.result(60)
-    assert known(jobs, job.id) == finished
+    assert existing(jobs, job.id) == finished
     assert files_below(target) == [job.name, f"{job.name}.manifest.json"]
     # Taken once more, as when the offset was not committed, it is the same event that is said.
-    assert Taking(settings, job, worker="third", emitted=said).outcome.result(60) == finished
+    assert Attempt(settings, job, worker="third", emitted=said).outcome.result(60) == finished
     assert said.actions() == ["finish", "finish"]
     assert said[0] == said[1]
 
@@ -205,12 +204,12 @@ def test_a_job_is_cancelled_while_it_runs_and_run_once_more(settings: JobSetting
     job = jobs.request(scoped("org-1"), requester=ANN)
     stall = Stall(2)
     with relay(settings.clickhouse_url, stall) as url:
-        taking = Taking(replace(settings, clickhouse_url=url), job)
+        attempt = Attempt(replace(settings, clickhouse_url=url), job)
         assert stall.reached.wait(60)
         assert jobs.cancel(job.id, by=ANN).state == "cancelled"
         stall.go_on.set()
-        assert taking.outcome.result(60).state == "cancelled"
-    first = known(jobs, job.id)
+        assert attempt.outcome.result(60).state == "cancelled"
+    first = existing(jobs, job.id)
     assert (first.state, first.error, files_below(target)) == ("cancelled", "", [])
     assert jobs.cancel(job.id, by=ANN) == first
     with pytest.raises(ExportError, match="is cancelled: there is no file"), jobs.open(job.id, by=ANN):
@@ -218,10 +217,10 @@ def test_a_job_is_cancelled_while_it_runs_and_run_once_more(settings: JobSetting
     store(settings, [make_event(1000)])
     again = jobs.retry(job.id, by=ANN)
     assert (again.state, again.watermark) == ("queued", first.watermark)
-    assert Taking(settings, job).outcome.result(60).rows == EVENTS // 3
+    assert Attempt(settings, job).outcome.result(60).rows == EVENTS // 3
     queued = jobs.request(scoped("org-1"), requester=ANN)
     jobs.cancel(queued.id, by=ANN)
-    assert Taking(settings, queued).outcome.result(60).state == "cancelled"
+    assert Attempt(settings, queued).outcome.result(60).state == "cancelled"
     with pytest.raises(ExportError, match="is finished: only one that failed"):
         jobs.retry(job.id, by=ANN)
     assert emitted.actions() == ["request", "cancel", "request", "request", "cancel"]
@@ -232,7 +231,7 @@ def test_the_quota_holds_where_it_is_asked_for_and_where_it_is_run(settings: Job
     two = replace(settings, export_quota=2)
     jobs = service(two, emitted)
     asked = [jobs.request(scoped("org-1"), requester=ANN) for _ in range(2)]
-    with pytest.raises(ExportDeniedError, match="2 exports were asked for org-1 today, which is the quota"):
+    with pytest.raises(ExportDeniedError, match="2 exports were requested for org-1 today, which is the quota"):
         jobs.request(
             replace(ALL, filter=ExportFilter(scopes=("org-2", "org-1"))), requester=ANN, request=Request(id="r")
         )
@@ -243,9 +242,9 @@ def test_the_quota_holds_where_it_is_asked_for_and_where_it_is_run(settings: Job
     )
     other = jobs.request(scoped("org-2"), requester=ANN)
     slipped = service(replace(settings, export_quota=0)).request(scoped("org-1"), requester=ANN)
-    states = {job.id: Taking(two, job, emitted=emitted).outcome.result(60).state for job in (slipped, other, *asked)}
+    states = {job.id: Attempt(two, job, emitted=emitted).outcome.result(60).state for job in (slipped, other, *asked)}
     assert states == {slipped.id: "failed", other.id: "finished", asked[0].id: "finished", asked[1].id: "finished"}
-    assert "which is the quota" in known(jobs, slipped.id).error
+    assert "which is the quota" in existing(jobs, slipped.id).error
     assert not (target / str(slipped.id)).exists()
     assert emitted.actions()[-5:] == ["deny", "finish", "finish", "finish", "finish"]
     # It would be the next day's first.
@@ -256,7 +255,7 @@ def test_the_quota_holds_where_it_is_asked_for_and_where_it_is_run(settings: Job
 def test_files_expire(settings: JobSettings, target: Path) -> None:
     jobs = service(settings)
     job = jobs.request(ALL, requester=ANN)
-    assert Taking(settings, job).outcome.result(60).state == "finished"
+    assert Attempt(settings, job).outcome.result(60).state == "finished"
     with jobs.open(job.id, by=ANN) as found:
         content = b"".join(found.pieces)
     assert (len(content), found.size, found.media_type) == (
@@ -271,11 +270,11 @@ def test_files_expire(settings: JobSettings, target: Path) -> None:
     assert JobStore(settings).expired(later - 2 * DAY_NS) == []
     # Its request was not committed; read again, it changes nothing.
     assert [each.id for each in run_exporter(settings, clock=lambda: later)] == [job.id]
-    assert (known(jobs, job.id).state, known(jobs, job.id).rows, files_below(target)) == ("expired", EVENTS, [])
+    assert (existing(jobs, job.id).state, existing(jobs, job.id).rows, files_below(target)) == ("expired", EVENTS, [])
 
 
 def job_bytes(jobs: ExportJobs, job: ExportJob) -> int:
-    return known(jobs, job.id).bytes
+    return existing(jobs, job.id).bytes
 
 
 def test_while_clickhouse_is_away_a_job_waits(
@@ -286,15 +285,15 @@ def test_while_clickhouse_is_away_a_job_waits(
     with TcpProxy(settings.clickhouse_url.partition("//")[2]) as proxy:
         stall = Stall(2)
         with relay(f"http://{proxy.address}", stall) as url:
-            taking = Taking(replace(settings, clickhouse_url=url), job)
+            attempt = Attempt(replace(settings, clickhouse_url=url), job)
             assert stall.reached.wait(60)
             proxy.refuse()
             proxy.cut()
             stall.go_on.set()
             eventually(lambda: f"export {job.id} waits: " in caplog.text, "the job waits")
-            assert (taking.outcome.done(), known(jobs, job.id).state) == (False, "running")
+            assert (attempt.outcome.done(), existing(jobs, job.id).state) == (False, "running")
             proxy.heal()
-            assert taking.outcome.result(60).state == "finished"
+            assert attempt.outcome.result(60).state == "finished"
     assert files_below(target) == [job.name, f"{job.name}.manifest.json"]
 
 
@@ -311,13 +310,13 @@ def test_a_disk_that_is_full_fails_the_job_and_leaves_nothing(settings: JobSetti
         jobs = service(settings)
         job = jobs.request(ALL, requester=ANN)
         full = replace(settings, export_target=str(disk))
-        failed = Taking(full, job, emitted=said).outcome.result(60)
+        failed = Attempt(full, job, emitted=said).outcome.result(60)
         assert (failed.state, list(disk.iterdir())) == ("failed", [])
         assert "No space left on device" in failed.error
         assert json.loads(said[0].payload) == {"rows": 0, "bytes": 0, "sha256": None, "error": failed.error}
         assert not said[0].success
         jobs.retry(job.id, by=ANN)
-        assert Taking(settings, job).outcome.result(60).state == "finished"
+        assert Attempt(settings, job).outcome.result(60).state == "finished"
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -329,8 +328,8 @@ def test_in_a_bucket(tenant: Tenant, settings: JobSettings, tmp_path: Path, monk
         boto3.client("s3").create_bucket(Bucket=tenant.database)
         there = replace(settings, export_target=f"s3://{tenant.database}/jobs", export_spool_dir=tmp_path / "spool")
         jobs = service(there)
-        job = jobs.request(ALL, requester=ANN, shape=OutputFormat(split_rows=50))
-        finished = Taking(there, job).outcome.result(60)
+        job = jobs.request(ALL, requester=ANN, output_format=OutputFormat(split_rows=50))
+        finished = Attempt(there, job).outcome.result(60)
         rows = 0
         for file in finished.data:
             with jobs.open(job.id, by=ANN, name=file.name) as found:
@@ -340,11 +339,11 @@ def test_in_a_bucket(tenant: Tenant, settings: JobSettings, tmp_path: Path, monk
         stopped = jobs.request(ALL, requester=ANN)
         stall = Stall(2)
         with relay(settings.clickhouse_url, stall) as url:
-            taking = Taking(replace(there, clickhouse_url=url), stopped)
+            attempt = Attempt(replace(there, clickhouse_url=url), stopped)
             assert stall.reached.wait(60)
             jobs.cancel(stopped.id, by=ANN)
             stall.go_on.set()
-            assert taking.outcome.result(60).state == "cancelled"
+            assert attempt.outcome.result(60).state == "cancelled"
         assert list((tmp_path / "spool").iterdir()) == []
         keys = [each["Key"] for each in boto3.client("s3").list_objects_v2(Bucket=tenant.database)["Contents"]]
         assert sorted(keys) == sorted(f"jobs/{finished.directory}/{each.name}" for each in finished.files)
@@ -381,7 +380,7 @@ def test_from_the_command_line_and_found_in_the_log_that_it_exports(
     assert asked["state"] == "queued"
     ended = json.loads(run("exporter", "--until-idle", "1", "--json"))
     assert (ended["id"], ended["state"], ended["rows"]) == (asked["id"], "finished", EVENTS // 3)
-    assert known(service(settings), UUID(asked["id"])).to_dict() == ended
+    assert existing(service(settings), UUID(asked["id"])).to_dict() == ended
     fetched = run("export", "jobs", "fetch", asked["id"], "-o", str(tmp_path), "--requester", "bea").splitlines()
     assert [path.name for path in map(Path, fetched)] == [each["name"] for each in ended["files"]]
     assert verify_export(Path(fetched[0])).is_sound

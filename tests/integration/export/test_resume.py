@@ -44,8 +44,8 @@ def settings(tenant: Tenant) -> ClickHouseSettings:
 def test_broken_off_in_the_middle_it_goes_on_where_it_was(
     settings: ClickHouseSettings, tmp_path: Path, name: str
 ) -> None:
-    shape = OutputFormat(format="ndjson" if "ndjson" in name else "csv")
-    export_events(settings, ALL, tmp_path / f"whole-{name}", shape=shape, slice_rows=1)
+    output_format = OutputFormat(format="ndjson" if "ndjson" in name else "csv")
+    export_events(settings, ALL, tmp_path / f"whole-{name}", output_format=output_format, slice_rows=1)
     answers: list[bytes] = []
 
     def breaks_off_in_the_third(body: bytes, send: Send) -> bool:
@@ -61,17 +61,19 @@ def test_broken_off_in_the_middle_it_goes_on_where_it_was(
         relay(settings.clickhouse_url, breaks_off_in_the_third) as url,
         pytest.raises(ExportError, match="ClickHouse failed"),
     ):
-        export_events(replace(settings, clickhouse_url=url), ALL, path, shape=shape, slice_rows=1)
+        export_events(replace(settings, clickhouse_url=url), ALL, path, output_format=output_format, slice_rows=1)
     assert not path.exists()
     # What arrives in the meantime is beyond the watermark that it began with.
     store(settings, [make_event(1000)])
     with pytest.raises(ExportError, match="left unfinished"):
-        export_events(settings, ALL, path, shape=shape)
-    with pytest.raises(ExportError, match="differs in to: resume it with what it was begun with"):
-        export_events(settings, replace(ALL, end=ALL.end + 1), path, shape=shape, resume=True)
+        export_events(settings, ALL, path, output_format=output_format)
+    with pytest.raises(ExportError, match="differs in to: resume it with the options that it began with"):
+        export_events(settings, replace(ALL, end=ALL.end + 1), path, output_format=output_format, resume=True)
     before = len(answers)
     with relay(settings.clickhouse_url, breaks_off_in_the_third) as url:
-        result = export_events(replace(settings, clickhouse_url=url), ALL, path, shape=shape, resume=True)
+        result = export_events(
+            replace(settings, clickhouse_url=url), ALL, path, output_format=output_format, resume=True
+        )
     assert (result.rows, len(answers) - before) == (500, HOURS - 2)
     assert path.read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
 

@@ -139,7 +139,7 @@ def test_a_manifest_is_enough_to_make_it_again(settings: ClickHouseSettings, tmp
     export_events(settings, request, tmp_path / "again.csv", watermark=watermark, repeats=manifest)
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
     again = json.loads((tmp_path / "again.csv.manifest.json").read_text("utf-8"))
-    assert again["books"] == manifest["books"]
+    assert again["ledger"] == manifest["ledger"]
 
 
 def test_what_is_gone_since_is_told_and_nothing_is_written(settings: ClickHouseSettings, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_books_that_do_not_balance_are_told(settings: ClickHouseSettings, tmp_pa
     store(settings, _spread(5))
     store(settings, [make_event(7)], offsets=[9])
     assert not export_events(settings, ALL, tmp_path / "all.csv").balanced
-    books = json.loads((tmp_path / "all.csv.manifest.json").read_text("utf-8"))["books"]
+    books = json.loads((tmp_path / "all.csv.manifest.json").read_text("utf-8"))["ledger"]
     assert [(each["breaks"], each["balanced"]) for each in books["partitions"]] == [(1, False)]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", books["partitions"][0]["last_at"])
 
@@ -224,7 +224,7 @@ def test_the_command_signs_repeats_and_verifies(tenant: Tenant, settings: ClickH
     differing = _command(tenant, tmp_path, *trusting, "--against", "again-00001.csv.gz", names[0])
     assert differing.returncode == 3
     assert f"row 1 (event {make_event(13).id}) is not in the other copy" in differing.stdout
-    assert f"(event {make_event(1).id}) is in the other copy alone" in differing.stdout
+    assert f"(event {make_event(1).id}) is only in the other copy" in differing.stdout
     gone = _command(tenant, tmp_path, *trusting, "nothing.csv")
     assert (gone.returncode, gone.stderr.startswith("auditstream: there is no nothing.csv.manifest.json")) == (1, True)
 

@@ -8,13 +8,13 @@ from auditstream_schemas.timestamp import parse_moment, parse_timestamp
 from auditstream_storage.event_filter import glob_to_like
 
 
-def test_no_condition_lets_every_event_through() -> None:
+def test_without_conditions_every_event_matches() -> None:
     assert ExportFilter().where() == ("true", {})
     assert ExportFilter().to_dict() == {}
 
 
-def test_every_condition_must_hold_and_no_value_stands_in_the_sql() -> None:
-    wanted = ExportFilter(
+def test_conditions_are_joined_by_and_and_values_are_parameters() -> None:
+    event_filter = ExportFilter(
         scopes=("'", "org"),
         actions=("context.*", "user.logged_in"),
         scope="' OR 1 --",
@@ -25,7 +25,7 @@ def test_every_condition_must_hold_and_no_value_stands_in_the_sql() -> None:
         metadata=(("'", "{y:String}"), ("k", "")),
         text="Deploy '); läßt",
     )
-    sql, parameters = wanted.where()
+    sql, parameters = event_filter.where()
     assert sql == (
         "scope_id IN {scopes:Array(String)}"
         " AND (action LIKE {action_0:String} OR action LIKE {action_1:String})"
@@ -57,12 +57,12 @@ def test_every_condition_must_hold_and_no_value_stands_in_the_sql() -> None:
         "word_0": "deploy",
         "word_1": "läßt",
     }
-    assert ExportFilter.from_dict(json.loads(json.dumps(wanted.to_dict()))) == wanted
+    assert ExportFilter.from_dict(json.loads(json.dumps(event_filter.to_dict()))) == event_filter
 
 
 def test_the_manifest_shows_the_conditions_that_are_given() -> None:
-    wanted = ExportFilter(actions=("a.*",), actor="u", success=False)
-    assert wanted.to_dict() == {"action": ["a.*"], "actor": "u", "success": False}
+    event_filter = ExportFilter(actions=("a.*",), actor="u", success=False)
+    assert event_filter.to_dict() == {"action": ["a.*"], "actor": "u", "success": False}
 
 
 @pytest.mark.parametrize("name", ["scope", "actor", "target", "request"])

@@ -13,8 +13,8 @@ from tests.support.events import events, make_event
 
 def _row(event: AuditEvent) -> dict[str, str]:
     """The row of an event, made without ClickHouse."""
-    shape = json.loads(event.to_json())
-    cells = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in shape.items()}
+    fields = json.loads(event.to_json())
+    cells = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in fields.items()}
     cells |= {"payload": event.payload, "version": str(event.version), "success": json.dumps(event.success)}
     return {name: cells.get(name, "") for name in FIELDS}
 

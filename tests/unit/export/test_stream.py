@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditstream_export.files.digests import RowRanges
-from auditstream_export.formats.records import CSV, LINES, Layout, Records
-from auditstream_export.query.slices import MOST, Slice, cut
+from auditstream_export.files import RowRanges
+from auditstream_export.formats import CSV, LINES, Layout, Records
+from auditstream_export.query.slices import MAX_SLICES, Slice, cut
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import parse_timestamp
 from auditstream_storage import retention
@@ -115,7 +115,7 @@ def test_nothing_makes_no_slice() -> None:
 def test_a_huge_export_has_larger_slices_not_more() -> None:
     hours = [(hour, 1000) for hour in range(10_000)]
     slices = list(cut(0, 10_000, hours, rows=2000))
-    assert len(slices) == MOST
+    assert len(slices) == MAX_SLICES
     assert sum(part.rows for part in slices) == 10_000_000
 
 

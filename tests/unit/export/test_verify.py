@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from auditstream_export.formats.output_format import OutputFormat
+from auditstream_export.formats import OutputFormat
 from auditstream_export.query.statements import header
-from auditstream_export.verify.comparison import compare
-from auditstream_export.verify.signing import SigningKey, load_signing_key, make_key
+from auditstream_export.verify import SigningKey, compare, load_signing_key, make_key
 from auditstream_ops.commands.export import export
 from auditstream_schemas.errors import ExportError, SettingsError
 from tests.support.export_files import csv_row, write_export
@@ -153,8 +152,8 @@ def test_what_cannot_be_checked_is_told(exported: Path) -> None:
         ('"name": "all.csv"', '"name": "../all.csv"', "malformed"),
         ('"rows_per_checksum": 1', '"rows_per_checksum": 0', "malformed"),
         ('"rows_per_checksum": 1', '"rows_per_checksum": 2', "rows lack checksums"),
-        ('"manifest_version": 1', '"manifest_version": 2', "no manifest of version 1"),
-        ("{", "[", "is no manifest"),
+        ('"manifest_version": 1', '"manifest_version": 2', "not a manifest of version 1"),
+        ("{", "[", "is not a manifest"),
     ):
         assert old in text
         manifest.write_text(text.replace(old, new, 1), "utf-8")
@@ -171,7 +170,7 @@ def test_a_file_that_is_away_differs(exported: Path) -> None:
 
 
 def test_a_file_of_several_is_found_in_their_manifest(tmp_path: Path) -> None:
-    write_export(tmp_path / "all.csv.zst", [ROWS], shape=OutputFormat(split_rows=20))
+    write_export(tmp_path / "all.csv.zst", [ROWS], output_format=OutputFormat(split_rows=20))
     names = [f"all-{number:05d}.csv.zst" for number in (1, 2, 3)]
     assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "all.csv.zst.manifest.json"]
     code, found = _verify("--allow-unsigned", tmp_path / names[1])
