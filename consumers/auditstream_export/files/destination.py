@@ -13,6 +13,7 @@ from typing import Protocol
 
 from auditstream_export.settings import ExportSettings
 from auditstream_schemas.errors import ExportError
+from auditstream_schemas.extras import install_hint
 
 _S3 = "s3://"
 
@@ -92,7 +93,7 @@ def destination(target: str | Path, settings: ExportSettings) -> Destination:
         from auditstream_export.files.bucket import Bucket  # noqa: PLC0415 (the extra may be missing)
     except ModuleNotFoundError as error:
         raise ExportError(
-            f'an export to s3:// needs {error.name}, which this install lacks: pip install "auditstream[export]"'
+            f"an export to s3:// needs {error.name}, which this install lacks: {install_hint('export')}"
         ) from error
     name, _, key = text.removeprefix(_S3).partition("/")
     if not name or not key or key.endswith("/"):
