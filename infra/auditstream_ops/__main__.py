@@ -1,5 +1,20 @@
-"""``python -m auditstream_ops``: the ``auditstream`` command."""
+"""The entry point of the ``auditstream`` command, also of ``python -m auditstream_ops``."""
 
-from auditstream_ops.cli import main
+import sys
 
-main()
+from auditstream_schemas.extras import install_hint
+
+
+def main() -> None:
+    """Run the command line; an install without the extra ``console`` is told how to get it."""
+    try:
+        from auditstream_ops.cli import run  # noqa: PLC0415 - click may be missing, which is answered here
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        sys.exit(f"auditstream: this install has the SDK, but no command line: {install_hint('console')}")
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,59 +1,50 @@
-"""The ``auditstream`` command: finds its subcommands lazily, so that a bare install runs what it can."""
+"""The ``auditstream`` command group; a subcommand's module is imported when it is called."""
 
 import importlib
 import logging
 import sys
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from typed_settings.exceptions import TsError
 
 from auditstream_schemas.errors import AuditstreamError
+from auditstream_schemas.extras import install_hint
 from auditstream_schemas.settings import malformed
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    module: str
+class _Command(NamedTuple):
     summary: str
-    extra: str = ""
-    attribute: str = ""
+    extra: str
+    module: str = ""
 
 
 _COMMANDS = {
-    "emit": _Entry(module="emit", summary="Send events from an NDJSON file or standard input."),
-    "sink": _Entry(module="sink", extra="sink", summary="Move events from Kafka into ClickHouse."),
-    "export": _Entry(
-        module="export", extra="export", summary="Write events to a file with a signed manifest, or ask for it; verify."
-    ),
-    "exporter": _Entry(module="exporter", extra="export", summary="Run the exports that were asked for."),
-    "admin": _Entry(module="admin", extra="admin", summary="Serve the audit log page and its API."),
-    "token": _Entry(module="token", extra="admin", summary="Make, list and revoke tokens of the API."),
-    "sql": _Entry(module="sql", extra="export", summary="Ask ClickHouse a question."),
-    "topics": _Entry(module="topics", extra="sink", summary="Deploy step: create topics, register the schema."),
-    "migrate": _Entry(module="migrate", extra="sink", summary="Deploy step: bring the tables up to date."),
-    "dlq": _Entry(module="dlq", extra="sink", summary="Look at refused records, replay or drop them."),
-    "verify": _Entry(module="verify", extra="sink", summary="Check that every offset is accounted for."),
-    "reconcile": _Entry(module="reconcile", extra="sink", summary="Look for events that are visible more than once."),
-    "accept-loss": _Entry(
-        module="accept_loss",
-        extra="sink",
-        attribute="accept_loss",
-        summary="Let the sink go on past records that were deleted unread.",
-    ),
-    "up": _Entry(module="stack", extra="local", summary="Start the local stack: broker, registry, ClickHouse."),
-    "down": _Entry(module="stack", extra="local", summary="Stop the local stack."),
-    "status": _Entry(module="stack", extra="local", summary="Show how the local stack is."),
-    "demo": _Entry(module="demo", extra="all", summary="Show the main job end to end on a stack of its own."),
+    "demo": _Command("Show the whole pipeline on a stack of its own, in 20 seconds.", "all"),
+    "up": _Command("Start a local stack: Kafka, schema registry, ClickHouse.", "local", "stack"),
+    "status": _Command("Show whether each part of the local stack answers.", "local", "stack"),
+    "down": _Command("Stop the local stack.", "local", "stack"),
+    "migrate": _Command("Deploy step: create or update the tables in ClickHouse.", "sink"),
+    "topics": _Command("Deploy step: create the Kafka topics, register the schema.", "sink"),
+    "emit": _Command("Send events from an NDJSON file or standard input to Kafka.", "console"),
+    "sink": _Command("Move events from Kafka into ClickHouse.", "sink"),
+    "sql": _Command("Query the events in ClickHouse, read-only.", "export"),
+    "export": _Command("Write events to a file with a signed manifest, or verify it.", "export"),
+    "exporter": _Command("Run the exports that were requested.", "export"),
+    "admin": _Command("Serve the audit log page and its API.", "admin"),
+    "token": _Command("Create, list and revoke API tokens.", "admin"),
+    "verify": _Command("Check that the ledger balances: no event lost, none stored twice.", "sink"),
+    "reconcile": _Command("Look for events that readers see more than once.", "sink"),
+    "dlq": _Command("List, show, replay or drop dead letters: refused records.", "sink"),
+    "accept-loss": _Command("Let the sink read on after records were deleted unread.", "sink"),
 }
 
 
 class _LazyGroup(click.Group):
-    """Imports a subcommand when it is called; names the extra that a bare install lacks."""
+    """Imports a subcommand when it is called, and names the extra that an install lacks."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -63,19 +54,19 @@ class _LazyGroup(click.Group):
         entry = _COMMANDS.get(cmd_name)
         if entry is None:
             return super().get_command(ctx, cmd_name)
+        name = cmd_name.replace("-", "_")
         try:
-            module = importlib.import_module(f"auditstream_ops.commands.{entry.module}")
+            module = importlib.import_module(f"auditstream_ops.commands.{entry.module or name}")
         except ModuleNotFoundError as error:
-            if not entry.extra or (error.name or "").startswith("auditstream_"):
+            if (error.name or "").startswith("auditstream_"):
                 raise
             raise click.ClickException(
-                f"`auditstream {cmd_name}` needs {error.name}, which this install lacks: "
-                f'pip install "auditstream[{entry.extra}]"'
+                f"`auditstream {cmd_name}` needs {error.name}, which is not installed: {install_hint(entry.extra)}"
             ) from error
         except ValueError as error:
-            # Options show what the environment says, so a malformed variable is met here.
+            # Options show the values of environment variables, so a malformed variable fails the import.
             raise malformed(error) from error
-        command = getattr(module, entry.attribute or cmd_name)
+        command = getattr(module, name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{cmd_name} is not a click command")
         return command
@@ -88,56 +79,49 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="auditstream")
-@click.option("-v", "--verbose", count=True, help="Say what happens; twice: what the Kafka client says, too.")
+@click.option("-v", "--verbose", count=True, help="Log progress to standard error; twice: the Kafka client's log, too.")
 def cli(verbose: int) -> None:
-    """Audit events from services to ClickHouse: none lost, none shown twice, every offset accounted for.
+    """Audit events from services to ClickHouse: none lost, none shown twice, every offset in the ledger.
 
     Every setting is an option and an environment variable: --topic is AUDITSTREAM_TOPIC.
+    `auditstream COMMAND --help` lists the settings of a command.
 
     \b
-    On a laptop:
-      auditstream up --detach > .env     start a broker, a registry and ClickHouse
-      set -a; . ./.env; set +a
+    A first try, on a laptop:
+      auditstream up --detach > .env     start Kafka, a schema registry and ClickHouse
+      set -a; . ./.env; set +a           tell the other commands where they are
       auditstream migrate && auditstream topics
       auditstream emit events.ndjson
       auditstream sink --until-idle 5
+      auditstream sql "SELECT action, count() FROM events GROUP BY action"
       auditstream export --from 2026-01-01 --to 2026-02-01 -o january.csv.gz
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("auditstream").setLevel(logging.INFO if verbose else logging.WARNING)
-    # Libraries repeat themselves with every try while a server is away, librdkafka every 50 ms; we say it once.
+    # While a server is away, libraries log every attempt, librdkafka every 50 ms. Our own loggers say it once.
     logging.getLogger("auditstream.kafka").setLevel(logging.DEBUG if verbose > 1 else logging.CRITICAL)
     for library in ("clickhouse_connect", "urllib3"):
         logging.getLogger(library).setLevel(logging.WARNING if verbose > 1 else logging.CRITICAL)
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line; errors become a sentence on standard error and an exit code.
 
     Exit codes: 0 done; 1 failed, or something was refused; 2 called wrongly; 130 interrupted.
     """
     try:
-        _run()
-    except AuditstreamError as error:
-        click.echo(f"auditstream: {error}", err=True)
-        sys.exit(EXIT_FAILED)
-    except KeyboardInterrupt:
-        click.echo("auditstream: interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does.
-        sys.stderr.close()
-        sys.exit(EXIT_FAILED)
-
-
-def _run() -> None:
-    try:
         result: Any = cli.main(standalone_mode=False)
-    except click.exceptions.Abort as error:
-        raise KeyboardInterrupt from error
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except TsError as error:
-        raise malformed(error) from error
+    except (AuditstreamError, TsError) as error:
+        click.echo(f"auditstream: {malformed(error) if isinstance(error, TsError) else error}", err=True)
+        sys.exit(EXIT_FAILED)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("auditstream: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has ended, as `| head` does.
+        sys.stderr.close()
+        sys.exit(EXIT_FAILED)
     sys.exit(result if isinstance(result, int) else 0)

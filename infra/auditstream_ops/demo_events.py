@@ -1,4 +1,4 @@
-"""The demo's load: events of every action of the catalog, re-sent ones, and broken records."""
+"""The load of the demo: events of every action of the catalog, and broken records."""
 
 import io
 import json
@@ -24,10 +24,10 @@ _REGIONS = ("eu-central-1", "us-east-1", "ap-northeast-1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenRecord:
-    """A record that no sink can store, and why it cannot.
+    """A record that no sink can store.
 
     Attributes:
-        kind: What was done to it.
+        kind: How it was broken.
         value: Its bytes.
     """
 
@@ -36,12 +36,12 @@ class BrokenRecord:
 
 
 def demo_events(count: int, *, now: int, seed: int) -> Iterator[AuditEvent]:
-    """Sound events of all that services do, spread over the twelve months before ``now`` (nanoseconds), newest last.
+    """Valid events of every action, spread over the twelve months before ``now`` (nanoseconds), the newest last.
 
-    The same seed gives the same events but for their ids, which are made from the time of the call.
+    The same seed gives the same events, except for their ids, which contain the time of the call.
     """
     pick = random.Random(seed)  # noqa: S311 - a load, no secret
-    # Events about the audit log itself are made by looking at it.
+    # Events about the audit log itself come from exports and the page.
     entries = [entry for action, entry in catalog().items() if not action.startswith("audit_log.")]
     examples = [AuditEvent.from_json(json.dumps(entry.example, ensure_ascii=False)) for entry in entries]
     for number in range(count):
@@ -64,11 +64,11 @@ def demo_events(count: int, *, now: int, seed: int) -> Iterator[AuditEvent]:
 def broken_records(schema_id: int, *, now: int, seed: int) -> list[BrokenRecord]:
     """Twenty-five records broken by hand, of seven kinds."""
     pick = random.Random(seed)  # noqa: S311 - a load, no secret
-    sound = [encode(event, schema_id) for event in demo_events(25, now=now, seed=seed)]
+    valid = [encode(event, schema_id) for event in demo_events(25, now=now, seed=seed)]
     kinds: list[tuple[str, list[bytes]]] = [
-        ("truncated", [value[: pick.randrange(40, len(value) - 1)] for value in sound[0:4]]),
+        ("truncated", [value[: pick.randrange(40, len(value) - 1)] for value in valid[0:4]]),
         ("garbage", [pick.randbytes(200) for _ in range(4)]),
-        ("unknown schema id", [value[:1] + (999_999).to_bytes(4) + value[5:] for value in sound[4:8]]),
+        ("unknown schema id", [value[:1] + (999_999).to_bytes(4) + value[5:] for value in valid[4:8]]),
         ("bad UUID", [_altered(schema_id, now, id="not-a-uuid-but-thirty-six-chars-long") for _ in range(4)]),
         ("action with capitals", [_altered(schema_id, now, action="Context.Create") for _ in range(3)]),
         ("invalid JSON payload", [_altered(schema_id, now, payload='{"name": ') for _ in range(3)]),
@@ -78,7 +78,7 @@ def broken_records(schema_id: int, *, now: int, seed: int) -> list[BrokenRecord]
 
 
 def _altered(schema_id: int, now: int, **fields: Any) -> bytes:
-    """A record that the SDK would never write: sound Avro, broken event."""
+    """A record that the SDK would never write: valid Avro, but an invalid event."""
     record = {
         "id": str(uuid7()),
         "occurred_at": now,

@@ -9,9 +9,9 @@ from uuid import uuid4
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from auditstream_ops.dead_letters.dead_letter import read_letters
-from auditstream_ops.ledger.audit import TopicLedger, verify
-from auditstream_ops.ledger.reconcile import Findings, reconcile
+from auditstream_ops.dead_letters.dead_letter import read_dead_letters
+from auditstream_ops.ledger.reconcile import ReconcileReport, reconcile
+from auditstream_ops.ledger.verify import TopicCheck, verify
 from auditstream_schemas.settings import KafkaSettings
 from auditstream_sink import SinkSettings
 from tests.fault.load import CANONICAL, NUMBER
@@ -77,8 +77,8 @@ class Evidence:
     raw: int
     letters: Mapping[tuple[str, int, int], str]
     letter_numbers: Mapping[tuple[str, int, int], int]
-    books: Sequence[TopicLedger]
-    findings: Findings
+    books: Sequence[TopicCheck]
+    findings: ReconcileReport
 
 
 def gather(
@@ -98,14 +98,14 @@ def gather(
         f"FROM {database}.events"
     ).result_rows
     [(raw,)] = client.query(f"SELECT count() FROM {database}.event_log").result_rows
-    letters = list(read_letters(settings))
+    letters = list(read_dead_letters(settings))
     return Evidence(
         topic_id=topic_id,
         topics={**past, topic_id: read_topic(settings)},
         rows=[Row(*row) for row in rows],
         raw=int(raw),
-        letters={letter.place: letter.reason for letter in letters},
-        letter_numbers={letter.place: int(dict(letter.headers).get(NUMBER) or -1) for letter in letters},
+        letters={letter.coordinates: letter.reason for letter in letters},
+        letter_numbers={letter.coordinates: int(dict(letter.headers).get(NUMBER) or -1) for letter in letters},
         books=verify(client, database, settings, complete=True),
         findings=reconcile(client, database),
     )

@@ -168,7 +168,7 @@ def _check_contents(
     verdict.fault("rows that say they come from where they do not", elsewhere)
     verdict.fault("conflicts that are not among the dead letters", unkept)
     verdict.fault("sound events among the dead letters", needless)
-    reported = {str(each.id) for each in evidence.findings.doubled}
+    reported = {str(each.id) for each in evidence.findings.repeated}
     # It lists a hundred, and counts the others.
     counted = evidence.findings.other_keys + evidence.findings.other_contents
     if len(reported) < LISTED_AT_MOST or counted != len(raced):

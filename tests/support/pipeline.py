@@ -1,4 +1,4 @@
-"""Short hands for the tests that run the whole pipeline on a tenant of a real stack."""
+"""Functions for tests that run the whole pipeline on a tenant of a real stack."""
 
 import os
 import signal
@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from confluent_kafka import Producer
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.dead_letters.dead_letter import DeadLetter, read_letters
-from auditstream_ops.ledger.audit import PartitionAccount, accounts
+from auditstream_ops.dead_letters.dead_letter import DeadLetter, read_dead_letters
+from auditstream_ops.ledger.partition_check import PartitionCheck
+from auditstream_ops.ledger.verify import check_topic
 from auditstream_schemas.codec import SCHEMA_JSON, encode
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
@@ -62,18 +63,19 @@ def run_sink(tenant: Tenant, **changes: object) -> LedgerTotals:
     return Sink(sink_settings(tenant, **changes)).run(until_idle=IDLE_SECONDS)
 
 
-def books(tenant: Tenant) -> list[PartitionAccount]:
+def partition_checks(tenant: Tenant) -> list[PartitionCheck]:
+    """Check the ledger of each partition; a record that is not in the ledger yet is a fault."""
     settings = sink_settings(tenant)
-    return accounts(connect(settings), tenant.database, settings)
+    return check_topic(connect(settings), tenant.database, settings)
 
 
 def assert_balanced(tenant: Tenant) -> None:
-    problems = {account.partition: account.problems for account in books(tenant) if account.problems}
+    problems = {check.partition: check.problems for check in partition_checks(tenant) if check.problems}
     assert not problems, problems
 
 
-def letters(tenant: Tenant) -> list[DeadLetter]:
-    return list(read_letters(sink_settings(tenant)))
+def dead_letters(tenant: Tenant) -> list[DeadLetter]:
+    return list(read_dead_letters(sink_settings(tenant)))
 
 
 def count(tenant: Tenant, table: str = "events") -> int:
@@ -82,12 +84,12 @@ def count(tenant: Tenant, table: str = "events") -> int:
 
 
 def start_sink(tenant: Tenant, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a sink in a process of its own, which dies with this one, also when it is stopped."""
+    """Start a sink in a process of its own, which dies with this process, even if it is stopped by SIGSTOP."""
     return start_command(tenant, "sink", "--json", *arguments, **environment)
 
 
 def start_command(tenant: Tenant, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a command of ours in a process of its own, which dies with this one, also when it is stopped."""
+    """Start an `auditstream` command in a process of its own, which dies with this process, as above."""
     lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     return subprocess.Popen(
         [*lifeline, sys.executable, "-m", "auditstream_ops", *arguments],

@@ -14,6 +14,7 @@ from typing import Protocol
 from auditstream_export.files.local_directory import LocalDirectory
 from auditstream_export.settings import ExportSettings
 from auditstream_schemas.errors import ExportError
+from auditstream_schemas.extras import install_hint
 
 _S3 = "s3://"
 
@@ -82,7 +83,7 @@ def open_directory(address: str | Path, settings: ExportSettings) -> Directory:
         from auditstream_export.files.bucket import BucketDirectory  # noqa: PLC0415 (the extra may be missing)
     except ModuleNotFoundError as error:
         raise ExportError(
-            f'an export to s3:// needs {error.name}, which this install lacks: pip install "auditstream[export]"'
+            f"an export to s3:// needs {error.name}, which this install lacks: {install_hint('export')}"
         ) from error
     bucket, _, prefix = text.removeprefix(_S3).rstrip("/").partition("/")
     if not bucket:

@@ -13,29 +13,47 @@ import click
 from tqdm import tqdm
 from typed_settings import click_options
 
+from auditstream_ops.commands.confirmation import confirm, operator, require_terminal
 from auditstream_ops.dead_letters.content import RecordDecoder, event_json
 from auditstream_ops.dead_letters.dead_letter import DeadLetter, DeadLetterReader
-from auditstream_ops.dead_letters.filter import LetterFilter, parse_name
-from auditstream_ops.dead_letters.resolver import Resolver, ResolverOutcome, edited_event, operator
-from auditstream_ops.dead_letters.view import json_line, json_whole, line, page
+from auditstream_ops.dead_letters.filter import DeadLetterFilter, parse_name
+from auditstream_ops.dead_letters.resolver import EditedRecord, Resolver, ResolverOutcome, edited_record
+from auditstream_ops.dead_letters.view import list_json, list_line, show_json, show_lines
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import loaders
 from auditstream_schemas.timestamp import parse_moment
 from auditstream_sink import DeadLetterSettings
 
-_Decorator = Callable[[Callable[..., None]], Callable[..., None]]
-
-_EXIT_FAILED = 1
-_SHOWN_CANDIDATES = 5
+_CANDIDATES_SHOWN = 5
+_NO_MATCH = "no dead letter matches; see `auditstream dlq list`"
 
 
 @click.group()
 def dlq() -> None:
-    """Look at the records that could not be stored, and close them: send them again, or say why not.
+    """List, show, replay or drop dead letters: records that the sink refused.
 
-    Each is kept as it came, with the reason, on the dead-letter topic.
-    """
+    The sink writes every record that it cannot store to the dead-letter topic, unchanged and with the reason.
+    A dead letter is open until it is replayed (sent again to its topic) or dropped.
+
+    \b
+    A typical session:
+      auditstream dlq list --state open
+      auditstream dlq show 'audit.events[3]@1729'
+      auditstream dlq replay --reason unknown_schema
+    """  # noqa: D301 - \b tells click to keep the lines that follow as they are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Query:
+    """The dead letters that the arguments of a command select."""
+
+    settings: DeadLetterSettings
+    conditions: DeadLetterFilter
+    decoder: RecordDecoder
+
+    def matching(self, reader: DeadLetterReader) -> Iterator[DeadLetter]:
+        return (each for each in reader.dead_letters() if self.conditions.matches(each, self.decoder))
 
 
 def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -50,53 +68,56 @@ def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Param
     return callback
 
 
-def _filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the conditions that all subcommands share; they arrive as keyword arguments."""
-    decorators: tuple[_Decorator, ...] = (
-        click.argument("names", nargs=-1, metavar="[LETTER]...", callback=_parsed(parse_name)),
-        click.option("--reason", "reasons", metavar="WORD", multiple=True, help="Only this reason; may be repeated."),
-        click.option(
-            "--from",
-            "start",
-            metavar="TIME",
-            callback=_parsed(parse_moment),
-            help="Only letters written at or after: a date (its midnight in UTC), or ISO-8601 with a zone.",
-        ),
-        click.option(
-            "--to", "end", metavar="TIME", callback=_parsed(parse_moment), help="Only letters written before; likewise."
-        ),
-        click.option(
-            "--action",
-            "actions",
-            metavar="GLOB",
-            multiple=True,
-            help="Only records of this action, * and ? as in export; what cannot be decoded has none. May be repeated.",
-        ),
-        click.option("--topic-id", metavar="UUID", help="Only from the topic of this id."),
-        click.option("--partition", type=click.IntRange(min=0), help="Only from this partition of the event topic."),
-        click.option("--offset", type=click.IntRange(min=0), help="Only from this offset of the event topic."),
-    )
-    return functools.reduce(_decorated, reversed(decorators), command)
+def _filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the conditions and the settings that all subcommands share; the command gets them as a `_Query`."""
 
+    @functools.wraps(command)
+    def call(settings: DeadLetterSettings, **options: Any) -> None:
+        conditions = DeadLetterFilter(**{name: options.pop(name) for name in DeadLetterFilter.__dataclass_fields__})
+        decoder = RecordDecoder(RegistryClient(settings.schema_registry_url, ca_file=settings.schema_registry_ca_file))
+        command(_Query(settings=settings, conditions=conditions, decoder=decoder), **options)
 
-def _decorated(command: Callable[..., None], decorate: _Decorator) -> Callable[..., None]:
-    return decorate(command)
+    time = _parsed(parse_moment)
+    for decorate in reversed(
+        (
+            click.argument("names", nargs=-1, metavar="[NAME]...", callback=_parsed(parse_name)),
+            click.option("--reason", "reasons", metavar="WORD", multiple=True, help="Only this reason; repeatable."),
+            click.option(
+                "--from",
+                "start",
+                metavar="TIME",
+                callback=time,
+                help="Only dead letters written at or after this time: a date (midnight UTC), or ISO-8601 with a zone.",
+            ),
+            click.option(
+                "--to", "end", metavar="TIME", callback=time, help="Only dead letters written before this time."
+            ),
+            click.option(
+                "--action",
+                "actions",
+                metavar="GLOB",
+                multiple=True,
+                help="Only records with this action, with * and ?; never a record that cannot be decoded. Repeatable.",
+            ),
+            click.option("--topic-id", metavar="UUID", help="Only records of the topic with this id."),
+            click.option("--partition", type=click.IntRange(min=0), help="Only records of this partition."),
+            click.option("--offset", type=click.IntRange(min=0), help="Only records of this offset."),
+            click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True),
+        )
+    ):
+        call = decorate(call)
+    return call
 
 
 @dlq.command("list")
-@_filters
-@click.option(
-    "--state", type=click.Choice(["open", "replayed", "dropped"]), help="Only letters to which this was done."
-)
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a letter.")
-@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
-def list_letters(
-    settings: DeadLetterSettings, *, state: str | None, limit: int | None, as_json: bool, **conditions: Any
-) -> None:
-    """List refused records: when, from where, why, and what became of them.
+@_filtered
+@click.option("--state", type=click.Choice(["open", "replayed", "dropped"]), help="Only dead letters in this state.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Print the first N only.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each dead letter.")
+def list_dead_letters(query: _Query, *, state: str | None, limit: int | None, as_json: bool) -> None:
+    """List dead letters: time, name, reason, state, error.
 
-    LETTER is TOPIC[PARTITION]@OFFSET, as printed here.
+    NAME is TOPIC[PARTITION]@OFFSET, as printed here: where the refused record is on its topic.
 
     \b
     Examples:
@@ -104,33 +125,31 @@ def list_letters(
       auditstream dlq list --reason payload --action 'project.*' --from 2026-01-31
       auditstream dlq list --json | jq -r 'select(.reason == "conflict") | .error'
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
-    choice, decoder = LetterFilter(**conditions), _decoder(settings)
     counts: Counter[str] = Counter()
-    with DeadLetterReader(settings) as reader:
-        for letter in reader.letters():
-            if (state is not None and letter.state != state) or not choice.matches(letter, decoder):
+    with DeadLetterReader(query.settings) as reader:
+        for dead_letter in query.matching(reader):
+            if state is not None and dead_letter.state != state:
                 continue
-            counts[letter.reason] += 1
-            click.echo(json_line(letter) if as_json else line(letter))
+            counts[dead_letter.reason] += 1
+            click.echo(_json_line(list_json(dead_letter)) if as_json else list_line(dead_letter))
             if counts.total() == limit:
                 break
     if not as_json:
         first = "the first " if counts.total() == limit else ""
-        found = f": {_described(counts)}" if counts else ""
-        click.echo(f"{first}{counts.total():,} refused records{found}", err=True)
+        click.echo(f"{first}{_dead_letters(counts)}", err=True)
 
 
 @dlq.command()
-@_filters
-@click.option("--raw", "form", flag_value="raw", help="Write the record's bytes, and nothing else.")
-@click.option("--event", "form", flag_value="event", help="Write the event's JSON, ready for replay --edit.")
-@click.option("--json", "form", flag_value="json", help="One JSON object.")
-@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
-def show(settings: DeadLetterSettings, *, form: str | None, **conditions: Any) -> None:
-    """Show everything about one letter: where it came from, why it was refused, and what is in it.
+@_filtered
+@click.option("--raw", "form", flag_value="raw", help="Write the bytes of the record only.")
+@click.option("--event", "form", flag_value="event", help="Print the JSON of the event only, for replay --edit.")
+@click.option("--json", "form", flag_value="json", help="Print one JSON object.")
+def show(query: _Query, *, form: str | None) -> None:
+    """Show one dead letter: its source, its reason, its headers and its record.
 
-    A record that can be decoded is shown as the JSON of an event, another one as a hexdump. Exit code 1 if
-    not exactly one letter is meant.
+    A record that can be decoded is printed as the JSON of an event, another one as a hexdump.
+
+    Exit codes: 0 shown; 1 not exactly one dead letter matches; 2 called wrongly.
 
     \b
     Examples:
@@ -138,41 +157,39 @@ def show(settings: DeadLetterSettings, *, form: str | None, **conditions: Any) -
       auditstream dlq show 'audit.events[3]@1729' --event > event.json
       auditstream dlq show 'audit.events[3]@1729' --raw | xxd
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
-    choice, decoder = LetterFilter(**conditions), _decoder(settings)
-    with DeadLetterReader(settings) as reader:
-        letter = _only(letter for letter in reader.letters() if choice.matches(letter, decoder))
+    with DeadLetterReader(query.settings) as reader:
+        dead_letter = _only(query.matching(reader))
     if form == "raw":
-        sys.stdout.buffer.write(letter.value)
+        sys.stdout.buffer.write(dead_letter.value)
     elif form == "event":
-        record, fault = decoder.described(letter)
+        record, fault = query.decoder.try_decode(dead_letter)
         if record is None:
-            raise OperationError(f"{letter.name} cannot be decoded: {fault}; --raw writes its bytes")
+            raise OperationError(f"{dead_letter.name} cannot be decoded: {fault}; --raw writes its bytes")
         click.echo(event_json(record))
     elif form == "json":
-        click.echo(json_whole(letter, decoder))
+        click.echo(_json_line(show_json(dead_letter, query.decoder)))
     else:
-        for text in page(letter, decoder):
-            click.echo(text)
+        for line in show_lines(dead_letter, query.decoder):
+            click.echo(line)
 
 
 @dlq.command()
-@_filters
+@_filtered
 @click.option(
     "--edit",
     "edit",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Send the event in this file (JSON, as show --event writes it) instead; for exactly one letter.",
+    help="Send the event in this file (JSON, as show --event prints it) instead; for exactly one dead letter.",
 )
-@click.option("--new-id", is_flag=True, help="With --edit: the event need not have the letter's id.")
-@click.option("--again", is_flag=True, help="Also letters that were replayed or dropped before.")
-@click.option("--why", default="", metavar="TEXT", help="A reason, for those who read the list later.")
-@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--new-id", is_flag=True, help="With --edit: allow another id than the dead letter's.")
+@click.option("--again", is_flag=True, help="Also send dead letters that were replayed or dropped before.")
+@click.option("--why", default="", metavar="TEXT", help="A reason, for later readers of the list.")
+@click.option("--dry-run", is_flag=True, help="Print how many would be sent, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
 def replay(
-    settings: DeadLetterSettings,
+    query: _Query,
     *,
     edit: Path | None,
     new_id: bool,
@@ -181,17 +198,16 @@ def replay(
     dry_run: bool,
     yes: bool,
     as_json: bool,
-    **conditions: Any,
 ) -> None:
-    """Send refused records again to the topic they came from, after what was wrong has been put right.
+    """Send refused records again to their topic, after the cause has been repaired.
 
-    The bytes, the key and the headers are those of the original; a header auditstream.replayed-from is
-    added. The sink judges them anew: what it refuses again becomes a letter of its own. A marker on the
-    dead-letter topic says that a letter was replayed, and the next replay leaves it out.
+    Bytes, key and headers are those of the original; a header auditstream.replayed-from is added. The sink
+    classifies the record again: if it refuses it again, there is a new dead letter. A resolution record on the
+    dead-letter topic marks the dead letter as replayed, and the next replay leaves it out.
 
-    --edit sends an event put right by hand: checked and encoded as the SDK does, under the letter's id.
+    --edit sends an event that a person repaired: checked and encoded as the SDK does, under the same id.
 
-    Exit codes: 0 all that matched have been sent, now or before; 1 something was not delivered, no letter
+    Exit codes: 0 all that matched have been sent, now or before; 1 a record was not delivered, nothing
     matched, or the answer was no; 2 called wrongly.
 
     \b
@@ -202,48 +218,40 @@ def replay(
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     if new_id and edit is None:
         raise click.UsageError("--new-id is for --edit")
-    _require_answer(yes=yes or dry_run)
-    choice, decoder = LetterFilter(**conditions), _decoder(settings)
-    with DeadLetterReader(settings) as reader:
-        tally = _tally(reader, choice, decoder, again=again)
-        edited = None
-        if edit is not None:
-            if tally.first is None or tally.meant.total() != 1:
-                raise OperationError(f"--edit is for exactly one letter, and {_found(tally)}: name one")
-            edited = edited_event(edit.read_bytes(), tally.first, settings, decoder=decoder, new_id=new_id)
-        closer = Resolver(settings, by=operator(), why=why)
-        closer.require_topics(tally.topics)
+    require_terminal(yes=yes or dry_run)
+    with DeadLetterReader(query.settings) as reader:
+        selection = _select(query, reader, again=again)
+        edited = None if edit is None else _edited(query, selection, edit.read_bytes(), new_id=new_id)
+        resolver = Resolver(query.settings, by=operator(), why=why)
+        resolver.require_topics(selection.topics)
         if dry_run:
-            click.echo(f"would replay {_letters(tally.meant)}", err=True)
-        elif tally.meant:
-            _ask("Replay", tally, yes=yes)
+            click.echo(f"would replay {_dead_letters(selection.counts)}", err=True)
         outcome = ResolverOutcome()
-        if tally.meant and not dry_run:
-            with _progress("replay", tally) as bar:
-                chosen = _meant(reader, choice, decoder, again=again)
-                outcome = closer.replay(chosen, progress=bar.update, edited=edited)
+        if selection.counts and not dry_run:
+            confirm(f"Replay {_dead_letters(selection.counts)}?", yes=yes)
+            with _progress("replay", selection) as bar:
+                chosen = (each for each in query.matching(reader) if again or each.state == "open")
+                outcome = resolver.replay(chosen, progress=bar.update, edited=edited)
     result = {
-        **_counts(tally),
         "replayed": outcome.sent,
-        "undelivered": 0 if dry_run else tally.meant.total() - outcome.sent,
-        "unmarked": outcome.sent - outcome.closed,
+        "undelivered": 0 if dry_run else selection.counts.total() - outcome.sent,
+        "unresolved": outcome.sent - outcome.resolved,
     }
-    _finish("replayed", result, outcome, as_json=as_json)
+    _finish(result, selection, outcome, as_json=as_json)
 
 
 @dlq.command()
-@_filters
-@click.option("--why", required=True, metavar="TEXT", help="The reason, for those who read the list later.")
+@_filtered
+@click.option("--why", required=True, metavar="TEXT", help="The reason, for later readers of the list.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-@click_options(DeadLetterSettings, loaders(), argname="settings", show_envvars_in_help=True)
-def drop(settings: DeadLetterSettings, *, why: str, yes: bool, as_json: bool, **conditions: Any) -> None:
-    """Close letters that are not to be replayed, with a reason.
+def drop(query: _Query, *, why: str, yes: bool, as_json: bool) -> None:
+    """Mark dead letters as dropped: their records will not be stored.
 
-    Nothing is deleted: the letter is evidence, and stays until the topic's retention ends. A marker on the
-    dead-letter topic says who dropped it, when and why.
+    Nothing is deleted: the dead letter is evidence, and stays until the topic's retention ends. A resolution
+    record on the dead-letter topic says who dropped it, when and why.
 
-    Exit codes: 0 all that matched are closed, now or before; 1 something was not delivered, no letter
+    Exit codes: 0 all that matched are resolved, now or before; 1 a resolution record was not delivered, nothing
     matched, or the answer was no; 2 called wrongly.
 
     \b
@@ -253,131 +261,100 @@ def drop(settings: DeadLetterSettings, *, why: str, yes: bool, as_json: bool, **
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     if not why.strip():
         raise click.UsageError("--why is empty: say why these records need not be stored")
-    _require_answer(yes=yes)
-    choice, decoder = LetterFilter(**conditions), _decoder(settings)
-    with DeadLetterReader(settings) as reader:
-        tally = _tally(reader, choice, decoder, again=False)
-        closer = Resolver(settings, by=operator(), why=why)
-        closer.require_topics(())
+    require_terminal(yes=yes)
+    with DeadLetterReader(query.settings) as reader:
+        selection = _select(query, reader, again=False)
+        resolver = Resolver(query.settings, by=operator(), why=why)
+        resolver.require_topics(())
         outcome = ResolverOutcome()
-        if tally.meant:
-            _ask("Drop", tally, yes=yes)
-            with _progress("drop", tally) as bar:
-                outcome = closer.drop(_meant(reader, choice, decoder, again=False), progress=bar.update)
-    undelivered = tally.meant.total() - outcome.closed
-    _finish(
-        "dropped", {**_counts(tally), "dropped": outcome.closed, "undelivered": undelivered}, outcome, as_json=as_json
-    )
+        if selection.counts:
+            confirm(f"Drop {_dead_letters(selection.counts)}?", yes=yes)
+            with _progress("drop", selection) as bar:
+                chosen = (each for each in query.matching(reader) if each.state == "open")
+                outcome = resolver.drop(chosen, progress=bar.update)
+    undelivered = selection.counts.total() - outcome.resolved
+    result = {"dropped": outcome.resolved, "undelivered": undelivered}
+    _finish(result, selection, outcome, as_json=as_json)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Tally:
-    """What a filter found.
-
-    Attributes:
-        meant: Letters to be closed, by reason.
-        closed: How many more were closed before.
-        topics: Where the letters to be closed came from.
-        first: The first of them.
-    """
-
-    meant: Counter[str] = field(default_factory=Counter)
-    closed: int = 0
+class _Selection:
+    counts: Counter[str] = field(default_factory=Counter)  # dead letters to resolve, by reason
+    resolved_before: int = 0
     topics: set[str] = field(default_factory=set)
     first: DeadLetter | None = None
 
 
-def _tally(reader: DeadLetterReader, choice: LetterFilter, decoder: RecordDecoder, *, again: bool) -> _Tally:
-    tally = _Tally()
-    missing = set(choice.names)
-    for letter in reader.letters():
-        if not choice.matches(letter, decoder):
+def _select(query: _Query, reader: DeadLetterReader, *, again: bool) -> _Selection:
+    """Count the dead letters that match, before anything is changed."""
+    selection = _Selection()
+    missing = set(query.conditions.names)
+    for dead_letter in query.matching(reader):
+        missing.discard(dead_letter.name)
+        if dead_letter.state != "open" and not again:
+            selection.resolved_before += 1
             continue
-        missing.discard(letter.name)
-        if letter.state != "open" and not again:
-            tally.closed += 1
-            continue
-        tally.meant[letter.reason] += 1
-        tally.topics.add(letter.topic)
-        tally.first = tally.first or letter
+        selection.counts[dead_letter.reason] += 1
+        selection.topics.add(dead_letter.topic)
+        selection.first = selection.first or dead_letter
     if missing:
-        raise OperationError(f"no such letter: {', '.join(sorted(missing))}; see `auditstream dlq list`")
-    if not tally.meant and not tally.closed:
-        raise OperationError("no letter matches; see `auditstream dlq list`")
-    return tally
+        raise OperationError(f"no such dead letter: {', '.join(sorted(missing))}; see `auditstream dlq list`")
+    if not selection.counts and not selection.resolved_before:
+        raise OperationError(_NO_MATCH)
+    return selection
 
 
-def _meant(
-    reader: DeadLetterReader, choice: LetterFilter, decoder: RecordDecoder, *, again: bool
-) -> Iterator[DeadLetter]:
-    return (
-        letter for letter in reader.letters() if (again or letter.state == "open") and choice.matches(letter, decoder)
-    )
+def _edited(query: _Query, selection: _Selection, text: bytes, *, new_id: bool) -> EditedRecord:
+    if selection.first is None:
+        raise OperationError("this dead letter was resolved before: --again sends the edited event")
+    if selection.counts.total() != 1:
+        raise OperationError(f"--edit is for exactly one dead letter, and {selection.counts.total():,} match: name one")
+    return edited_record(text, selection.first, query.settings, decoder=query.decoder, new_id=new_id)
 
 
-def _only(letters: Iterator[DeadLetter]) -> DeadLetter:
-    found = [letter for letter, _ in zip(letters, range(_SHOWN_CANDIDATES), strict=False)]
-    if not found:
-        raise OperationError("no letter matches; see `auditstream dlq list`")
-    if len(found) > 1:
-        names = ", ".join(f"{letter.name} of topic {letter.topic_id}" for letter in found)
-        raise OperationError(f"more than one letter matches: {names}; name one, with --topic-id if need be")
-    return found[0]
+def _only(dead_letters: Iterator[DeadLetter]) -> DeadLetter:
+    candidates = [dead_letter for dead_letter, _ in zip(dead_letters, range(_CANDIDATES_SHOWN), strict=False)]
+    if not candidates:
+        raise OperationError(_NO_MATCH)
+    if len(candidates) > 1:
+        names = ", ".join(f"{dead_letter.name} of topic {dead_letter.topic_id}" for dead_letter in candidates)
+        raise OperationError(f"more than one dead letter matches: {names}; name one, with --topic-id if need be")
+    return candidates[0]
 
 
-def _require_answer(*, yes: bool) -> None:
-    if not yes and not sys.stdin.isatty():
-        raise click.UsageError("standard input is no terminal to ask on: add --yes")
+def _progress(verb: str, selection: _Selection) -> "tqdm[Any]":
+    total = selection.counts.total()
+    return tqdm(total=total, unit=" dead letters", unit_scale=True, desc=verb, disable=not sys.stderr.isatty())
 
 
-def _ask(verb: str, tally: _Tally, *, yes: bool) -> None:
-    if not yes and not click.confirm(f"{verb} {_letters(tally.meant)}?", err=True):
-        click.echo("nothing was done", err=True)
-        sys.exit(_EXIT_FAILED)
-
-
-def _progress(what: str, tally: _Tally) -> "tqdm[Any]":
-    return tqdm(total=tally.meant.total(), unit=" letters", unit_scale=True, desc=what, disable=not sys.stderr.isatty())
-
-
-def _counts(tally: _Tally) -> dict[str, int]:
-    return {"matched": tally.meant.total() + tally.closed, "closed_before": tally.closed}
-
-
-def _finish(verb: str, result: dict[str, int], outcome: ResolverOutcome, *, as_json: bool) -> None:
+def _finish(result: dict[str, int], selection: _Selection, outcome: ResolverOutcome, *, as_json: bool) -> None:
     for reason, count in outcome.failures.most_common():
         click.echo(f"{count:,} not delivered: {reason}", err=True)
     if outcome.failures:
-        click.echo("what was not delivered stays open: run it again when that is put right", err=True)
-    if result.get("unmarked"):
+        click.echo("dead letters that were not delivered stay open: repair the cause, then run this again", err=True)
+    unresolved, before = result.get("unresolved", 0), selection.resolved_before
+    if unresolved:
         click.echo(
-            f"{result['unmarked']:,} were sent, but are not marked as replayed: the next replay sends them again, "
-            "which the sink takes for second deliveries",
+            f"{unresolved:,} were sent, but their resolution records were not delivered: the next replay sends them "
+            "again, and the sink counts them as duplicates",
             err=True,
         )
+    matched = selection.counts.total() + before
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(json.dumps({"matched": matched, "resolved_before": before, **result}))
     else:
-        before = f" ({result['closed_before']:,} closed before)" if result["closed_before"] else ""
-        click.echo(f"{verb} {result[verb]:,} of {result['matched']:,} matching letters{before}")
-    if result["undelivered"] or result.get("unmarked"):
-        sys.exit(_EXIT_FAILED)
+        verb, count = next(iter(result.items()))
+        earlier = f" ({before:,} resolved before)" if before else ""
+        click.echo(f"{verb} {count:,} of {matched:,} matching dead letters{earlier}")
+    if result["undelivered"] or unresolved:
+        sys.exit(1)
 
 
-def _found(tally: _Tally) -> str:
-    if not tally.meant:
-        return "the one that matches was closed before (--again sends it)"
-    return f"{tally.meant.total():,} match"
+def _dead_letters(counts: Counter[str]) -> str:
+    noun = "dead letter" if counts.total() == 1 else "dead letters"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+    return f"{counts.total():,} {noun}" + (f" ({reasons})" if counts else "")
 
 
-def _letters(counts: Counter[str]) -> str:
-    noun = "letter" if counts.total() == 1 else "letters"
-    return f"{counts.total():,} {noun}" + (f" ({_described(counts)})" if counts else "")
-
-
-def _described(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
-
-
-def _decoder(settings: DeadLetterSettings) -> RecordDecoder:
-    return RecordDecoder(RegistryClient(settings.schema_registry_url, ca_file=settings.schema_registry_ca_file))
+def _json_line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -19,7 +19,7 @@ from auditstream_producer.ndjson import NdjsonEmitter, NdjsonLine, Rejects, read
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import loaders
 
-_SHOWN_REJECTS = 5
+_REJECTS_SHOWN = 5
 
 
 @click.command()
@@ -37,11 +37,11 @@ _SHOWN_REJECTS = 5
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="Give up when the broker takes nothing for so long.",
+    help="Stop when the broker accepts nothing for so long.",
 )
 @click.option("--strict", is_flag=True, help="Short for --catalog-mode strict: refuse actions not in the catalog.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @click_options(ProducerSettings, loaders(), argname="settings", show_envvars_in_help=True)
 def emit(
     file: Path,
@@ -53,36 +53,36 @@ def emit(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Send the events of FILE, or of standard input if FILE is -, to the broker.
+    """Send the events of FILE, or of standard input if FILE is -, to Kafka.
 
-    FILE is NDJSON: one event in its JSON shape a line; blank lines are passed over. A missing id, version
-    or occurred_at is filled in (a new UUIDv7, 1, now). Events that have an id can be sent again without
-    harm: the sink drops second deliveries.
+    FILE is NDJSON: one event as JSON on each line; blank lines are skipped. A missing id, version or
+    occurred_at is filled in (a new UUIDv7, 1, now). An event with an id may be sent again: the sink drops
+    the second delivery.
 
-    A line that is no valid event is refused and the rest goes on. Each line of the rejects file says
-    {"line": its number, "reason": ..., "errors": [the fields at fault], "text": the line as it was}, for
-    an undelivered event also its "id", and its text holds the id that it was given.
+    A line that is not a valid event is refused, and the next line is read. Each line of the rejects file is
+    {"line": its number, "reason": ..., "errors": [the fields at fault], "text": the unchanged line}. For an
+    undelivered event there is also the "id", and the text contains the id that was filled in.
 
-    Ends with the counts of accepted, refused, delivered and undelivered events. Exit codes: 0 all were
-    delivered; 1 something was refused or not delivered; 2 called wrongly; 130 interrupted, after what was
-    accepted has been sent.
+    The last line counts accepted, refused, delivered and undelivered events. Exit codes: 0 all were
+    delivered; 1 a line was refused or an event not delivered; 2 called wrongly; 130 interrupted, after the
+    accepted events have been sent.
 
     \b
     Examples:
       auditstream emit events.ndjson
       zcat events.ndjson.gz | auditstream emit - --rejects rejects.ndjson
       jq -r .text rejects.ndjson | auditstream emit -
-    """  # noqa: D301 - click wants the character, not its two letters
+    """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     if strict:
         settings = dataclasses.replace(settings, catalog_mode="strict")
     with _opened(file) as source, _rejects_file(rejects_path, file) as sink, _Interruption() as interruption:
-        rejects = Rejects(sink, keep=_SHOWN_REJECTS)
+        rejects = Rejects(sink, keep=_REJECTS_SHOWN)
         producer = AuditProducer(settings, on_error=rejects.on_error)
         emitter = NdjsonEmitter(producer, rejects, patience=timeout)
         stopped_at = None
         with _progress(source, file, quiet=quiet) as bar:
             for line in interruption.watch(read_lines(source)):
-                if not emitter.emit_line(line, wanted=interruption.absent):
+                if not emitter.emit_line(line, wanted=lambda: interruption.count == 0):
                     stopped_at = line.number
                     break
                 bar.update(1 if bar.total is None else line.size)
@@ -90,7 +90,7 @@ def emit(
         producer.close(0)
     stats = producer.stats()
     if rejects_path is None:
-        _show_rejects(rejects)
+        _print_rejects(rejects)
     if stopped_at is not None:
         click.echo(f"stopped: line {stopped_at} and those after it were not sent", err=True)
     _print_counts(
@@ -111,13 +111,9 @@ def emit(
 
 
 class _Interruption:
-    """Turns SIGINT and SIGTERM into a flag, so that none strikes between taking an event and counting it.
+    """Counts SIGINT and SIGTERM, so that no signal interrupts between accepting an event and counting it.
 
-    Only while a line is read does a signal raise: a read may last for ever.
-
-    Attributes:
-        count: How many signals came.
-        number: The last signal, or 0.
+    Only while a line is read does a signal raise an exception, because a read may block without end.
     """
 
     def __init__(self) -> None:
@@ -126,11 +122,8 @@ class _Interruption:
         self._reading = False
         self._before: dict[int, Any] = {}
 
-    def absent(self) -> bool:
-        return self.count == 0
-
     def watch(self, lines: Iterator[NdjsonLine]) -> Iterator[NdjsonLine]:
-        """Hand on lines until a signal comes."""
+        """Yield lines until there is a signal."""
         while self.count == 0:
             try:
                 self._reading = True
@@ -174,9 +167,9 @@ def _rejects_file(path: Path | None, source: Path) -> Iterator[TextIO | None]:
         yield None
         return
     if path.exists() and source.exists() and path.samefile(source):
-        raise click.UsageError("--rejects names FILE itself, which it would overwrite: name another file")
+        raise click.UsageError("--rejects would overwrite FILE: name another file")
     try:
-        # NdjsonLine by line: what was refused is on disk even if this process is killed.
+        # Buffered by line: refused lines are on disk even if this process is killed.
         file = path.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
         raise OperationError(f"cannot write the rejects to {path}: {error.strerror}") from error
@@ -186,20 +179,18 @@ def _rejects_file(path: Path | None, source: Path) -> Iterator[TextIO | None]:
 
 def _progress(source: BinaryIO, file: Path, *, quiet: bool) -> "tqdm[NoReturn]":
     hidden = quiet or not sys.stderr.isatty()
-    if str(file) == "-":
+    if str(file) == "-" or not source.seekable():
         return tqdm(desc="emit", unit=" lines", unit_scale=True, disable=hidden)
-    size = file.stat().st_size if source.seekable() else None
-    if size is None:
-        return tqdm(desc="emit", unit=" lines", unit_scale=True, disable=hidden)
+    size = file.stat().st_size
     return tqdm(desc="emit", total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=hidden)
 
 
-def _show_rejects(rejects: Rejects) -> None:
+def _print_rejects(rejects: Rejects) -> None:
     for rejected in rejects.first:
         click.echo(f"line {rejected.line}: {rejected.reason}", err=True)
     more = rejects.refused + rejects.undelivered - len(rejects.first)
     if more:
-        click.echo(f"and {more:,} more: --rejects FILE keeps them all, with reasons", err=True)
+        click.echo(f"and {more:,} more: --rejects FILE writes them all, with reasons", err=True)
 
 
 def _print_counts(counts: dict[str, int | None], *, as_json: bool) -> None:

@@ -12,21 +12,21 @@ from auditstream_schemas.settings import ClickHouseSettings, loaders
 @click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
 @click.option("--dry-run", is_flag=True, help="Print the SQL that is pending; change nothing.")
 def migrate(settings: ClickHouseSettings, *, dry_run: bool) -> None:
-    """Bring the tables up to date.
+    """Create or update the tables in ClickHouse.
 
-    A deploy step, to be run before a new version of the sink. Steps that were applied are left alone;
-    running it again, also after it broke off, is safe.
+    A deploy step: run it before a new version of the sink starts. It applies the migrations that the database
+    does not have yet, in order. It is safe to run again, also after it was interrupted.
     """
     client = connect(settings)
     database = settings.clickhouse_database
     if dry_run:
-        for step in migrations.pending(client, database):
-            click.echo(f"-- {step.version:04d}_{step.name}")
-            for statement in step.statements:
+        for migration in migrations.pending(client, database):
+            click.echo(f"-- {migration.version:04d}_{migration.name}")
+            for statement in migration.statements:
                 click.echo(f"{statement};\n")
         return
-    done = migrations.migrate(client, database)
-    for step in done:
-        click.echo(f"applied {step.version:04d}_{step.name}")
-    if not done:
+    applied = migrations.migrate(client, database)
+    for migration in applied:
+        click.echo(f"applied {migration.version:04d}_{migration.name}")
+    if not applied:
         click.echo(f"database {database} is up to date")

@@ -8,62 +8,61 @@ import click
 from typed_settings import click_options
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.ledger.reconcile import Copy, Findings
-from auditstream_ops.ledger.reconcile import reconcile as examine
+from auditstream_ops.ledger import reconcile as repeated_ids
 from auditstream_schemas.settings import ClickHouseSettings, loaders
 
 
 @click.command()
 @click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def reconcile(settings: ClickHouseSettings, *, as_json: bool) -> None:
-    """Look for events that are visible more than once.
+    """Look for events that readers see more than once.
 
-    Two sinks that take one id at the same moment, from two partitions, cannot know of each other. What has
-    the same content collapses. What has not is shown twice, and found here: with the rows, the first to
-    come first, and where each came from. Changes nothing. Exit code 1 if an id is visible more than once.
+    Two sinks that store the same id from two partitions at the same moment do not see each other's row. Rows
+    with the same content collapse into one. Rows with different content stay visible. This command lists
+    them, the earliest first, each with the topic, partition and offset that it came from. It changes nothing.
+
+    Exit codes: 0 no id is visible more than once; 1 at least one is; 2 called wrongly.
 
     \b
     Examples:
       auditstream reconcile
-      auditstream reconcile --json | jq '.doubled[].id'
+      auditstream reconcile --json | jq '.repeated[].id'
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
-    found = examine(connect(settings), settings.clickhouse_database)
+    report = repeated_ids.reconcile(connect(settings), settings.clickhouse_database)
     if as_json:
-        click.echo(json.dumps({**asdict(found), "uncollapsed": found.uncollapsed}, default=str))
+        click.echo(json.dumps({**asdict(report), "uncollapsed": report.uncollapsed}, default=str))
     else:
-        _show(found)
-    sys.exit(1 if found.doubled else 0)
+        _print(report)
+    sys.exit(1 if report.repeated else 0)
 
 
-def _show(found: Findings) -> None:
-    click.echo(f"{found.rows:,} rows, {found.visible:,} of them visible")
-    if found.uncollapsed:
-        click.echo(f"{found.uncollapsed:,} rows wait for a merge to remove them: harmless, no reader sees them")
-    for each in found.doubled:
-        what = "scope or time differ" if each.has_other_key else "content differs"
-        click.echo(f"id {each.id} is visible {each.visible} times: {what}")
-        for number, copy in enumerate(each.copies):
-            click.echo(f"  {'first' if number == 0 else 'later'}  {_line(copy)}")
-    total = found.other_keys + found.other_contents
+def _print(report: repeated_ids.ReconcileReport) -> None:
+    click.echo(f"{report.rows:,} rows, {report.visible:,} of them visible")
+    if report.uncollapsed:
+        click.echo(f"{report.uncollapsed:,} rows will be removed by a merge; no reader sees them")
+    for repeated in report.repeated:
+        difference = "scope or time differ" if repeated.has_other_key else "content differs"
+        click.echo(f"id {repeated.id} is visible {repeated.visible} times: {difference}")
+        for number, row in enumerate(repeated.rows):
+            click.echo(
+                f"  {'later' if number else 'first'}  ingested {row.ingested_at.isoformat(timespec='milliseconds')} "
+                f"from {row.topic}[{row.partition}]@{row.offset}, occurred {row.occurred_at}, "
+                f"scope {row.scope_id or '(none)'}"
+            )
+    total = report.other_keys + report.other_contents
     if not total:
         click.secho("no id is visible more than once", fg="green", bold=True)
         return
-    if total > len(found.doubled):
-        click.echo(f"and {total - len(found.doubled):,} more ids")
+    if total > len(report.repeated):
+        click.echo(f"and {total - len(report.repeated):,} more ids")
     click.echo(
-        "Compare the rows by their place on the topic. The first is what readers saw first; a later one is "
-        "another event that took its id, and its emitter should send it again under an id of its own."
+        "Readers saw the first row first. A later row is another event with the same id: "
+        "its emitter should send it again under a new id."
     )
     click.secho(
-        f"{total:,} ids are visible more than once: {found.other_keys:,} with another scope or time, "
-        f"{found.other_contents:,} with other content",
+        f"{total:,} ids are visible more than once: {report.other_keys:,} with another scope or time, "
+        f"{report.other_contents:,} with other content",
         fg="red",
         bold=True,
     )
-
-
-def _line(copy: Copy) -> str:
-    taken = copy.ingested_at.isoformat(timespec="milliseconds")
-    place = f"{copy.topic}[{copy.partition}]@{copy.offset}"
-    return f"taken {taken} from {place}, occurred {copy.occurred_at}, scope {copy.scope_id or '(none)'}"

@@ -42,21 +42,21 @@ _data_dir = click.option(
     show_default=True,
     envvar="AUDITSTREAM_DATA_DIR",
     show_envvar=True,
-    help="Directory of this stack's data, logs and state.",
+    help="Directory for the data, logs and state of this stack.",
 )
 
 
-def _port_option(name: str, standard: int, what: str) -> Callable[[_F], _F]:
+def _port_option(name: str, standard: int, server: str) -> Callable[[_F], _F]:
     return click.option(
         f"--{name}-port",
         type=click.IntRange(0, 65535),
-        help=f"Port of {what} on 127.0.0.1; 0 for any free one.  [default: {standard} if free, else any]",
+        help=f"Port of {server} on 127.0.0.1; 0 for any free port.  [default: {standard} if free, else any]",
     )
 
 
 @click.command()
 @_data_dir
-@click.option("--detach", is_flag=True, help="Return once every server answers, and leave them running.")
+@click.option("--detach", is_flag=True, help="Return when every server answers, and leave them running.")
 @_port_option("kafka", _STANDARD.kafka, "the Kafka broker")
 @_port_option("registry", _STANDARD.registry, "the schema registry")
 @_port_option("clickhouse", _STANDARD.clickhouse, "ClickHouse's HTTP interface")
@@ -68,33 +68,33 @@ def up(
     registry_port: int | None,
     clickhouse_port: int | None,
 ) -> None:
-    """Start a local stack: Kafka, schema registry and ClickHouse, for development.
+    """Start a local stack for development: Kafka, schema registry and ClickHouse.
 
-    It needs neither Docker nor Java: the broker is Tansu, the registry a stand-in of ours, and ClickHouse
-    the real engine (chDB) behind its HTTP interface. All listen on 127.0.0.1, without passwords.
+    It needs neither Docker nor Java. The broker is Tansu, the registry is a stand-in of ours, and ClickHouse is
+    the real engine (chDB). All listen on 127.0.0.1, without passwords.
 
-    When every server answers, their addresses go to standard output as NAME=value lines, all other words to
-    standard error. So these work in a shell, and for Docker:
+    When every server answers, the command prints their addresses as NAME=value lines on standard output, and
+    all other text on standard error. So these work, in a shell and for Docker:
 
     \b
         export $(auditstream up --detach)
         auditstream up --detach > stack.env; docker run --network host --env-file stack.env ...
 
-    In the foreground Ctrl-C stops everything. If one server dies, the rest is stopped.
+    In the foreground, Ctrl-C stops all servers. If one server dies, the others are stopped.
 
-    Tansu keeps its topics in memory: topics, records and group offsets are gone after `down`, while what
-    ClickHouse and the registry hold stays in the data directory. So after every `up` comes
+    Tansu keeps topics in memory: topics, records and group offsets are gone after `down`. The data of ClickHouse
+    and of the registry stays in the data directory. So run this after every `up`:
 
     \b
         auditstream topics && auditstream migrate
-    """  # noqa: D301 - click wants the very character, as its mark of lines not to be wrapped
+    """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     if running(data_dir) is not None:
         _announce_again(data_dir)
         return
     ports = Ports(
-        kafka=_chosen(kafka_port, _STANDARD.kafka),
-        registry=_chosen(registry_port, _STANDARD.registry),
-        clickhouse=_chosen(clickhouse_port, _STANDARD.clickhouse),
+        kafka=_port(kafka_port, _STANDARD.kafka),
+        registry=_port(registry_port, _STANDARD.registry),
+        clickhouse=_port(clickhouse_port, _STANDARD.clickhouse),
     )
     click.echo("starting Tansu, the registry stand-in and ClickHouse ...", err=True)
     try:
@@ -110,10 +110,10 @@ def up(
 @click.command()
 @_data_dir
 def down(*, data_dir: Path) -> None:
-    """Stop the local stack that `up` started in this data directory.
+    """Stop the local stack that `up` started with this data directory.
 
-    Topics, records and group offsets are gone with it (the broker keeps them in memory); what ClickHouse and
-    the registry hold stays in the data directory.
+    Topics, records and group offsets are gone, because the broker keeps them in memory. The data of ClickHouse
+    and of the registry stays in the data directory.
     """
     stack = running(data_dir)
     if stack is None:
@@ -127,43 +127,43 @@ def down(*, data_dir: Path) -> None:
 @_data_dir
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 def status(*, data_dir: Path, as_json: bool) -> None:
-    """Show each part of the local stack, where it is reached, and whether it answers.
+    """Show the address of each server of the local stack, and whether it answers.
 
-    The exit code is 1 unless every part answers.
+    Exit codes: 0 every server answers; 1 a server does not, or no stack is up; 2 called wrongly.
     """
     stack = running(data_dir)
-    parts = [] if stack is None else _parts(stack.endpoints)
-    well = bool(parts) and all(part["fault"] is None for part in parts)
+    servers = [] if stack is None else _servers(stack.endpoints)
+    is_healthy = bool(servers) and all(server["fault"] is None for server in servers)
     if as_json:
-        found = {
-            "well": well,
+        report = {
+            "healthy": is_healthy,
             "data_dir": str(data_dir.absolute()),
             "supervisor_pid": None if stack is None else stack.pid,
-            "parts": parts,
+            "servers": servers,
             "last_words": last_words(data_dir) if stack is None else "",
         }
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(report, indent=2))
     elif stack is None:
         click.echo(f"no stack is up in {data_dir}; `auditstream up` starts one")
         if words := last_words(data_dir):
-            click.echo(f"the last one ended so: {words}")
+            click.echo(f"the last one ended with: {words}")
     else:
-        for part in parts:
-            click.echo(f"{part['name']:<11} {part['endpoint']:<28} {part['fault'] or 'answers'}")
+        for server in servers:
+            click.echo(f"{server['name']:<11} {server['endpoint']:<28} {server['fault'] or 'answers'}")
         click.echo(f"supervisor  process {stack.pid}, {data_dir}")
-    if not well:
+    if not is_healthy:
         sys.exit(1)
 
 
-def _chosen(given: int | None, standard: int) -> int:
-    if given is not None:
-        return given
+def _port(option: int | None, standard: int) -> int:
+    if option is not None:
+        return option
     return standard if port_is_free(standard) else 0
 
 
 def _announce(stack: RunningStack, end: str) -> None:
     click.echo(
-        f"up (process {stack.pid}); {end}. Topics live in memory and are gone then, ClickHouse's data stays.",
+        f"up (process {stack.pid}); {end}. Then the topics are gone, and ClickHouse's data stays.",
         err=True,
     )
     click.echo(stack.endpoints.env_lines())
@@ -175,7 +175,7 @@ def _announce_again(data_dir: Path) -> None:
     click.echo(stack.endpoints.env_lines())
 
 
-def _parts(endpoints: Endpoints) -> list[dict[str, str | None]]:
+def _servers(endpoints: Endpoints) -> list[dict[str, str | None]]:
     probes = (
         (KAFKA, endpoints.bootstrap_servers, kafka_fault),
         (REGISTRY, endpoints.registry_url, registry_fault),

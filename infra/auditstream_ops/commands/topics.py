@@ -14,30 +14,32 @@ _PLAN = TopicPlan()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TopicSettings(DeadLetterSettings, RequestSettings):
-    """The topics' names, and where they are."""
+    """The names of the topics, their broker and the registry."""
 
 
 @click.command()
 @click_options(TopicSettings, loaders(), argname="settings", show_envvars_in_help=True)
 @click.option("--partitions", default=_PLAN.partitions, show_default=True, help="Partitions of a new event topic.")
-@click.option("--replication", default=_PLAN.replication, show_default=True, help="Copies; 3 in production.")
+@click.option(
+    "--replication", default=_PLAN.replication, show_default=True, help="Copies of each partition; 3 in production."
+)
 @click.option(
     "--retention-hours",
     default=_PLAN.retention_hours,
     show_default=True,
-    help="How long the broker keeps events: an outage of ClickHouse must be over by then.",
+    help="How long the broker keeps events. If ClickHouse is away for longer, events are lost.",
 )
 @click.option(
     "--dead-letter-retention-hours",
     default=_PLAN.dead_letter_retention_hours,
     show_default=True,
-    help="How long refused records wait for a person.",
+    help="How long the broker keeps dead letters, which a person resolves.",
 )
 @click.option(
     "--request-partitions",
     default=_PLAN.request_partitions,
     show_default=True,
-    help="Of the topic of requests for exports: so many exporters work side by side.",
+    help="Partitions of a new topic of export requests: the maximum number of exporters at work.",
 )
 def topics(
     settings: TopicSettings,
@@ -48,9 +50,9 @@ def topics(
     dead_letter_retention_hours: int,
     request_partitions: int,
 ) -> None:
-    """Create the topics and register the event's schema.
+    """Create the Kafka topics, and register the event's schema.
 
-    A deploy step: services and sinks never do either at run time. What exists is left as it is.
+    A deploy step: services and sinks never do either at run time. A topic that exists is not changed.
     """
     plan = TopicPlan(
         partitions=partitions,

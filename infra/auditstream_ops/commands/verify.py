@@ -10,8 +10,8 @@ import click
 from typed_settings import click_options
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.ledger.audit import PartitionAccount, TopicLedger
-from auditstream_ops.ledger.audit import verify as examine
+from auditstream_ops.ledger import verify as ledger_checks
+from auditstream_ops.ledger.verify import TopicCheck
 from auditstream_schemas.settings import loaders
 from auditstream_sink import SinkSettings
 
@@ -20,87 +20,85 @@ _COUNTS = ("read", "stored", "duplicates", "conflicts", "invalid", "expired", "r
 
 @click.command()
 @click_options(SinkSettings, loaders(), argname="settings", show_envvars_in_help=True)
-@click.option("--topic-id", type=click.UUID, help="Only the books of this id of the topic.")
-@click.option("--complete", is_flag=True, help="A record of the topic that no sink has taken yet is a fault, too.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--topic-id", type=click.UUID, help="Check only this id of the topic.")
+@click.option("--complete", is_flag=True, help="Also report records of the topic that are not in the ledger yet.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify(settings: SinkSettings, *, topic_id: UUID | None, complete: bool, as_json: bool) -> None:
-    """Check that every offset is accounted for.
+    """Check that the ledger balances: no event is lost, and none is stored twice.
 
-    Holds the ledger against the event log and the topic: every offset in exactly one batch, every batch
-    adding up, its rows there, and nothing committed that is not in the books. Changes nothing, and may run
-    beside a sink. Exit code 1 if anything is wrong; books that are empty balance.
+    The sink writes one ledger line for each batch and partition. This command compares the ledger with the
+    event log and the topic. Every offset must be in exactly one line, the counts of every line must add up,
+    its rows must be in the event log, and the group must not have committed offsets beyond the ledger.
+
+    It changes nothing, and may run beside a sink. A topic that was deleted and created again has a new id and
+    a new ledger; each id is checked.
+
+    Exit codes: 0 the ledger balances, or is empty; 1 it does not balance, and the offsets are named;
+    2 called wrongly.
 
     \b
     Examples:
       auditstream verify
       auditstream verify --complete
-      auditstream verify --json | jq '.books[].partitions[].faults[]'
+      auditstream verify --json | jq '.topics[].partitions[].faults[]'
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     client = connect(settings)
-    found = examine(client, settings.clickhouse_database, settings, topic_id=topic_id, complete=complete)
-    balanced = all(books.is_balanced for books in found)
+    topics = ledger_checks.verify(client, settings.clickhouse_database, settings, topic_id=topic_id, complete=complete)
+    balanced = all(topic.is_balanced for topic in topics)
     if as_json:
-        click.echo(json.dumps(_json(settings.topic, found, balanced=balanced)))
+        click.echo(json.dumps(_json(settings.topic, topics, balanced=balanced)))
     else:
-        for books in found:
-            _show(settings.topic, books)
-        _conclude(found)
+        for topic in topics:
+            _print_table(settings.topic, topic)
+        _print_conclusion(topics)
     sys.exit(0 if balanced else 1)
 
 
-def _show(topic: str, books: TopicLedger) -> None:
-    earlier = "" if books.is_current else ", an earlier topic of that name"
-    click.echo(f"{topic}, id {books.topic_id}{earlier}")
+def _print_table(name: str, topic: TopicCheck) -> None:
+    earlier = "" if topic.is_current else ", an earlier topic of that name"
+    click.echo(f"{name}, id {topic.topic_id}{earlier}")
     headings = ("lag", "committed", *_COUNTS)
-    click.echo(f"{'partition':>9} {'offsets':>19} " + " ".join(f"{name:>10}" for name in headings))
-    for account in books.partitions:
-        offsets = f"{account.first_offset}..{account.last_offset}" if account.batches else "none"
-        figures = [account.lag, account.committed, *(getattr(account, name) for name in _COUNTS)]
+    click.echo(f"{'partition':>9} {'offsets':>19} " + " ".join(f"{heading:>10}" for heading in headings))
+    for check in topic.partitions:
+        offsets = f"{check.first_offset}..{check.last_offset}" if check.batches else "none"
+        figures = [getattr(check, heading) for heading in headings]
         cells = " ".join(f"{'-' if figure is None else f'{figure:,}':>10}" for figure in figures)
-        click.echo(f"{account.partition:>9} {offsets:>19} {cells}")
-    for account in books.partitions:
-        for note in account.notes:
-            click.echo(f"  note: partition {account.partition}: {note}")
+        click.echo(f"{check.partition:>9} {offsets:>19} {cells}")
+    for check in topic.partitions:
+        for note in check.notes:
+            click.echo(f"  note: partition {check.partition}: {note}")
     click.echo()
 
 
-def _conclude(found: Sequence[TopicLedger]) -> None:
-    wrong = [
-        f"{books.topic_id} partition {account.partition}: {problem}"
-        for books in found
-        for account in books.partitions
-        for problem in account.problems
-    ]
-    for line in wrong:
-        click.echo(line)
+def _print_conclusion(topics: Sequence[TopicCheck]) -> None:
+    for topic in topics:
+        for check in topic.partitions:
+            for problem in check.problems:
+                click.echo(f"{topic.topic_id} partition {check.partition}: {problem}")
     read, batches, lag, lost = (
-        sum(getattr(account, name) or 0 for books in found for account in books.partitions)
+        sum(getattr(check, name) or 0 for topic in topics for check in topic.partitions)
         for name in ("read", "batches", "lag", "lost")
     )
     waiting = f", {lag:,} records wait on the topic" if lag else ""
-    waiting += f"; {lost:,} offsets are LOST, as was accepted" if lost else ""
-    if wrong:
-        click.secho(f"the books do NOT balance{waiting}", fg="red", bold=True)
+    waiting += f"; {lost:,} offsets are LOST, as a person accepted" if lost else ""
+    if not all(topic.is_balanced for topic in topics):
+        click.secho(f"the ledger does NOT balance{waiting}", fg="red", bold=True)
     elif not batches:
-        click.echo(f"the books are empty{waiting}")
+        click.echo(f"the ledger is empty{waiting}")
     else:
-        click.secho(f"the books balance: {read:,} records in {batches:,} batches{waiting}", fg="green", bold=True)
+        click.secho(f"the ledger balances: {read:,} records in {batches:,} batches{waiting}", fg="green", bold=True)
 
 
-def _json(topic: str, found: Sequence[TopicLedger], *, balanced: bool) -> dict[str, object]:
+def _json(name: str, topics: Sequence[TopicCheck], *, balanced: bool) -> dict[str, object]:
     return {
-        "topic": topic,
+        "topic": name,
         "balanced": balanced,
-        "books": [
+        "topics": [
             {
-                "topic_id": str(books.topic_id),
-                "current": books.is_current,
-                "partitions": [_account(account) for account in books.partitions],
+                "topic_id": str(topic.topic_id),
+                "current": topic.is_current,
+                "partitions": [{**asdict(check), "lag": check.lag} for check in topic.partitions],
             }
-            for books in found
+            for topic in topics
         ],
     }
-
-
-def _account(account: PartitionAccount) -> dict[str, object]:
-    return {**asdict(account), "lag": account.lag}

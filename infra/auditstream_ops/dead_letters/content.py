@@ -1,4 +1,4 @@
-"""What is inside a letter: its record, decoded if it can be, as JSON to edit or as a hexdump."""
+"""The record inside a dead letter: decoded, as JSON to edit, or as a hexdump."""
 
 import json
 import re
@@ -21,21 +21,21 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
 class RecordDecoder:
-    """Decodes letters by the schemas they were written with, each asked of the registry once."""
+    """Decodes the records of dead letters with their writer schemas; fetches each schema from the registry once."""
 
     def __init__(self, registry: RegistryClient) -> None:
         self._registry = registry
         self._schemas: dict[int, str | None] = {}
 
-    def record(self, letter: DeadLetter) -> dict[str, Any]:
-        """The fields of the record, whether or not they make a valid event; see ``codec.decode_record``.
+    def record(self, dead_letter: DeadLetter) -> dict[str, Any]:
+        """The fields of the record, which need not be a valid event; see ``codec.decode_record``.
 
         Raises:
-            WireFormatError: The bytes are no record.
+            WireFormatError: The bytes are not an encoded record.
             UnknownSchemaError: The registry does not have the schema.
-            RegistryError: The registry is away or refuses.
+            RegistryError: The registry is not reachable, or refuses.
         """
-        schema_id, body = split(letter.value)
+        schema_id, body = split(dead_letter.value)
         if schema_id not in self._schemas:
             try:
                 self._schemas[schema_id] = self._registry.schema(schema_id)
@@ -46,51 +46,51 @@ class RecordDecoder:
             raise UnknownSchemaError(f"the registry has no schema {schema_id}")
         return decode_record(body, schema)
 
-    def action(self, letter: DeadLetter) -> str | None:
+    def action(self, dead_letter: DeadLetter) -> str | None:
         """The action inside the record; None if it cannot be decoded.
 
         Raises:
-            RegistryError: The registry is away or refuses.
+            RegistryError: The registry is not reachable, or refuses.
         """
         try:
-            return str(self.record(letter)["action"])
+            return str(self.record(dead_letter)["action"])
         except (WireFormatError, UnknownSchemaError):
             return None
 
-    def event_id(self, letter: DeadLetter) -> UUID | None:
-        """The id of the letter's event: the one inside the record, else its key; None if neither is a UUID.
+    def event_id(self, dead_letter: DeadLetter) -> UUID | None:
+        """The id of the event: from the record, else from its key; None if neither is a UUID.
 
         Raises:
-            RegistryError: The registry is away or refuses.
+            RegistryError: The registry is not reachable, or refuses.
         """
         try:
-            return event_id(self.record(letter)["id"])
+            return event_id(self.record(dead_letter)["id"])
         except (WireFormatError, UnknownSchemaError, Fault):
             pass
         try:
-            return event_id((letter.key or b"").decode("utf-8", "replace"))
+            return event_id((dead_letter.key or b"").decode("utf-8", "replace"))
         except Fault:
             return None
 
-    def described(self, letter: DeadLetter) -> tuple[dict[str, Any] | None, str]:
-        """The record, or None and why it cannot be had. The registry may be away."""
+    def try_decode(self, dead_letter: DeadLetter) -> tuple[dict[str, Any] | None, str]:
+        """The fields of the record, or None and the reason. Works while the registry is away."""
         try:
-            return self.record(letter), ""
+            return self.record(dead_letter), ""
         except (WireFormatError, RegistryError) as error:
             return None, str(error)
 
 
 def event_json(record: dict[str, Any]) -> str:
-    """The JSON shape of one event, indented, even if the record makes no valid one.
+    """The JSON of one event, indented; the record need not be a valid event.
 
-    A payload that is JSON stands in it as it is, character for character; another one as a string.
+    A payload that is JSON is kept, character for character. A broken payload becomes a string.
     """
     values = {
         **{name: json.dumps(record[name], ensure_ascii=False) for name in ("action", "id", "version", "success")},
         "actor": _object(record["actor"]),
         "target": _object(record["target"]),
         "payload": _payload(record["payload"]),
-        "occurred_at": json.dumps(_moment(record["occurred_at"])),
+        "occurred_at": json.dumps(_time(record["occurred_at"])),
         "metadata": _indented(record["metadata"]),
         "scope": _object(record["scope"]),
         "request": _object(record["request"]),
@@ -99,14 +99,14 @@ def event_json(record: dict[str, Any]) -> str:
 
 
 def hexdump(data: bytes) -> Iterator[str]:
-    """Lines of offset, sixteen bytes, and the same as ASCII."""
+    """Lines of an offset, sixteen bytes in hexadecimal, and the same bytes as ASCII."""
     for start in range(0, len(data), _BYTES_A_LINE):
-        part = data[start : start + _BYTES_A_LINE]
-        yield f"{start:08x}  {part.hex(' '):<{3 * _BYTES_A_LINE}} {_UNPRINTABLE.sub('.', part.decode('latin-1'))}"
+        row = data[start : start + _BYTES_A_LINE]
+        yield f"{start:08x}  {row.hex(' '):<{3 * _BYTES_A_LINE}} {_UNPRINTABLE.sub('.', row.decode('latin-1'))}"
 
 
 def printable(text: str) -> str:
-    r"""The text with escapes (``\u001b``) for what would steer a terminal, line breaks excepted."""
+    r"""The text with control characters escaped (``\u001b``), so that it cannot steer a terminal. Line breaks stay."""
     if text.isprintable():
         return text
     return "".join(
@@ -114,13 +114,13 @@ def printable(text: str) -> str:
     ).replace("\x7f", "\\u007f")
 
 
-def _object(part: dict[str, Any] | None) -> str:
-    if part is None:
+def _object(entity: dict[str, Any] | None) -> str:
+    if entity is None:
         return "null"
-    attributes = part["attributes"]
-    plain = {name: value for name, value in part.items() if name != "attributes" and value is not None}
-    # Attributes that would hide a name of their object stay apart, for a person to see.
-    return _indented({**plain, "attributes": attributes} if attributes.keys() & part.keys() else plain | attributes)
+    attributes = entity["attributes"]
+    plain = {name: value for name, value in entity.items() if name != "attributes" and value is not None}
+    # An attribute with the name of a field would hide the field, so the attributes then stay in an object of their own.
+    return _indented({**plain, "attributes": attributes} if attributes.keys() & entity.keys() else plain | attributes)
 
 
 def _payload(text: str) -> str:
@@ -130,7 +130,7 @@ def _payload(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)
 
 
-def _moment(nanoseconds: int) -> str | int:
+def _time(nanoseconds: int) -> str | int:
     return format_timestamp(nanoseconds) if MIN_TIMESTAMP <= nanoseconds <= MAX_TIMESTAMP else nanoseconds
 
 

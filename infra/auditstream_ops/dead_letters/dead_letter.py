@@ -1,21 +1,19 @@
-"""Reading the dead-letter topic: the letters, and the markers that say what became of them.
+"""Reads the dead-letter topic: the dead letters, and the resolution records that say how they were resolved.
 
-The topic is append-only and the only store of letters. A letter that was replayed or dropped is closed by a
-marker: a record without key and value, on the letter's own partition (so it never outlives the marker), whose
-headers name the letter and say what was done, by whom and why.
+The topic is append-only and the only store of dead letters. Replaying or dropping a dead letter writes a resolution
+record: a record without key and value, whose headers name the dead letter, the action, the operator and the reason.
+It is on the partition of its dead letter, so that the dead letter never outlives it.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from sys import intern
-from types import TracebackType
-from typing import Literal, NamedTuple, Self, cast
+from typing import Literal, NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
-from auditstream_schemas.errors import OperationError
+from auditstream_ops.topic_consumer import TopicConsumer
 from auditstream_sink import DeadLetterSettings
 from auditstream_sink.batch import record_headers
 from auditstream_sink.dead_letters import (
@@ -29,28 +27,26 @@ from auditstream_sink.dead_letters import (
 )
 
 HEADER_PREFIX = "auditstream."
-"""Of every header that is ours, on letters, markers and replayed records."""
+"""Prefix of our headers, on dead letters, resolution records and replayed records."""
 
-MARKER = "auditstream.marker"
-MARKER_BY = "auditstream.marker.by"
-MARKER_WHY = "auditstream.marker.why"
-MARKER_EDITED = "auditstream.marker.edited"
-MARKER_PARTITION = "auditstream.marker.partition"
-MARKER_OFFSET = "auditstream.marker.offset"
+RESOLUTION = "auditstream.resolution"
+RESOLUTION_BY = "auditstream.resolution.by"
+RESOLUTION_WHY = "auditstream.resolution.why"
+RESOLUTION_EDITED = "auditstream.resolution.edited"
+RESOLUTION_PARTITION = "auditstream.resolution.partition"
+RESOLUTION_OFFSET = "auditstream.resolution.offset"
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
-_BROKER_SECONDS = 10
-# A letter may hold a megabyte: what is in memory at once stays below these.
-_CONSUME_AT_MOST = 500
-_FETCH_AHEAD_KBYTES = 16 * 1024
+# A dead letter may hold a megabyte, so the client fetches few of them in advance.
+_PREFETCH_KBYTES = 16 * 1024
 
 
-class DeadLetterPosition(NamedTuple):
-    """Where a record lay that became a letter: identifies the letter.
+class SourceCoordinates(NamedTuple):
+    """Where the refused record is on its topic; identifies the dead letter.
 
     Attributes:
-        topic_id: Id of the topic; differs when it was created anew under the same name.
+        topic_id: Id of the topic; a topic that is created again under the same name has another one.
         partition: Kafka partition.
         offset: Kafka offset.
     """
@@ -62,19 +58,19 @@ class DeadLetterPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """What became of a letter.
+    """How a dead letter was resolved.
 
     Attributes:
-        kind: Sent again, or closed as it is.
-        at: When, UTC.
-        by: Who, as ``user@host``.
+        state: Whether it was sent again or dropped.
+        at: Time of the resolution record, UTC.
+        by: The operator, as ``user@host``.
         why: The reason given; empty if none was.
-        edited: An edited event was sent in its stead.
-        partition: Where on its topic the record lies now; None if it was dropped.
-        offset: Likewise.
+        edited: Whether an edited event was sent instead of the record.
+        partition: Partition of the replayed record on its topic; None if the dead letter was dropped.
+        offset: Offset of the replayed record; None if the dead letter was dropped.
     """
 
-    kind: Literal["replayed", "dropped"]
+    state: Literal["replayed", "dropped"]
     at: datetime
     by: str
     why: str
@@ -89,17 +85,17 @@ class DeadLetter:
 
     Attributes:
         reason: A short word to filter by.
-        error: What was wrong.
-        topic: Where the record came from.
-        topic_id: Id of that topic; differs when it was created anew under the same name.
+        error: A sentence that says what is wrong with the record.
+        topic: The topic of the refused record.
+        topic_id: Id of that topic.
         partition: Kafka partition of the record.
         offset: Kafka offset of the record.
-        written_at: When the sink wrote the letter, UTC.
-        key: The record's key, as it came.
-        content: The record's bytes, as they came; None if it had no value.
-        headers: The letter's headers: the record's own, then ours.
-        dead_letter_partition: Partition of the dead-letter topic that holds the letter.
-        marker: What became of it; None while it is open.
+        written_at: When the sink wrote the dead letter, UTC.
+        key: The record's key, unchanged.
+        content: The record's bytes, unchanged; None if it had no value.
+        headers: The record's own headers, then ours.
+        dead_letter_partition: Partition of the dead-letter topic.
+        resolution: How it was resolved; None while it is open.
     """
 
     reason: str
@@ -113,7 +109,7 @@ class DeadLetter:
     content: bytes | None
     headers: Headers
     dead_letter_partition: int
-    marker: Resolution | None
+    resolution: Resolution | None
 
     @property
     def value(self) -> bytes:
@@ -126,214 +122,175 @@ class DeadLetter:
         return self.content is None and any(name == OMITTED for name, _ in self.headers)
 
     @property
-    def place(self) -> DeadLetterPosition:
-        """What identifies the letter."""
-        return DeadLetterPosition(self.topic_id, self.partition, self.offset)
+    def coordinates(self) -> SourceCoordinates:
+        """Identifies the dead letter."""
+        return SourceCoordinates(self.topic_id, self.partition, self.offset)
 
     @property
     def name(self) -> str:
-        """What people call it: ``TOPIC[PARTITION]@OFFSET``."""
+        """The name in commands: ``TOPIC[PARTITION]@OFFSET``."""
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
     @property
     def state(self) -> Literal["open", "replayed", "dropped"]:
-        """Whether something was done about it."""
-        return "open" if self.marker is None else self.marker.kind
+        """Whether it is open, or how it was resolved."""
+        return "open" if self.resolution is None else self.resolution.state
 
 
-class DeadLetterReader:
-    """The dead-letter topic as it is when this is made; what is written later is not seen.
+class DeadLetterReader(TopicConsumer):
+    """The dead-letter topic up to the moment of construction; later records are not read.
 
-    Letters are streamed. In memory stay the places met, and the markers. Not safe to share between threads.
+    Dead letters are streamed. Only their coordinates and the resolutions stay in memory.
     """
 
     def __init__(self, settings: DeadLetterSettings) -> None:
-        """Read the markers; blocks on the broker for as long as the topic takes to read once.
+        """Read the resolution records; blocks on the broker for as long as the topic takes to read once.
 
         Raises:
-            OperationError: The topic or the broker is not there.
+            OperationError: The topic does not exist, or the broker is not reachable.
         """
-        self._topic = settings.dead_letters
-        self._servers = settings.kafka_bootstrap_servers
-        self._consumer = Consumer(
-            {
-                **settings.librdkafka_client("dlq"),
-                "group.id": "auditstream-dlq-reader",  # required by the client; nothing is committed
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "queued.max.messages.kbytes": _FETCH_AHEAD_KBYTES,
-                # What is there is read; nothing is waited for.
-                "fetch.wait.max.ms": 10,
-            }
+        super().__init__(
+            settings,
+            settings.dead_letters,
+            client="dlq",
+            group_id="auditstream-dlq-reader",  # required by the client; nothing is committed
+            auto_offset_reset="earliest",
+            queued_max_messages_kbytes=_PREFETCH_KBYTES,
+            # Only records that are there already are read, so there is nothing to wait for.
+            fetch_wait_max_ms=10,
         )
-        self._markers: dict[DeadLetterPosition, Resolution] = {}
-        # One past the last record of each partition. Watermarks would be quicker to ask for, but the local
-        # stack's broker gives some that lag behind.
+        self._resolutions: dict[SourceCoordinates, Resolution] = {}
+        # One past the last record of each partition. Watermarks would be quicker to get, but those of the local
+        # stack's broker may be too low.
         self._ends: dict[int, int] = {}
         try:
-            self._partitions = self._partitions_of_topic()
-            for message in self._messages():
+            for message in self._messages(dict.fromkeys(self.partitions())):
                 self._ends[message.partition() or 0] = (message.offset() or 0) + 1
-                found = read_marker(message)
-                if found is not None:
-                    self._markers[found[0]] = found[1]
+                if (resolved := read_resolution(message)) is not None:
+                    coordinates, resolution = resolved
+                    self._resolutions[coordinates] = resolution
         except BaseException:
             self._consumer.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """All dead letters, oldest first. A new iteration ends an earlier one that is unfinished.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._consumer.close()
-
-    def letters(self) -> Iterator[DeadLetter]:
-        """All letters, oldest first; ends an earlier iteration that is not at its end.
-
-        A sink that dies between writing letters and writing its books writes them again: the second of the
-        same place is left out.
+        A sink that dies after it wrote dead letters, and before it wrote the ledger, writes them again. The second
+        dead letter of the same coordinates is left out.
 
         Raises:
             OperationError: The broker is gone.
         """
         seen: dict[tuple[str, int], set[int]] = {}
         for message in self._messages(self._ends):
-            letter = read_letter(message, self._markers)
-            if letter is None:
+            dead_letter = read_dead_letter(message, self._resolutions)
+            if dead_letter is None:
                 continue
-            offsets = seen.setdefault((intern(letter.topic_id), letter.partition), set())
-            if letter.offset not in offsets:
-                offsets.add(letter.offset)
-                yield letter
+            offsets = seen.setdefault((intern(dead_letter.topic_id), dead_letter.partition), set())
+            if dead_letter.offset not in offsets:
+                offsets.add(dead_letter.offset)
+                yield dead_letter
 
-    def _partitions_of_topic(self) -> list[int]:
-        try:
-            found = self._consumer.list_topics(self._topic, timeout=_BROKER_SECONDS).topics[self._topic]
-        except KafkaException as error:
-            raise self._away(error) from error
-        if found.error is not None:
-            raise OperationError(f"topic {self._topic}: {found.error.str()}; run `auditstream topics`")
-        return list(found.partitions)
-
-    def _messages(self, ends: Mapping[int, int] | None = None) -> Iterator[Message]:
-        """Everything on the topic, up to these offsets or to its end."""
-        unread = set(self._partitions if ends is None else ends)
-        try:
-            self._consumer.assign([TopicPartition(self._topic, partition, 0) for partition in unread])
-            silent_until = time.monotonic() + _BROKER_SECONDS
-            while unread:
-                for message in self._consumer.consume(_CONSUME_AT_MOST, 0.1):
-                    silent_until = time.monotonic() + _BROKER_SECONDS
-                    error, partition, offset = message.error(), message.partition(), message.offset()
-                    if partition not in unread or offset is None:
-                        continue
-                    if error is None:
-                        if ends is None or offset < ends[partition]:
-                            yield message
-                        if ends is not None and offset + 1 >= ends[partition]:
-                            unread.discard(partition)
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        unread.discard(partition)
-                    else:
-                        raise OperationError(f"topic {self._topic}: {error.str()}")
-                if time.monotonic() > silent_until:
-                    raise OperationError(f"topic {self._topic}: no answer from {self._servers}")
-        except KafkaException as error:
-            raise self._away(error) from error
-
-    def _away(self, error: KafkaException) -> OperationError:
-        return OperationError(f"no broker at {self._servers}: {error.args[0].str()}")
+    def _messages(self, ends: Mapping[int, int | None]) -> Iterator[Message]:
+        """The records of these partitions up to an offset, or up to the partition's end."""
+        unread = set(ends)
+        if not unread:
+            return
+        for message in self.consume(dict.fromkeys(unread, 0)):
+            partition, offset = message.partition(), message.offset()
+            if partition not in unread or offset is None:
+                continue
+            end = ends[partition]
+            if message.error() is None and (end is None or offset < end):
+                yield message
+            if message.error() is not None or (end is not None and offset + 1 >= end):
+                unread.discard(partition)
+                if not unread:
+                    return
 
 
-def read_letters(settings: DeadLetterSettings) -> Iterator[DeadLetter]:
-    """All letters from the topic's start to its end; blocks on the broker.
+def read_dead_letters(settings: DeadLetterSettings) -> Iterator[DeadLetter]:
+    """All dead letters from the topic's start to its end; blocks on the broker.
 
     Raises:
-        OperationError: The topic or the broker is not there.
+        OperationError: The topic does not exist, or the broker is not reachable.
     """
     with DeadLetterReader(settings) as reader:
-        yield from reader.letters()
+        yield from reader.dead_letters()
 
 
-def read_letter(message: Message, markers: dict[DeadLetterPosition, Resolution]) -> DeadLetter | None:
-    """The letter that a record of the topic is, with its marker; None if it is none."""
-    headers = _headers(message)
-    # Ours come last, and win: a record may carry headers of the same name.
-    found = dict(headers)
-    place = _place(found)
-    if REASON not in found or place is None:
+def read_dead_letter(message: Message, resolutions: Mapping[SourceCoordinates, Resolution]) -> DeadLetter | None:
+    """Read a record of the topic as a dead letter, with its resolution; None if it is something else."""
+    headers = tuple(record_headers(message) or ())
+    # Our headers come last, and win: the refused record may have headers of the same names.
+    values = dict(headers)
+    coordinates = _coordinates(values)
+    if REASON not in values or coordinates is None:
         return None
-    key, value = message.key(), message.value()
     return DeadLetter(
-        reason=_text(found, REASON),
-        error=_text(found, ERROR),
-        topic=_text(found, SOURCE_TOPIC),
-        topic_id=place.topic_id,
-        partition=place.partition,
-        offset=place.offset,
+        reason=_text(values, REASON),
+        error=_text(values, ERROR),
+        topic=_text(values, SOURCE_TOPIC),
+        **coordinates._asdict(),
         written_at=_written_at(message),
-        key=key,
-        content=value,
+        key=message.key(),
+        content=message.value(),
         headers=headers,
         dead_letter_partition=message.partition() or 0,
-        marker=markers.get(place),
+        resolution=resolutions.get(coordinates),
     )
 
 
-def read_marker(message: Message) -> tuple[DeadLetterPosition, Resolution] | None:
-    """The marker that a record of the topic is, with its letter's place; None if it is none."""
-    found = dict(_headers(message))
-    place, kind = _place(found), _text(found, MARKER)
-    # Letters have a reason, markers have none: no producer closes a letter by a header of its own.
-    if REASON in found or place is None or kind not in {"replayed", "dropped"}:
+def read_resolution(message: Message) -> tuple[SourceCoordinates, Resolution] | None:
+    """Read a record of the topic as a resolution of the dead letter of these coordinates; None if it is none."""
+    values = dict(record_headers(message) or ())
+    coordinates, state = _coordinates(values), _text(values, RESOLUTION)
+    # A dead letter has a reason, a resolution record has none. So a producer cannot resolve a dead letter with
+    # headers of its own.
+    if REASON in values or coordinates is None or state not in {"replayed", "dropped"}:
         return None
-    marker = Resolution(
-        kind=cast("Literal['replayed', 'dropped']", intern(kind)),
+    resolution = Resolution(
+        state=cast("Literal['replayed', 'dropped']", intern(state)),
         at=_written_at(message),
-        by=intern(_text(found, MARKER_BY)),
-        why=intern(_text(found, MARKER_WHY)),
-        edited=MARKER_EDITED in found,
-        partition=_number(found, MARKER_PARTITION),
-        offset=_number(found, MARKER_OFFSET),
+        by=intern(_text(values, RESOLUTION_BY)),
+        why=intern(_text(values, RESOLUTION_WHY)),
+        edited=RESOLUTION_EDITED in values,
+        partition=_number(values, RESOLUTION_PARTITION),
+        offset=_number(values, RESOLUTION_OFFSET),
     )
-    return place, marker
+    return coordinates, resolution
 
 
-def resolution_headers(letter: DeadLetter, marker: Resolution) -> Headers:
-    """The headers of the record that closes a letter; ``marker.at`` is the record's own time."""
-    coordinates = ((MARKER_PARTITION, marker.partition), (MARKER_OFFSET, marker.offset))
-    return (
-        (MARKER, marker.kind.encode()),
-        (MARKER_BY, marker.by.encode()),
-        *(((MARKER_WHY, marker.why.encode()),) if marker.why else ()),
-        *(((MARKER_EDITED, b"true"),) if marker.edited else ()),
-        *((name, str(number).encode()) for name, number in coordinates if number is not None),
-        (SOURCE_TOPIC, letter.topic.encode()),
-        (SOURCE_TOPIC_ID, letter.topic_id.encode()),
-        (SOURCE_PARTITION, str(letter.partition).encode()),
-        (SOURCE_OFFSET, str(letter.offset).encode()),
-    )
+def resolution_headers(dead_letter: DeadLetter, resolution: Resolution) -> Headers:
+    """The headers of a resolution record; its own timestamp is ``resolution.at``."""
+    texts = {
+        RESOLUTION: resolution.state,
+        RESOLUTION_BY: resolution.by,
+        RESOLUTION_WHY: resolution.why or None,
+        RESOLUTION_EDITED: "true" if resolution.edited else None,
+        RESOLUTION_PARTITION: resolution.partition,
+        RESOLUTION_OFFSET: resolution.offset,
+        SOURCE_TOPIC: dead_letter.topic,
+        SOURCE_TOPIC_ID: dead_letter.topic_id,
+        SOURCE_PARTITION: dead_letter.partition,
+        SOURCE_OFFSET: dead_letter.offset,
+    }
+    return tuple((name, str(text).encode()) for name, text in texts.items() if text is not None)
 
 
-def _headers(message: Message) -> Headers:
-    return tuple(record_headers(message) or ())
-
-
-def _place(headers: dict[str, bytes | None]) -> DeadLetterPosition | None:
+def _coordinates(headers: Mapping[str, bytes | None]) -> SourceCoordinates | None:
     partition, offset = _number(headers, SOURCE_PARTITION), _number(headers, SOURCE_OFFSET)
     if partition is None or offset is None:
         return None
-    return DeadLetterPosition(intern(_text(headers, SOURCE_TOPIC_ID)), partition, offset)
+    return SourceCoordinates(intern(_text(headers, SOURCE_TOPIC_ID)), partition, offset)
 
 
-def _text(headers: dict[str, bytes | None], name: str) -> str:
+def _text(headers: Mapping[str, bytes | None], name: str) -> str:
     return (headers.get(name) or b"").decode("utf-8", "replace")
 
 
-def _number(headers: dict[str, bytes | None], name: str) -> int | None:
+def _number(headers: Mapping[str, bytes | None], name: str) -> int | None:
     text = _text(headers, name)
     return int(text) if text.isascii() and text.isdigit() else None
 

@@ -1,13 +1,10 @@
-"""Closing letters: their records are sent again, or a person says why not; a marker tells it to everybody.
+"""Resolves dead letters: sends their records again, or drops them, and writes resolution records.
 
-The marker of a replayed letter is written once the broker has the record. A crash between the two leaves the
-letter open, and the next replay sends it again: the sink takes the second delivery for a duplicate, or refuses
-it once more.
+The resolution record of a replay is written once the broker has the replayed record. A crash between the two leaves
+the dead letter open, and the next replay sends the record again. The sink then counts it as a duplicate, or refuses it
+again.
 """
 
-import getpass
-import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,21 +27,21 @@ from auditstream_schemas.settings import load
 from auditstream_sink import DeadLetterSettings
 
 REPLAYED_FROM = "auditstream.replayed-from"
-"""On a replayed record: topic id, partition and offset that it had, slashes between."""
+"""Header of a replayed record: its former topic id, partition and offset, separated by slashes."""
 
-_OMITTED = "the letter does not hold the record, which was too large: see its source, or --edit"
-_CHUNK_LETTERS = 500
+_OMITTED = "the dead letter does not hold the record, which was too large: read it at its source, or use --edit"
+_CHUNK_DEAD_LETTERS = 500
 _CHUNK_BYTES = 8 * 1024 * 1024
 _BROKER_SECONDS = 10
 _DELIVERY_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Edited:
-    """What is sent in a letter's stead.
+class EditedRecord:
+    """The record that is sent instead of the refused one.
 
     Attributes:
-        key: The event's id, as the SDK has it.
+        key: The event's id, as the SDK writes it.
         value: The event, encoded as the SDK does.
     """
 
@@ -54,21 +51,21 @@ class Edited:
 
 @dataclass(slots=True, kw_only=True)
 class ResolverOutcome:
-    """What became of the letters handed over.
+    """The result of a replay or a drop.
 
     Attributes:
         sent: Records that the broker has again.
-        closed: Letters whose marker the broker has.
-        failures: Why records or markers were not delivered, and how many for each reason.
+        resolved: Dead letters whose resolution record the broker has.
+        failures: Why records were not delivered, and how many for each reason.
     """
 
     sent: int = 0
-    closed: int = 0
+    resolved: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Outgoing:
+class _Record:
     topic: str
     key: bytes | None
     value: bytes | None
@@ -76,24 +73,18 @@ class _Outgoing:
     partition: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Position:
-    partition: int
-    offset: int
-
-
 class Resolver:
-    """Replays and drops letters, some hundreds at a time. Not safe to share between threads.
+    """Replays and drops dead letters, some hundreds at a time. Not safe to share between threads.
 
     Args:
-        settings: Where the dead letters are.
-        by: Who does it; what markers say.
-        why: The reason given; what markers say.
+        settings: The dead-letter topic.
+        by: The operator, for the resolution records.
+        why: The reason, for the resolution records.
     """
 
     def __init__(self, settings: DeadLetterSettings, *, by: str, why: str) -> None:
         self._servers = settings.kafka_bootstrap_servers
-        self._dead_letters = settings.dead_letters
+        self._dead_letter_topic = settings.dead_letters
         self._by = by
         self._why = why
         self._producer = Producer(
@@ -101,192 +92,191 @@ class Resolver:
                 **settings.librdkafka_client("dlq"),
                 "enable.idempotence": True,
                 "acks": "all",
-                # As the SDK has it: a record goes to the partition of its key, and to no new topic.
+                # As in the SDK: the key determines the partition, and no topic is created.
                 "partitioner": "murmur2_random",
                 "allow.auto.create.topics": "false",
-                # Headers come on top of a record that the broker took.
+                # The broker took the record without our headers.
                 "message.max.bytes": 2_000_000,
                 "delivery.timeout.ms": _DELIVERY_SECONDS * 1000,
             }
         )
 
     def require_topics(self, topics: Iterable[str]) -> None:
-        """Make sure that the broker has topics, and the dead letters' own; blocks up to 10 seconds for each.
+        """Check that these topics and the dead-letter topic exist; blocks up to 10 seconds for each.
 
         Raises:
-            OperationError: It lacks one, or is not there.
+            OperationError: A topic does not exist, or the broker is not reachable.
         """
-        for topic in (*topics, self._dead_letters):
+        for topic in (*topics, self._dead_letter_topic):
             try:
-                found = self._producer.list_topics(topic, timeout=_BROKER_SECONDS).topics[topic]
+                metadata = self._producer.list_topics(topic, timeout=_BROKER_SECONDS).topics[topic]
             except KafkaException as error:
                 raise OperationError(f"no broker at {self._servers}: {error.args[0].str()}") from error
-            if found.error is not None:
-                raise OperationError(f"topic {topic}: {found.error.str()}; run `auditstream topics`")
+            if metadata.error is not None:
+                raise OperationError(f"topic {topic}: {metadata.error.str()}; run `auditstream topics`")
 
     def replay(
-        self, letters: Iterable[DeadLetter], *, progress: Callable[[int], object], edited: Edited | None = None
+        self,
+        dead_letters: Iterable[DeadLetter],
+        *,
+        progress: Callable[[int], object],
+        edited: EditedRecord | None = None,
     ) -> ResolverOutcome:
-        """Send records again to the topics they came from, and mark their letters.
+        """Send records again to their topics, and write resolution records.
 
-        Blocks until the broker has answered for all of them. Ends early when the broker takes no record of
-        a chunk, or not its markers.
+        Blocks until the broker has answered for all of them. Ends early when the broker takes no record of a chunk,
+        or not all of its resolution records.
 
         Args:
-            letters: Which.
-            progress: Called with the number of letters just done.
-            edited: Is sent instead of each letter's own bytes.
+            dead_letters: The dead letters to replay.
+            progress: Called with the number of dead letters in each finished chunk.
+            edited: Sent instead of each dead letter's own record.
         """
         outcome = ResolverOutcome()
-        for chunk in _chunks(letters):
-            kept = [letter for letter in chunk if edited is not None or not letter.is_omitted]
-            outcome.failures[_OMITTED] += len(chunk) - len(kept)
-            positions = self._deliver([_record(letter, edited) for letter in kept], outcome)
-            sent = [(letter, position) for letter, position in zip(kept, positions, strict=True) if position]
+        for chunk in _chunks(dead_letters):
+            sendable = [dead_letter for dead_letter in chunk if edited is not None or not dead_letter.is_omitted]
+            outcome.failures[_OMITTED] += len(chunk) - len(sendable)
+            deliveries = self._deliver([_replayed(dead_letter, edited) for dead_letter in sendable], outcome)
+            sent = [(dead_letter, at) for dead_letter, at in zip(sendable, deliveries, strict=True) if at is not None]
             outcome.sent += len(sent)
-            marked = self._mark(
-                [(letter, self._marker("replayed", position, edited=edited is not None)) for letter, position in sent],
+            resolved = self._resolve(
+                [(dead_letter, self._resolution("replayed", *at, edited is not None)) for dead_letter, at in sent],
                 outcome,
             )
             progress(len(chunk))
-            if (kept and not sent) or marked < len(sent):
+            if (sendable and not sent) or resolved < len(sent):
                 break
-        outcome.failures += Counter()  # leaves out what did not happen
+        outcome.failures += Counter()  # leaves out counts of zero
         return outcome
 
-    def drop(self, letters: Iterable[DeadLetter], *, progress: Callable[[int], object]) -> ResolverOutcome:
-        """Mark letters as dropped; their bytes stay for as long as the topic keeps them. Blocks likewise."""
+    def drop(self, dead_letters: Iterable[DeadLetter], *, progress: Callable[[int], object]) -> ResolverOutcome:
+        """Write resolution records that drop the dead letters, whose bytes stay until the topic's retention ends.
+
+        Blocks and ends early as `replay` does.
+        """
         outcome = ResolverOutcome()
-        for chunk in _chunks(letters):
-            marked = self._mark([(letter, self._marker("dropped")) for letter in chunk], outcome)
+        for chunk in _chunks(dead_letters):
+            resolved = self._resolve([(dead_letter, self._resolution("dropped")) for dead_letter in chunk], outcome)
             progress(len(chunk))
-            if marked < len(chunk):
+            if resolved < len(chunk):
                 break
         return outcome
 
-    def _marker(
-        self, kind: Literal["replayed", "dropped"], position: _Position | None = None, *, edited: bool = False
+    def _resolution(
+        self,
+        state: Literal["replayed", "dropped"],
+        partition: int | None = None,
+        offset: int | None = None,
+        edited: bool = False,  # noqa: FBT001, FBT002 - private
     ) -> Resolution:
+        at = datetime.now(UTC)
         return Resolution(
-            kind=kind,
-            at=datetime.now(UTC),
-            by=self._by,
-            why=self._why,
-            edited=edited,
-            partition=None if position is None else position.partition,
-            offset=None if position is None else position.offset,
+            state=state, at=at, by=self._by, why=self._why, edited=edited, partition=partition, offset=offset
         )
 
-    def _mark(self, marked: Sequence[tuple[DeadLetter, Resolution]], outcome: ResolverOutcome) -> int:
+    def _resolve(self, resolutions: Sequence[tuple[DeadLetter, Resolution]], outcome: ResolverOutcome) -> int:
         records = [
-            _Outgoing(
-                topic=self._dead_letters,
+            _Record(
+                topic=self._dead_letter_topic,
                 key=None,
                 value=None,
-                headers=resolution_headers(letter, marker),
-                partition=letter.dead_letter_partition,
+                headers=resolution_headers(dead_letter, resolution),
+                partition=dead_letter.dead_letter_partition,
             )
-            for letter, marker in marked
+            for dead_letter, resolution in resolutions
         ]
-        delivered = sum(position is not None for position in self._deliver(records, outcome))
-        outcome.closed += delivered
+        delivered = sum(at is not None for at in self._deliver(records, outcome))
+        outcome.resolved += delivered
         return delivered
 
-    def _deliver(self, records: Sequence[_Outgoing], outcome: ResolverOutcome) -> list[_Position | None]:
-        """Send records and wait for the broker; where each of them lies, or None if it is not surely there."""
-        positions: list[_Position | None] = [None] * len(records)
+    def _deliver(self, records: Sequence[_Record], outcome: ResolverOutcome) -> list[tuple[int, int] | None]:
+        """Send records and wait for the broker.
 
-        def reported(index: int, error: KafkaError | None, message: Message) -> None:
+        Returns:
+            Partition and offset of each record; None if the broker may not have it.
+        """
+        deliveries: list[tuple[int, int] | None] = [None] * len(records)
+
+        def on_delivery(index: int, error: KafkaError | None, message: Message) -> None:
             partition, offset = message.partition(), message.offset()
             if error is not None:
                 outcome.failures[error.str()] += 1
             elif partition is not None and offset is not None:
-                positions[index] = _Position(partition=partition, offset=offset)
+                deliveries[index] = (partition, offset)
 
         for index, record in enumerate(records):
             options: dict[str, Any] = {"partition": record.partition, "headers": list(record.headers)}
             try:
                 self._producer.produce(
-                    record.topic, record.value, record.key, on_delivery=partial(reported, index), **options
+                    record.topic, record.value, record.key, on_delivery=partial(on_delivery, index), **options
                 )
             except KafkaException as error:
-                # Refused before it was sent: too large.
+                # The client refuses a record that is too large, before it is sent.
                 outcome.failures[error.args[0].str()] += 1
             self._producer.poll(0)
-        left = self._producer.flush(_DELIVERY_SECONDS + 5)
-        if left:
+        if self._producer.flush(_DELIVERY_SECONDS + 5):
             self._producer.purge()
             self._producer.flush(1)
-        return positions
+        return deliveries
 
 
-def operator() -> str:
-    """Who runs this: ``user@host``."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        # A container may run as a user that its password file does not know.
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
-
-
-def edited_event(
-    text: bytes, letter: DeadLetter, settings: DeadLetterSettings, *, decoder: RecordDecoder, new_id: bool
-) -> Edited:
-    """Encode the JSON of one event to be sent in a letter's stead, checked as the SDK does.
+def edited_record(
+    text: bytes, dead_letter: DeadLetter, settings: DeadLetterSettings, *, decoder: RecordDecoder, new_id: bool
+) -> EditedRecord:
+    """Encode the JSON of one event, to be sent instead of a dead letter's record; checked as the SDK does.
 
     Args:
-        text: The JSON; a missing id is the letter's, with ``new_id`` a new one.
-        letter: Instead of which.
-        settings: Where the registry is.
-        decoder: Finds the letter's id.
-        new_id: The event may have another id than the letter's.
+        text: The JSON. If it has no id, the event gets the dead letter's, or a new one with ``new_id``.
+        dead_letter: The dead letter that is replayed.
+        settings: The registry.
+        decoder: Reads the dead letter's id.
+        new_id: Whether the event may have another id than the dead letter's.
 
     Raises:
         InvalidEventError: The event breaks the contract.
         CatalogError: Its payload breaks the schema of its action.
-        OperationError: Its id is not the letter's.
-        RegistryError: The registry is away, or lacks the schema.
+        OperationError: Its id is not the dead letter's.
+        RegistryError: The registry is not reachable, or does not have the schema.
     """
-    own_id = decoder.event_id(letter)
+    own_id = decoder.event_id(dead_letter)
     if own_id is None and not new_id:
         raise OperationError(
-            f"the id of the event in {letter.name} cannot be read, so nothing shows that the edited one has the "
-            "same: --new-id sends it under its own id"
+            f"the id of the event in {dead_letter.name} cannot be read, so it cannot be compared with the edited "
+            "event's: --new-id sends the edited event under its own id"
         )
     event = AuditEvent.from_json(text, defaults={"id": uuid7() if new_id else own_id})
     if not new_id and event.id != own_id:
         raise OperationError(
-            f"the edited event has id {event.id}, the letter has {own_id}: keep it, or say --new-id if it is "
-            "to be an event of its own"
+            f"the edited event has id {event.id}, the dead letter has {own_id}: keep that id, or add --new-id to "
+            "send another event"
         )
     mode = load(ProducerSettings).catalog_mode
     if mode != "off":
         validate_payload(event, strict=mode == "strict")
     registry = RegistryClient(settings.schema_registry_url, ca_file=settings.schema_registry_ca_file)
-    schema_id = registry.schema_id(f"{letter.topic}-value", SCHEMA_JSON)
-    return Edited(key=str(event.id).encode(), value=encode(event, schema_id))
+    schema_id = registry.schema_id(f"{dead_letter.topic}-value", SCHEMA_JSON)
+    return EditedRecord(key=str(event.id).encode(), value=encode(event, schema_id))
 
 
-def _record(letter: DeadLetter, edited: Edited | None) -> _Outgoing:
-    own = tuple((name, value) for name, value in letter.headers if not name.startswith(HEADER_PREFIX))
-    source = f"{letter.topic_id}/{letter.partition}/{letter.offset}"
-    return _Outgoing(
-        topic=letter.topic,
-        key=letter.key if edited is None else edited.key,
-        value=letter.content if edited is None else edited.value,
+def _replayed(dead_letter: DeadLetter, edited: EditedRecord | None) -> _Record:
+    own = tuple((name, value) for name, value in dead_letter.headers if not name.startswith(HEADER_PREFIX))
+    source = "/".join(map(str, dead_letter.coordinates))
+    return _Record(
+        topic=dead_letter.topic,
+        key=dead_letter.key if edited is None else edited.key,
+        value=dead_letter.content if edited is None else edited.value,
         headers=(*own, (REPLAYED_FROM, source.encode())),
     )
 
 
-def _chunks(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
-    """Letters that may be in memory together."""
+def _chunks(dead_letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    """Groups of dead letters that fit into memory together."""
     chunk: list[DeadLetter] = []
     size = 0
-    for letter in letters:
-        chunk.append(letter)
-        size += len(letter.value)
-        if len(chunk) >= _CHUNK_LETTERS or size >= _CHUNK_BYTES:
+    for dead_letter in dead_letters:
+        chunk.append(dead_letter)
+        size += len(dead_letter.value)
+        if len(chunk) >= _CHUNK_DEAD_LETTERS or size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:

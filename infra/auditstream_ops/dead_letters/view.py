@@ -1,115 +1,101 @@
-"""Letters as people and scripts see them."""
+"""Prints dead letters, for people and for scripts."""
 
 import base64
-import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from auditstream_ops.dead_letters.content import RecordDecoder, event_json, hexdump, printable
-from auditstream_ops.dead_letters.dead_letter import DeadLetter, Resolution
+from auditstream_ops.dead_letters.dead_letter import DeadLetter
 
 _HEXDUMP_BYTES = 512
 
 
-def line(letter: DeadLetter) -> str:
-    """One line of ``list``: when, which, what was done, why."""
+def list_line(dead_letter: DeadLetter) -> str:
+    """One line of ``list``: time, name, reason, state, error."""
     return printable(
-        f"{_moment(letter.written_at)}  {letter.name}  {letter.reason:<20} {_state(letter)}  {letter.error}"
+        f"{_time(dead_letter.written_at)}  {dead_letter.name}  {dead_letter.reason:<20} {_state(dead_letter)}  "
+        f"{dead_letter.error}"
     ).replace("\n", " ")
 
 
-def json_line(letter: DeadLetter) -> str:
-    """The same for scripts, on one line."""
-    return json.dumps(_summary(letter), ensure_ascii=False)
+def list_json(dead_letter: DeadLetter) -> dict[str, Any]:
+    """The same as a JSON object."""
+    names = ("state", "reason", "error", "topic", "topic_id", "partition", "offset")
+    resolution = dead_letter.resolution
+    return {
+        "dead_letter": dead_letter.name,
+        **{name: getattr(dead_letter, name) for name in names},
+        "written_at": dead_letter.written_at.isoformat(),
+        "key": None if dead_letter.key is None else dead_letter.key.decode("utf-8", "replace"),
+        "bytes": len(dead_letter.value),
+        "resolution": None if resolution is None else {**asdict(resolution), "at": resolution.at.isoformat()},
+    }
 
 
-def json_whole(letter: DeadLetter, decoder: RecordDecoder) -> str:
-    """Everything about one letter for scripts, on one line; the registry may be away."""
-    record, fault = decoder.described(letter)
-    whole = {
-        **_summary(letter),
+def show_json(dead_letter: DeadLetter, decoder: RecordDecoder) -> dict[str, Any]:
+    """A JSON object of a dead letter with its headers and its record, also while the registry is away."""
+    record, fault = decoder.try_decode(dead_letter)
+    return {
+        **list_json(dead_letter),
         "headers": [
-            [name, None if value is None else value.decode("utf-8", "replace")] for name, value in letter.headers
+            [name, None if value is None else value.decode("utf-8", "replace")] for name, value in dead_letter.headers
         ],
-        "key_base64": None if letter.key is None else base64.b64encode(letter.key).decode(),
-        "value_base64": None if letter.content is None else base64.b64encode(letter.content).decode(),
+        "key_base64": _base64(dead_letter.key),
+        "value_base64": _base64(dead_letter.content),
         "record": record,
         "undecodable": fault or None,
     }
-    return json.dumps(whole, ensure_ascii=False)
 
 
-def page(letter: DeadLetter, decoder: RecordDecoder) -> Iterator[str]:
-    """Everything about one letter for people, line by line; the registry may be away."""
+def show_lines(dead_letter: DeadLetter, decoder: RecordDecoder) -> Iterator[str]:
+    """The lines of ``show``, also while the registry is away."""
+    content = dead_letter.content
     facts = [
-        ("letter", letter.name),
-        ("topic id", letter.topic_id),
-        ("written", _moment(letter.written_at)),
-        ("state", _state(letter)),
-        ("reason", letter.reason),
-        ("error", letter.error),
-        ("key", "none" if letter.key is None else letter.key.decode("utf-8", "backslashreplace")),
-        ("value", "none" if letter.content is None else f"{len(letter.content):,} bytes"),
-        *(
-            ("header", f"{name}: {'none' if value is None else value.decode('utf-8', 'backslashreplace')}")
-            for name, value in letter.headers
-        ),
+        ("name", dead_letter.name),
+        ("topic id", dead_letter.topic_id),
+        ("written", _time(dead_letter.written_at)),
+        ("state", _state(dead_letter)),
+        ("reason", dead_letter.reason),
+        ("error", dead_letter.error),
+        ("key", _escaped(dead_letter.key)),
+        ("value", "none" if content is None else f"{len(content):,} bytes"),
+        *(("header", f"{name}: {_escaped(value)}") for name, value in dead_letter.headers),
     ]
-    for name, text in facts:
-        yield f"{name:<9} {printable(text)}".replace("\n", "\\n")
-    record, fault = decoder.described(letter)
+    for label, text in facts:
+        yield f"{label:<9} {printable(text)}".replace("\n", "\\n")
+    record, fault = decoder.try_decode(dead_letter)
     yield ""
     if record is not None:
         yield printable(event_json(record))
         return
     yield printable(f"not decodable: {fault}")
-    yield from hexdump(letter.value[:_HEXDUMP_BYTES])
-    more = len(letter.value) - _HEXDUMP_BYTES
+    yield from hexdump(dead_letter.value[:_HEXDUMP_BYTES])
+    more = len(dead_letter.value) - _HEXDUMP_BYTES
     if more > 0:
         yield f"and {more:,} bytes more: --raw writes them all"
 
 
-def _state(letter: DeadLetter) -> str:
-    marker = letter.marker
-    if marker is None:
+def _state(dead_letter: DeadLetter) -> str:
+    resolution = dead_letter.resolution
+    if resolution is None:
         return "open"
-    what = f"{_moment(marker.at)} by {marker.by}"
-    if marker.kind == "replayed":
-        what += f" to {letter.topic}[{marker.partition}]@{marker.offset}"
-    if marker.edited:
-        what += ", edited"
-    return f"{marker.kind} ({what}{f': {marker.why}' if marker.why else ''})"
+    text = f"{_time(resolution.at)} by {resolution.by}"
+    if resolution.state == "replayed":
+        text += f" to {dead_letter.topic}[{resolution.partition}]@{resolution.offset}"
+    if resolution.edited:
+        text += ", edited"
+    return f"{resolution.state} ({text}{f': {resolution.why}' if resolution.why else ''})"
 
 
-def _summary(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "letter": letter.name,
-        "state": letter.state,
-        "reason": letter.reason,
-        "error": letter.error,
-        "topic": letter.topic,
-        "topic_id": letter.topic_id,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "written_at": letter.written_at.isoformat(),
-        "key": None if letter.key is None else letter.key.decode("utf-8", "replace"),
-        "bytes": len(letter.value),
-        "marker": None if letter.marker is None else _marker(letter.marker),
-    }
+def _escaped(data: bytes | None) -> str:
+    return "none" if data is None else data.decode("utf-8", "backslashreplace")
 
 
-def _marker(marker: Resolution) -> dict[str, Any]:
-    return {
-        "kind": marker.kind,
-        "at": marker.at.isoformat(),
-        "by": marker.by,
-        "why": marker.why,
-        "edited": marker.edited,
-        "partition": marker.partition,
-        "offset": marker.offset,
-    }
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else base64.b64encode(data).decode()
 
 
-def _moment(moment: datetime) -> str:
+def _time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,13 +1,12 @@
-"""Numbered SQL migrations: which there are, which ClickHouse has, and applying the rest.
+"""Applies numbered SQL migrations to ClickHouse.
 
-A migration is a file ``NNNN_name.sql`` of statements that each end in ``;`` at the end of a line.
-ClickHouse has no transactions for DDL, so every statement is written to be run again
-(``IF NOT EXISTS``, ``OR REPLACE``): a migration that broke off half-way is simply run once more.
+A migration is a file ``NNNN_name.sql`` of statements that each end in ``;`` at the end of a line. ClickHouse has no
+transactions for DDL, so every statement can be run again (``IF NOT EXISTS``, ``OR REPLACE``). A migration that was
+interrupted is run once more from its start.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -22,12 +21,12 @@ _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """One numbered step.
+    """One numbered migration.
 
     Attributes:
-        version: Its number; steps are applied in this order, without gaps.
-        name: What it makes.
-        statements: SQL, the database's name filled in.
+        version: Its number; migrations are applied in this order, without gaps.
+        name: Name of the file, without number and suffix.
+        statements: SQL, with the name of the database.
         checksum: SHA-256 of the file as shipped, hexadecimal.
     """
 
@@ -38,10 +37,10 @@ class Migration:
 
 
 def checked_database(name: str) -> str:
-    """Return a database name that is safe to stand in SQL.
+    """Return a database name that is safe to use in SQL.
 
     Raises:
-        SettingsError: It is not a plain identifier.
+        SettingsError: The name is not a plain identifier.
     """
     if not _DATABASE_NAME.match(name):
         raise SettingsError(
@@ -54,16 +53,16 @@ def migrations(database: str) -> list[Migration]:
     """All migrations that this version ships, in order.
 
     Raises:
-        SettingsError: The database's name is not a plain identifier.
+        SettingsError: The name is not a plain identifier.
     """
     checked_database(database)
-    found = []
+    shipped = []
     for file in resources.files("auditstream_ops").joinpath("migrations").iterdir():
         match = _FILE_NAME.match(file.name)
         if match is None:
             continue
         text = file.read_text("utf-8")
-        found.append(
+        shipped.append(
             Migration(
                 version=int(match[1]),
                 name=match[2],
@@ -73,33 +72,33 @@ def migrations(database: str) -> list[Migration]:
                 checksum=hashlib.sha256(text.encode()).hexdigest(),
             )
         )
-    return sorted(found, key=lambda migration: migration.version)
+    return sorted(shipped, key=lambda migration: migration.version)
 
 
 def pending(client: Client, database: str) -> list[Migration]:
-    """Migrations that ClickHouse does not have yet; changes nothing.
+    """The migrations that ClickHouse does not have yet; changes nothing.
 
     Raises:
-        OperationError: ClickHouse has a step that differs from the shipped one.
+        OperationError: A migration was applied in another form than this version ships.
     """
     applied = _applied(client, database)
-    steps = migrations(database)
-    for step in steps:
-        if step.version in applied and applied[step.version] != step.checksum:
+    shipped = migrations(database)
+    for migration in shipped:
+        if applied.get(migration.version, migration.checksum) != migration.checksum:
             raise OperationError(
-                f"migration {step.version:04d}_{step.name} was applied to {database} in another form; "
+                f"migration {migration.version:04d}_{migration.name} was applied to {database} in another form; "
                 "a released migration never changes: add a new one instead"
             )
-    return [step for step in steps if step.version not in applied]
+    return [migration for migration in shipped if migration.version not in applied]
 
 
 def migrate(client: Client, database: str) -> list[Migration]:
-    """Apply what is pending and return it. Safe to call again, and after a crash half-way.
+    """Apply the pending migrations and return them. Safe to call again, also after a crash.
 
     Raises:
-        OperationError: ClickHouse has a step that differs from the shipped one.
+        OperationError: A migration was applied in another form than this version ships.
     """
-    steps = pending(client, database)
+    missing = pending(client, database)
     client.command(f"CREATE DATABASE IF NOT EXISTS {database}", use_database=False)
     client.command(
         f"CREATE TABLE IF NOT EXISTS {database}.schema_migrations "
@@ -107,16 +106,16 @@ def migrate(client: Client, database: str) -> list[Migration]:
         "ENGINE = ReplacingMergeTree ORDER BY version",
         use_database=False,
     )
-    for step in steps:
-        for statement in step.statements:
+    for migration in missing:
+        for statement in migration.statements:
             client.command(statement, use_database=False)
         client.command(
             f"INSERT INTO {database}.schema_migrations "
             "SELECT {version:UInt32}, {name:String}, {checksum:String}, now64(3)",
-            parameters={"version": step.version, "name": step.name, "checksum": step.checksum},
+            parameters={"version": migration.version, "name": migration.name, "checksum": migration.checksum},
             use_database=False,
         )
-    return steps
+    return missing
 
 
 def _applied(client: Client, database: str) -> dict[int, str]:
@@ -127,12 +126,10 @@ def _applied(client: Client, database: str) -> dict[int, str]:
     )
     if not exists:
         return {}
-    rows: Sequence[Sequence[object]] = client.query(
-        f"SELECT version, checksum FROM {database}.schema_migrations FINAL"
-    ).result_rows
-    return {int(str(version)): str(checksum) for version, checksum in rows}
+    rows = client.query(f"SELECT version, checksum FROM {database}.schema_migrations FINAL").result_rows
+    return {int(version): str(checksum) for version, checksum in rows}
 
 
 def _statements(text: str) -> tuple[str, ...]:
-    parts = re.split(r";[ \t]*$", text, flags=re.MULTILINE)
-    return tuple(part.strip() for part in parts if part.strip())
+    statements = re.split(r";[ \t]*$", text, flags=re.MULTILINE)
+    return tuple(statement.strip() for statement in statements if statement.strip())

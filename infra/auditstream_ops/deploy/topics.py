@@ -1,4 +1,4 @@
-"""The deploy step that makes what services must never make at run time: topics and registry subjects."""
+"""The deploy step that creates the topics and registers the schema; services never do either at run time."""
 
 from dataclasses import dataclass
 
@@ -19,15 +19,14 @@ _CREATE_TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicPlan:
-    """What the topics should be.
+    """The sizes and retention of new topics.
 
     Attributes:
-        partitions: Of the event topic; the dead letters need one.
+        partitions: Partitions of the event topic. The dead-letter topic has one.
         replication: Copies of each partition; 3 in production.
-        retention_hours: How long the broker keeps records: the time within which an outage of ClickHouse
-            must be over, or records are lost.
-        dead_letter_retention_hours: The same for dead letters, which wait for a person.
-        request_partitions: Of the topic of requests for exports: so many exporters at most work side by side.
+        retention_hours: How long the broker keeps events. If ClickHouse is away for longer, events are lost.
+        dead_letter_retention_hours: How long the broker keeps dead letters, which a person resolves.
+        request_partitions: Partitions of the topic of export requests: the maximum number of exporters at work.
     """
 
     partitions: int = 12
@@ -40,23 +39,23 @@ class TopicPlan:
 def create_topics(
     kafka: KafkaSettings, plan: TopicPlan, *, dead_letter_topic: str, request_topic: str | None = None
 ) -> list[str]:
-    """Create the event topic, its dead letters and that of requests where they are missing; return those created.
+    """Create the topics that are missing: events, dead letters, export requests. Return the names of those created.
 
     Blocks up to 30 seconds on the broker.
 
     Raises:
-        OperationError: The broker is away or refuses.
+        OperationError: The broker is not reachable, or refuses.
     """
-    wanted = [
+    topics = [
         _topic(kafka.topic, plan.partitions, plan, plan.retention_hours),
-        # A letter is a record as it came, and headers on top.
+        # A dead letter is a whole record with further headers.
         _topic(dead_letter_topic, 1, plan, plan.dead_letter_retention_hours, max_message_bytes=MAX_LETTER_BYTES),
     ]
     if request_topic is not None:
-        wanted.append(_topic(request_topic, plan.request_partitions, plan, plan.retention_hours))
+        topics.append(_topic(request_topic, plan.request_partitions, plan, plan.retention_hours))
     admin = AdminClient(kafka.librdkafka_client("topics"))
     created = []
-    for name, future in admin.create_topics(wanted, operation_timeout=_CREATE_TIMEOUT_SECONDS).items():
+    for name, future in admin.create_topics(topics, operation_timeout=_CREATE_TIMEOUT_SECONDS).items():
         try:
             future.result(_CREATE_TIMEOUT_SECONDS)
         except KafkaException as error:
@@ -75,10 +74,10 @@ def create_topics(
 
 
 def register_schema(registry: RegistrySettings, topic: str) -> int:
-    """Register the event's schema for the topic, fix its compatibility, and return the schema id.
+    """Register the event's schema for the topic, set its compatibility, and return the schema id.
 
     Raises:
-        RegistryError: The registry refuses, or is away (RegistryUnavailableError).
+        RegistryError: The registry refuses, or is not reachable (RegistryUnavailableError).
     """
     client = RegistryClient(registry.schema_registry_url, ca_file=registry.schema_registry_ca_file)
     subject = f"{topic}-value"

@@ -1,7 +1,7 @@
-"""Offsets that the broker deleted before any sink read them, and a person's word for it in the books.
+"""Offsets that the broker deleted before any sink read them, and the ledger lines by which a person accepts the loss.
 
-The sink never passes over such offsets by itself. A line of the ledger that reads nothing and says `lost`
-lets it go on, and tells of them for ever.
+A sink never skips such offsets by itself. After a ledger line with the count `lost` it reads on behind them.
+`auditstream verify` reports them from then on.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from auditstream_storage import error_text
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossSettings(KafkaSettings, ClickHouseSettings):
-    """Which topic, and where its books are."""
+    """The topic, and the database of its ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unread:
-    """Offsets between the end of the books and the first that the broker still has.
+class DeletedRange:
+    """Offsets between the end of the ledger and the first offset that the broker still has.
 
     Attributes:
         topic_id: Id of the topic.
@@ -42,43 +42,41 @@ class Unread:
 
     @property
     def offsets(self) -> int:
-        """How many there are."""
+        """Number of offsets."""
         return self.last_offset - self.first_offset + 1
 
 
-def unread_and_gone(client: Client, settings: LossSettings) -> list[Unread]:
-    """What stops the sink, by partition. Blocks on ClickHouse and on the broker.
+def deleted_unread(client: Client, settings: LossSettings) -> list[DeletedRange]:
+    """The ranges at which the sink stops, by partition. Blocks on ClickHouse and on the broker.
 
     Raises:
-        OperationError: The topic, the broker or ClickHouse is not there.
+        OperationError: The topic does not exist, or the broker or ClickHouse is not reachable.
     """
     with TopicReader(settings) as reader:
-        topic_id = reader.topic_id()
-        if topic_id is None:
-            raise OperationError(f"there is no topic {settings.topic}; run `auditstream topics`")
-        books = LedgerReader(client, settings.clickhouse_database, settings.topic, topic_id).totals()
-        begins = {partition: low for partition, (low, _) in reader.watermarks().items()}
+        topic_id = reader.required_topic_id()
+        totals = LedgerReader(client, settings.clickhouse_database, settings.topic, topic_id).totals()
+        lows = {partition: low for partition, (low, _) in reader.watermarks().items()}
     return [
-        Unread(
+        DeletedRange(
             topic_id=topic_id,
             partition=partition,
-            first_offset=totals.last_offset + 1,
-            last_offset=begins[partition] - 1,
+            first_offset=ledger.last_offset + 1,
+            last_offset=lows[partition] - 1,
         )
-        for partition, totals in sorted(books.items())
-        if begins.get(partition, 0) > totals.last_offset + 1
+        for partition, ledger in sorted(totals.items())
+        if lows.get(partition, 0) > ledger.last_offset + 1
     ]
 
 
-def accept(client: Client, settings: LossSettings, unread: Sequence[Unread], *, by: str, why: str) -> None:
-    """Enter offsets into the books as lost. Blocks on ClickHouse; entering them again changes nothing.
+def accept(client: Client, settings: LossSettings, ranges: Sequence[DeletedRange], *, by: str, why: str) -> None:
+    """Enter offsets into the ledger as lost. Blocks on ClickHouse; entering them again changes nothing.
 
-    Epoch 0 is older than any sink's: should one have read the offsets after all, its line stays.
+    The fencing time of these lines is 0, older than any sink's: if a sink did read the offsets, its line stays.
 
     Raises:
         OperationError: ClickHouse fails.
     """
-    for each in unread:
+    for lost in ranges:
         try:
             client.command(
                 f"INSERT INTO {settings.clickhouse_database}.ledger (topic, topic_id, partition, first_offset, "
@@ -87,11 +85,11 @@ def accept(client: Client, settings: LossSettings, unread: Sequence[Unread], *, 
                 "{lost:UInt64}, {by:String}, 0, now64(3), {reason:String}",
                 parameters={
                     "topic": settings.topic,
-                    "topic_id": str(each.topic_id),
-                    "partition": each.partition,
-                    "first": each.first_offset,
-                    "last": each.last_offset,
-                    "lost": each.offsets,
+                    "topic_id": str(lost.topic_id),
+                    "partition": lost.partition,
+                    "first": lost.first_offset,
+                    "last": lost.last_offset,
+                    "lost": lost.offsets,
                     "by": by,
                     "reason": why,
                 },

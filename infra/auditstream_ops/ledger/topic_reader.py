@@ -1,199 +1,146 @@
-"""What the broker knows of a topic: its id, where its partitions begin and end, what a group committed.
-
-Nothing is joined and nothing is committed: a running sink is not disturbed.
-"""
+"""What the broker knows of a topic: its id, the first and last offset of each partition, a group's commits."""
 
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 from uuid import UUID
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from auditstream_ops.topic_consumer import BROKER_SECONDS, TopicConsumer
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import KafkaSettings
 
-_BROKER_SECONDS = 10
 _AT_MOST_SECONDS = 60
-_POLL_SECONDS = 0.1
-_CONSUME_AT_MOST = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """What a partition of the topic holds.
+    """The offsets that a partition of the topic holds.
 
     Attributes:
         low: Offset of the first record that the broker still keeps.
-        end: One past the last record; where the books end if only markers of transactions follow.
+        end: One past the last record. Where only transaction markers follow the ledger's end: the ledger's end.
     """
 
     low: int
     end: int
 
 
-class TopicReader:
-    """A look at one topic; a context manager. Every method blocks on the broker.
+class TopicReader(TopicConsumer):
+    """Reads one topic for the checks of the ledger.
 
     Args:
         kafka: The topic and its broker.
-        group: The consumer group whose commits are asked for.
-
-    Every method raises OperationError when the broker does not answer.
+        group: The consumer group whose commits `committed` returns.
     """
 
-    def __init__(self, kafka: KafkaSettings, *, group: str = "auditstream-accounts") -> None:
+    def __init__(self, kafka: KafkaSettings, *, group: str = "auditstream-verify") -> None:
         self._kafka = kafka
-        self._topic = kafka.topic
-        self._consumer = Consumer(
-            {
-                **kafka.librdkafka_client("accounts"),
-                "group.id": group,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                # The end of a partition is told when a fetch comes back empty.
-                "fetch.wait.max.ms": 50,
-            }
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._consumer.close()
+        # A short wait: an empty fetch is how the end of a partition is noticed.
+        waits = {"fetch_wait_max_ms": 50}
+        super().__init__(kafka, kafka.topic, client="verify", group_id=group, auto_offset_reset="error", **waits)
 
     def topic_id(self) -> UUID | None:
-        """The id that the broker gave the topic when it was created; nothing if there is no such topic."""
-        admin = AdminClient(self._kafka.librdkafka_client("accounts"))
+        """The id that the broker gave the topic when it was created; None if there is no such topic."""
+        admin = AdminClient(self._kafka.librdkafka_client("verify"))
         try:
-            asked = admin.describe_topics(TopicCollection([self._topic]), request_timeout=_BROKER_SECONDS)
-            found = asked[self._topic].result(_BROKER_SECONDS).topic_id
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return None
-            raise self._away(error) from error
+            futures = admin.describe_topics(TopicCollection([self.topic]), request_timeout=BROKER_SECONDS)
+            with self.errors():
+                try:
+                    topic_id = futures[self.topic].result(BROKER_SECONDS).topic_id
+                except KafkaException as error:
+                    if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        return None
+                    raise
         except TimeoutError as error:
             raise OperationError(f"no broker at {self._kafka.kafka_bootstrap_servers}: it does not answer") from error
-        if found is None:
-            raise OperationError(f"the broker gives topic {self._topic} no id: auditstream needs Kafka 2.8 or newer")
+        if topic_id is None:
+            raise OperationError(f"the broker gives topic {self.topic} no id: auditstream needs Kafka 2.8 or newer")
         mask = (1 << 64) - 1
-        return UUID(int=(found.get_most_significant_bits() & mask) << 64 | found.get_least_significant_bits() & mask)
+        high, low = topic_id.get_most_significant_bits() & mask, topic_id.get_least_significant_bits() & mask
+        return UUID(int=high << 64 | low)
+
+    def required_topic_id(self) -> UUID:
+        """The same; a topic that is missing is an OperationError."""
+        topic_id = self.topic_id()
+        if topic_id is None:
+            raise OperationError(f"there is no topic {self.topic}; run `auditstream topics`")
+        return topic_id
 
     def committed(self) -> dict[int, int]:
         """The next offset that the group committed, of each partition that has one."""
-        try:
-            places = self._consumer.committed(
-                [TopicPartition(self._topic, partition) for partition in self._partitions()], timeout=_BROKER_SECONDS
-            )
-        except KafkaException as error:
-            raise self._away(error) from error
-        return {place.partition: place.offset for place in places if place.offset >= 0}
+        partitions = [TopicPartition(self.topic, partition) for partition in self.partitions()]
+        with self.errors():
+            commits = self._consumer.committed(partitions, timeout=BROKER_SECONDS)
+        return {commit.partition: commit.offset for commit in commits if commit.offset >= 0}
 
     def watermarks(self) -> dict[int, tuple[int, int]]:
         """The first offset that the broker keeps of each partition, and its high watermark."""
-        try:
-            return {
-                partition: self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
-                )
-                for partition in self._partitions()
-            }
-        except KafkaException as error:
-            raise self._away(error) from error
+        return {partition: self._watermarks(partition) for partition in self.partitions()}
 
-    def extents(self, accounted: Mapping[int, int]) -> dict[int, Extent]:
-        """Where each partition begins and ends.
+    def extents(self, next_offsets: Mapping[int, int]) -> dict[int, Extent]:
+        """The first and last offset of each partition.
 
-        The high watermark alone would not do: the local stack's broker gives the first offset of its last
-        batch plus one, and a real one counts the markers of transactions. So: is there a record where the
-        books end? If there is, leap to the watermark, and read on from there. That is a batch at most. A
-        position beyond the watermark is never asked for: the local broker does not answer.
+        The high watermark alone is not enough. The local stack's broker gives the first offset of its last batch
+        plus one, and Apache Kafka counts transaction markers. So this looks for a record where the ledger ends.
+        If there is one, it seeks to the watermark and reads on from there, which is one batch at most. It never
+        seeks beyond the watermark, because the local stack's broker does not answer there.
 
         Args:
-            accounted: One past the last accounted offset, of each partition that has books.
+            next_offsets: One past the last offset in the ledger, of each partition that has a ledger.
         """
-        marks = self.watermarks()
-        try:
-            starts = {
-                partition: min(max(accounted.get(partition, 0), low), high) for partition, (low, high) in marks.items()
-            }
-            ends = self._ends(starts, {partition: high for partition, (_, high) in marks.items()})
-        except KafkaException as error:
-            raise self._away(error) from error
-        return {partition: Extent(low=low, end=ends[partition]) for partition, (low, _) in marks.items()}
+        watermarks = self.watermarks()
+        starts = {
+            partition: min(max(next_offsets.get(partition, 0), low), high)
+            for partition, (low, high) in watermarks.items()
+        }
+        with self.errors():
+            ends = self._ends(starts, {partition: high for partition, (_, high) in watermarks.items()})
+        return {partition: Extent(low=low, end=ends[partition]) for partition, (low, _) in watermarks.items()}
 
     def records(self, partition: int, first: int, last: int) -> Iterator[Message]:
-        """The records of a run of offsets, both inclusive, that the broker still keeps."""
+        """The records of a range of offsets, both inclusive, that the broker still keeps."""
+        low, _ = self._watermarks(partition)
+        if low > last:
+            return
         try:
-            low, _ = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
-            )
-            if low > last:
-                return
-            for message in self._consume({partition: max(first, low)}):
+            for message in self.consume({partition: max(first, low)}):
                 offset = message.offset()
                 if message.error() is not None or offset is None or offset > last:
                     return
                 yield message
                 if offset == last:
                     return
-        except KafkaException as error:
-            raise self._away(error) from error
         finally:
             self._consumer.unassign()
 
-    def _partitions(self) -> list[int]:
-        try:
-            found = self._consumer.list_topics(self._topic, timeout=_BROKER_SECONDS).topics[self._topic]
-        except KafkaException as error:
-            raise self._away(error) from error
-        if found.error is not None:
-            raise OperationError(f"topic {self._topic}: {found.error.str()}; run `auditstream topics`")
-        return sorted(found.partitions)
+    def _watermarks(self, partition: int) -> tuple[int, int]:
+        with self.errors():
+            return self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=BROKER_SECONDS)
 
-    def _ends(self, starts: Mapping[int, int], marks: Mapping[int, int]) -> dict[int, int]:
+    def _ends(self, starts: Mapping[int, int], watermarks: Mapping[int, int]) -> dict[int, int]:
         ends = dict(starts)
         unread = set(starts)
-        leapt = set()
-        give_up = time.monotonic() + _AT_MOST_SECONDS
-        for message in self._consume(starts):
-            partition, offset, error = message.partition(), message.offset(), message.error()
+        sought = set()
+        deadline = time.monotonic() + _AT_MOST_SECONDS
+        for message in self.consume(starts):
+            partition, offset = message.partition(), message.offset()
             if partition is None or offset is None or partition not in unread:
                 continue
-            if error is not None:
+            if message.error() is not None:
                 unread.discard(partition)
             else:
                 ends[partition] = max(ends[partition], offset + 1)
-                if partition not in leapt and offset + 1 < marks[partition]:
-                    leapt.add(partition)
-                    ends[partition] = marks[partition]
-                    self._consumer.seek(TopicPartition(self._topic, partition, marks[partition]))
-            if time.monotonic() > give_up:
-                # Records come in faster than they are read here: what is known to be there must do.
-                unread = {each for each in unread if ends[each] < marks[each] and each not in leapt}
+                if partition not in sought and offset + 1 < watermarks[partition]:
+                    sought.add(partition)
+                    ends[partition] = watermarks[partition]
+                    self._consumer.seek(TopicPartition(self.topic, partition, watermarks[partition]))
+            if time.monotonic() > deadline:
+                # Records arrive faster than they are read here. The offsets known so far have to do.
+                unread = {each for each in unread if ends[each] < watermarks[each] and each not in sought}
             if not unread:
                 break
         self._consumer.unassign()
         return ends
-
-    def _consume(self, starts: Mapping[int, int]) -> Iterator[Message]:
-        """Records, and a message with an error where a partition ends. Never stops."""
-        self._consumer.assign([TopicPartition(self._topic, partition, start) for partition, start in starts.items()])
-        silent_until = time.monotonic() + _BROKER_SECONDS
-        while True:
-            for message in self._consumer.consume(_CONSUME_AT_MOST, _POLL_SECONDS):
-                silent_until = time.monotonic() + _BROKER_SECONDS
-                error = message.error()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    raise OperationError(f"topic {self._topic}, partition {message.partition()}: {error.str()}")
-                yield message
-            if time.monotonic() > silent_until:
-                raise OperationError(f"topic {self._topic}: no answer from {self._kafka.kafka_bootstrap_servers}")
-
-    def _away(self, error: KafkaException) -> OperationError:
-        return OperationError(f"no broker at {self._kafka.kafka_bootstrap_servers}: {error.args[0].str()}")

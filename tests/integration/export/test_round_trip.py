@@ -17,7 +17,7 @@ from auditstream_export import event_json_from_row
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.timestamp import format_timestamp, parse_timestamp
 from tests.support.events import make_event
-from tests.support.pipeline import assert_balanced, books, count
+from tests.support.pipeline import assert_balanced, count, partition_checks
 from tests.support.stack import NewTenant, Tenant
 
 DAY = 24 * 3600 * 10**9
@@ -165,4 +165,4 @@ def test_the_same_file_twice_leaves_the_count_and_counts_the_duplicates(tenant: 
     assert (first["stored"], first["duplicates"]) == (1_000, 0)
     assert (second["stored"], second["duplicates"]) == (0, 1_000)
     assert count(tenant) == 1_000
-    assert sum(account.duplicates for account in books(tenant)) == 1_000
+    assert sum(account.duplicates for account in partition_checks(tenant)) == 1_000

@@ -76,8 +76,8 @@ def test_a_detached_stack_is_shown_found_again_and_stopped(data_dir: Path) -> No
     assert "memory" in started.stderr
 
     shown = status(data_dir)
-    assert shown["well"]
-    assert {part["name"]: part["fault"] for part in shown["parts"]} == dict.fromkeys(
+    assert shown["healthy"]
+    assert {part["name"]: part["fault"] for part in shown["servers"]} == dict.fromkeys(
         ("kafka", "registry", "clickhouse")
     )
     servers = servers_of(shown["supervisor_pid"])
@@ -106,7 +106,7 @@ def test_sigkill_of_the_supervisor_takes_the_servers_along_and_the_data_stays(da
     servers = servers_of(supervisor.pid)
     supervisor.kill()
     assert_gone([supervisor, *servers])
-    assert not status(data_dir)["well"]
+    assert not status(data_dir)["healthy"]
     assert status(data_dir)["supervisor_pid"] is None
 
     env = environment(up(data_dir).stdout)
@@ -179,5 +179,5 @@ def test_two_starts_at_once_give_one_stack(data_dir: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], answers
     assert len({lines for lines, _ in answers}) == 1
     assert sum("already up" in told for _, told in answers) == 1
-    assert status(data_dir)["well"]
+    assert status(data_dir)["healthy"]
     assert run("down", "--data-dir", str(data_dir)).returncode == 0

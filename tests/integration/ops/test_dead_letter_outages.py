@@ -1,4 +1,4 @@
-"""Letters are replayed while the broker is killed: it comes back in the middle, or only for the next go."""
+"""Dead letters are replayed while the broker is killed: it comes back during the replay, or only for the next one."""
 
 import uuid
 from collections import Counter
@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from auditstream_local.kafka import KafkaCluster, missing_tools
-from auditstream_ops.dead_letters import resolver as dead_letter_closing
+from auditstream_ops.dead_letters import resolver as resolver_module
 from auditstream_ops.dead_letters.dead_letter import DeadLetterReader
 from auditstream_ops.dead_letters.resolver import Resolver, ResolverOutcome
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
@@ -22,7 +22,7 @@ from tests.support.tcp_proxy import Conversation, TcpProxy
 pytestmark = pytest.mark.skipif(bool(missing_tools()), reason=f"this machine lacks {', '.join(missing_tools())}")
 
 VALUES = [f"rubbish {number:04}".encode() for number in range(800)]
-AT_WORST = VALUES[650]
+FATAL = VALUES[650]
 """In the middle of the second chunk."""
 
 
@@ -41,7 +41,7 @@ def cluster(proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def settings(cluster: KafkaCluster, proxy: TcpProxy) -> SinkSettings:
-    """Through the proxy to an empty topic, and to letters that are all open."""
+    """An empty topic behind the proxy, and dead letters that are all open."""
     topic = f"t{uuid.uuid4().hex[:12]}"
     direct = SinkSettings(kafka_bootstrap_servers=cluster.bootstrap_servers, topic=topic)
     create_topics(direct, TopicPlan(partitions=3), dead_letter_topic=direct.dead_letters)
@@ -60,79 +60,79 @@ def settings(cluster: KafkaCluster, proxy: TcpProxy) -> SinkSettings:
 
 @pytest.fixture
 def killed(cluster: KafkaCluster, proxy: TcpProxy) -> Iterator[Event]:
-    """Set once the broker was killed: when the worst record is sent, before the broker hears of it."""
+    """Set once the broker was killed: when the fatal record is sent, before it reaches the broker."""
     is_killed = Event()
 
     def kill(_conversation: Conversation) -> None:
         cluster.brokers[0].kill()
         is_killed.set()
 
-    watch = proxy.watch(AT_WORST, kill)
+    watch = proxy.watch(FATAL, kill)
     yield is_killed
     proxy.unwatch(watch)
 
 
 def replay(settings: SinkSettings) -> ResolverOutcome:
-    """Replay the letters that are open."""
+    """Replay the open dead letters."""
     with DeadLetterReader(settings) as reader:
-        letters = (letter for letter in reader.letters() if letter.marker is None)
-        return Resolver(settings, by="me", why="test").replay(letters, progress=lambda _done: None)
+        open_ones = (dead_letter for dead_letter in reader.dead_letters() if dead_letter.resolution is None)
+        return Resolver(settings, by="me", why="test").replay(open_ones, progress=lambda _done: None)
 
 
 def states(settings: SinkSettings) -> Counter[str]:
     with DeadLetterReader(settings) as reader:
-        return Counter(letter.state for letter in reader.letters())
+        return Counter(dead_letter.state for dead_letter in reader.dead_letters())
 
 
-def sent_again(settings: SinkSettings) -> list[bytes]:
-    """What lies on the event topic, in order of its bytes."""
+def replayed_values(settings: SinkSettings) -> list[bytes]:
+    """The values on the event topic, sorted."""
     consumer = Consumer(
         {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "look", "enable.partition.eof": True}
     )
     unread = {0, 1, 2}
     consumer.assign([TopicPartition(settings.topic, partition, 0) for partition in unread])
-    found: list[bytes] = []
+    values: list[bytes] = []
     while unread:
         for message in consumer.consume(1000, 1):
             if message.error() is None:
-                found.append(bytes(message.value() or b""))
+                values.append(bytes(message.value() or b""))
             else:
                 unread.discard(message.partition() or 0)
     consumer.close()
-    return sorted(found)
+    return sorted(values)
 
 
-def test_a_broker_that_comes_back_has_every_record_once(
+def test_after_a_restart_during_the_replay_the_broker_has_every_record_once(
     settings: SinkSettings, killed: Event, cluster: KafkaCluster, proxy: TcpProxy
 ) -> None:
     with ThreadPoolExecutor(1) as beside:
         outcome = beside.submit(replay, settings)
         assert killed.wait(60)
         proxy.heal()
-        # By this thread, since a broker dies with the one that started it.
+        # In this thread, because a broker dies with the thread that started it.
         cluster.start(cluster.brokers)
-        assert outcome.result(60) == ResolverOutcome(sent=800, closed=800)
+        assert outcome.result(60) == ResolverOutcome(sent=800, resolved=800)
     assert states(settings) == {"replayed": 800}
-    assert sent_again(settings) == VALUES
+    assert replayed_values(settings) == VALUES
 
 
-def test_what_a_broker_did_not_take_stays_open_for_the_next_go(
+def test_records_that_were_not_delivered_stay_open_for_the_next_replay(
     settings: SinkSettings,
     killed: Event,
     cluster: KafkaCluster,
     proxy: TcpProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dead_letter_closing, "_DELIVERY_SECONDS", 2)
+    monkeypatch.setattr(resolver_module, "_DELIVERY_SECONDS", 2)
     outcome = replay(settings)
     assert killed.is_set()
-    assert outcome.closed == outcome.sent == 500
+    assert outcome.resolved == outcome.sent == 500
     assert sum(outcome.failures.values()) == 300
     proxy.heal()
     cluster.start(cluster.brokers)
     assert states(settings) == {"replayed": 500, "open": 300}
-    assert sent_again(settings) == VALUES[:500]
+    assert replayed_values(settings) == VALUES[:500]
 
-    assert replay(settings) == ResolverOutcome(sent=300, closed=300)
+    assert replay(settings) == ResolverOutcome(sent=300, resolved=300)
     assert states(settings) == {"replayed": 800}
-    assert sent_again(settings) == VALUES
+    assert replayed_values(settings) == VALUES

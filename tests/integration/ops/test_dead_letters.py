@@ -17,10 +17,11 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka import admin as kafka_admin
 
 from auditstream_ops.clickhouse import connect
+from auditstream_ops.commands.confirmation import operator
 from auditstream_ops.dead_letters.content import RecordDecoder
-from auditstream_ops.dead_letters.dead_letter import MARKER, DeadLetter, DeadLetterReader
-from auditstream_ops.dead_letters.filter import LetterFilter
-from auditstream_ops.dead_letters.resolver import REPLAYED_FROM, operator
+from auditstream_ops.dead_letters.dead_letter import RESOLUTION, DeadLetter, DeadLetterReader
+from auditstream_ops.dead_letters.filter import DeadLetterFilter
+from auditstream_ops.dead_letters.resolver import REPLAYED_FROM
 from auditstream_schemas.codec import SCHEMA_JSON, encode, encode_body
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
@@ -29,7 +30,7 @@ from tests.support.events import make_event
 from tests.support.pipeline import (
     assert_balanced,
     count,
-    letters,
+    dead_letters,
     put,
     put_events,
     run_sink,
@@ -127,7 +128,7 @@ def stored_ids(tenant: Tenant) -> set[str]:
     return {row[0] for row in client.query(f"SELECT toString(id) FROM {tenant.database}.events").result_rows}
 
 
-def test_letters_are_replayed_once_what_was_wrong_is_put_right(tenant: Tenant) -> None:
+def test_dead_letters_are_replayed_after_the_cause_is_repaired(tenant: Tenant) -> None:
     first = make_event(1)
     conflicting = replace(first, success=not first.success)
     late = [make_event(10), make_event(11)]
@@ -144,25 +145,25 @@ def test_letters_are_replayed_once_what_was_wrong_is_put_right(tenant: Tenant) -
     assert registry.register(f"{tenant.topic}-value", newer_schema(tenant)) == writer
     before = len(on_topic(tenant, tenant.topic))
     dry = dlq(tenant, "replay", "--reason", "unknown_schema", "--dry-run")
-    assert "would replay 2 letters (2 unknown_schema)" in dry.stderr
+    assert "would replay 2 dead letters (2 unknown_schema)" in dry.stderr
     assert len(on_topic(tenant, tenant.topic)) == before
     assert not listed(tenant, "--state", "replayed")
 
     assert result(tenant, "replay", "--reason", "unknown_schema", "--why", "schema registered") == {
         "matched": 2,
-        "closed_before": 0,
+        "resolved_before": 0,
         "replayed": 2,
         "undelivered": 0,
-        "unmarked": 0,
+        "unresolved": 0,
     }
     assert result(tenant, "replay")["replayed"] == 3
-    # All are closed now: nothing is left to do, which is no failure.
+    # All are resolved now: nothing is left to do, which is not a failure.
     assert result(tenant, "replay") == {
         "matched": 5,
-        "closed_before": 5,
+        "resolved_before": 5,
         "replayed": 0,
         "undelivered": 0,
-        "unmarked": 0,
+        "unresolved": 0,
     }
 
     again = {}
@@ -172,23 +173,23 @@ def test_letters_are_replayed_once_what_was_wrong_is_put_right(tenant: Tenant) -
         if source is not None:
             assert [name for name, _ in headers if name.startswith("auditstream.")] == [REPLAYED_FROM]
             again[cast("bytes", source).decode()] = (message.key(), message.value(), headers[:-1])
-    closed = letters(tenant)
+    resolved = dead_letters(tenant)
     assert again == {
-        f"{letter.topic_id}/{letter.partition}/{letter.offset}": (
-            letter.key,
-            letter.content,
-            [] if letter.reason == "conflict" else [TRACE, TRACE],
+        f"{dead_letter.topic_id}/{dead_letter.partition}/{dead_letter.offset}": (
+            dead_letter.key,
+            dead_letter.content,
+            [] if dead_letter.reason == "conflict" else [TRACE, TRACE],
         )
-        for letter in closed
+        for dead_letter in resolved
     }
-    assert {letter.content for letter in closed} >= {*newer, None, b"rubbish"}
+    assert {dead_letter.content for dead_letter in resolved} >= {*newer, None, b"rubbish"}
 
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.conflicts, totals.invalid) == (5, 2, 1, 2)
     assert stored_ids(tenant) == {str(event.id) for event in (first, *late)}
     assert_balanced(tenant)
     found = listed(tenant)
-    assert sorted((letter["reason"], letter["state"]) for letter in found) == [
+    assert sorted((dead_letter["reason"], dead_letter["state"]) for dead_letter in found) == [
         ("conflict", "open"),
         ("conflict", "replayed"),
         ("unknown_schema", "replayed"),
@@ -199,21 +200,21 @@ def test_letters_are_replayed_once_what_was_wrong_is_put_right(tenant: Tenant) -
         ("wire_format", "replayed"),
     ]
     at = {(message.partition(), message.offset()): message for message in on_topic(tenant, tenant.topic)}
-    for letter in listed(tenant, "--reason", "unknown_schema"):
-        marker = letter["marker"]
-        assert (marker["by"], marker["why"], marker["edited"]) == (operator(), "schema registered", False)
-        replayed = at[marker["partition"], marker["offset"]]
+    for dead_letter in listed(tenant, "--reason", "unknown_schema"):
+        resolution = dead_letter["resolution"]
+        assert (resolution["by"], resolution["why"], resolution["edited"]) == (operator(), "schema registered", False)
+        replayed = at[resolution["partition"], resolution["offset"]]
         assert replayed.value() in newer
-        assert letter["key"] == (replayed.key() or b"").decode()
+        assert dead_letter["key"] == (replayed.key() or b"").decode()
 
-    # As after a crash between the record and its marker: the second delivery is known.
+    # As after a crash between the record and its resolution record: the sink finds the id.
     assert result(tenant, "replay", "--reason", "unknown_schema", "--again")["replayed"] == 2
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates) == (2, 0, 2)
     assert_balanced(tenant)
 
 
-def test_a_letter_edited_by_hand_is_stored_under_its_id(tenant: Tenant, tmp_path: Path) -> None:
+def test_an_edited_event_is_stored_under_the_id_of_its_dead_letter(tenant: Tenant, tmp_path: Path) -> None:
     writer = schema_id(tenant)
     broken = make_event(2, action="invoice.void", payload={"number": 2.50})
     free = make_event(3, action="invoice.void", payload={"number": 3.50})
@@ -224,8 +225,8 @@ def test_a_letter_edited_by_hand_is_stored_under_its_id(tenant: Tenant, tmp_path
     name, other, rubbish = (f"{tenant.topic}[0]@{offset}" for offset in range(3))
     event = tmp_path / "event.json"
 
-    def edit(letter: str, *arguments: str, status: int = 0) -> str:
-        found = dlq(tenant, "replay", letter, "--edit", str(event), "--yes", *arguments, status=status)
+    def edit(dead_letter: str, *arguments: str, status: int = 0) -> str:
+        found = dlq(tenant, "replay", dead_letter, "--edit", str(event), "--yes", *arguments, status=status)
         return found.stderr if status else found.stdout
 
     shown = json.loads(dlq(tenant, "show", name, "--event").stdout)
@@ -238,12 +239,14 @@ def test_a_letter_edited_by_hand_is_stored_under_its_id(tenant: Tenant, tmp_path
     event.write_text(json.dumps({**repaired, "action": "project.env_var.delete"}), "utf-8")
     assert "breaks its schema" in edit(name, status=1)
     event.write_text(json.dumps(repaired), "utf-8")
-    assert "exactly one letter, and 3 match" in dlq(tenant, "replay", "--edit", str(event), "--yes", status=1).stderr
+    assert (
+        "exactly one dead letter, and 3 match" in dlq(tenant, "replay", "--edit", str(event), "--yes", status=1).stderr
+    )
     assert "cannot be read" in edit(rubbish, status=1)
     assert not listed(tenant, "--state", "replayed")
 
-    assert edit(name, "--why", "a comma too many") == "replayed 1 of 1 matching letters\n"
-    assert "closed before" in edit(name, status=1)
+    assert edit(name, "--why", "a comma too many") == "replayed 1 of 1 matching dead letters\n"
+    assert "resolved before" in edit(name, status=1)
     event.write_text(json.dumps({**repaired, "id": str(UUID(int=7))}), "utf-8")
     edit(other, "--new-id")
     del repaired["id"]
@@ -278,41 +281,44 @@ def put_four(tenant: Tenant) -> tuple[AuditEvent, list[str]]:
     return old, [f"{tenant.topic}[{partition}]@{offset}" for partition, offset in ((0, 0), (1, 0), (2, 0), (2, 1))]
 
 
-def test_letters_are_found_and_dropped(tenant: Tenant) -> None:
+def test_dead_letters_are_filtered_and_dropped(tenant: Tenant) -> None:
     _, (expired, ahead, undecodable, rubbish) = put_four(tenant)
     found = listed(tenant)
-    assert {letter["letter"]: letter["reason"] for letter in found} == {
+    assert {dead_letter["dead_letter"]: dead_letter["reason"] for dead_letter in found} == {
         expired: "expired",
         ahead: "future",
         undecodable: "undecodable",
         rubbish: "wire_format",
     }
     decoder = RecordDecoder(RegistryClient(tenant.endpoints.registry_url))
-    everything = letters(tenant)
+    everything = dead_letters(tenant)
 
     def matching(**conditions: Any) -> set[str]:
-        choice = LetterFilter(**conditions)
-        return {letter.name for letter in everything if choice.matches(letter, decoder)}
+        selected = DeadLetterFilter(**conditions)
+        return {dead_letter.name for dead_letter in everything if selected.matches(dead_letter, decoder)}
 
     assert matching(actions=("project.*",)) == {expired}
     assert matching(actions=("*",)) == {expired, ahead}
     assert matching(actions=("user.logged_i?", "project.env_var")) == {ahead}
     conditions = ["--action", "*", "--reason", "future", "--reason", "undecodable", "--from", "2020-01-01", "--to"]
     conditions += ["2200-01-01T00:00:00+01:00", "--topic-id", found[0]["topic_id"], "--limit", "7", "--offset", "0"]
-    assert [letter["letter"] for letter in listed(tenant, *conditions, "--state", "open")] == [ahead]
+    assert [dead_letter["dead_letter"] for dead_letter in listed(tenant, *conditions, "--state", "open")] == [ahead]
     assert len(listed(tenant, "--limit", "3")) == 3
 
     nowhere = f"{tenant.topic}[0]@99"
-    assert f"no such letter: {nowhere}" in dlq(tenant, "drop", rubbish, nowhere, "--why", "x", "--yes", status=1).stderr
-    assert "no letter matches" in dlq(tenant, "replay", "--reason", "trailing", "--yes", status=1).stderr
+    assert (
+        f"no such dead letter: {nowhere}"
+        in dlq(tenant, "drop", rubbish, nowhere, "--why", "x", "--yes", status=1).stderr
+    )
+    assert "no dead letter matches" in dlq(tenant, "replay", "--reason", "trailing", "--yes", status=1).stderr
     before = len(on_topic(tenant, tenant.topic))
     assert result(tenant, "drop", "--partition", "2", "--why", "a load test") == {
         "matched": 2,
-        "closed_before": 0,
+        "resolved_before": 0,
         "dropped": 2,
         "undelivered": 0,
     }
-    assert {letter.name: letter.state for letter in letters(tenant)} == {
+    assert {dead_letter.name: dead_letter.state for dead_letter in dead_letters(tenant)} == {
         expired: "open",
         ahead: "open",
         undecodable: "dropped",
@@ -326,7 +332,7 @@ def test_letters_are_found_and_dropped(tenant: Tenant) -> None:
     assert dlq(tenant, "show", rubbish, "--raw").stdout == "x" * 20
 
 
-def test_a_letter_is_shown_whole_and_a_person_is_asked(tenant: Tenant) -> None:
+def test_a_dead_letter_is_shown_and_a_person_confirms(tenant: Tenant) -> None:
     old, (expired, ahead, undecodable, rubbish) = put_four(tenant)
     shown = dlq(tenant, "show", ahead).stdout
     assert "\x1b" not in shown
@@ -339,19 +345,19 @@ def test_a_letter_is_shown_whole_and_a_person_is_asked(tenant: Tenant) -> None:
     assert "cannot be decoded" in dlq(tenant, "show", rubbish, "--event", status=1).stderr
     whole = json.loads(dlq(tenant, "show", expired, "--json").stdout)
     assert (whole["record"]["payload"], whole["record"]["id"]) == ('{"big":1}', str(old.id))
-    assert "more than one letter" in dlq(tenant, "show", status=1).stderr
-    # The registry is not needed to look at a letter.
+    assert "more than one dead letter" in dlq(tenant, "show", status=1).stderr
+    # The registry is not needed to show a dead letter.
     away = {"AUDITSTREAM_SCHEMA_REGISTRY_URL": "http://127.0.0.1:9"}
     assert "cannot be reached" in dlq(tenant, "show", expired, environment=away).stdout
 
     before = len(on_topic(tenant, tenant.topic))
     status, said = answered(tenant, "n", "replay", expired, ahead)
-    assert "Replay 2 letters (1 expired, 1 future)? [y/N]" in said
+    assert "Replay 2 dead letters (1 expired, 1 future)? [y/N]" in said
     assert status == 1
     status, said = answered(tenant, "y", "drop", "--why", "mine", "--reason", "wire_format")
-    assert "Drop 1 letter (1 wire_format)? [y/N]" in said
+    assert "Drop 1 dead letter (1 wire_format)? [y/N]" in said
     assert status == 0
-    assert {letter.name for letter in letters(tenant) if letter.state != "open"} == {rubbish}
+    assert {dead_letter.name for dead_letter in dead_letters(tenant) if dead_letter.state != "open"} == {rubbish}
     assert len(on_topic(tenant, tenant.topic)) == before
 
 
@@ -373,34 +379,34 @@ def answered(tenant: Tenant, answer: str, *arguments: str) -> tuple[int, str]:
     return found.returncode, found.stderr
 
 
-def test_a_letter_is_listed_once_and_markers_and_strangers_never(tenant: Tenant) -> None:
+def test_a_dead_letter_is_listed_once_and_other_records_never(tenant: Tenant) -> None:
     put(tenant, [b"one", b"two"], partition=0)
     put_record(tenant, b"three", b"key")
     forged = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
-    # A producer that would have its own refused record taken for a marker of another one.
-    forged.produce(tenant.topic, value=b"four", partition=1, headers=[(MARKER, b"dropped"), (REASON, b"none")])
+    # A record whose own headers look like a resolution of another dead letter.
+    forged.produce(tenant.topic, value=b"four", partition=1, headers=[(RESOLUTION, b"dropped"), (REASON, b"none")])
     assert forged.flush(30) == 0
     run_sink(tenant)
     once = on_topic(tenant, tenant.dlq_topic)
     assert len(once) == 4
     result(tenant, "drop", f"{tenant.topic}[0]@0", "--why", "first")
-    # A sink that was killed before it wrote its books writes the same letters again.
+    # A sink that was killed before it wrote the ledger writes the same dead letters again.
     again = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
     for message in once:
         again.produce(tenant.dlq_topic, value=message.value(), key=message.key(), headers=message.headers())
     again.produce(tenant.dlq_topic, value=b"not ours")
     assert again.flush(30) == 0
-    found = letters(tenant)
-    assert sorted(letter.value for letter in found) == [b"four", b"one", b"three", b"two"]
-    assert {letter.reason for letter in found} == {"wire_format"}
-    assert {letter.value: letter.state for letter in found}[b"one"] == "dropped"
-    assert {letter.value: letter.state for letter in found}[b"four"] == "open"
+    found = dead_letters(tenant)
+    assert sorted(dead_letter.value for dead_letter in found) == [b"four", b"one", b"three", b"two"]
+    assert {dead_letter.reason for dead_letter in found} == {"wire_format"}
+    assert {dead_letter.value: dead_letter.state for dead_letter in found}[b"one"] == "dropped"
+    assert {dead_letter.value: dead_letter.state for dead_letter in found}[b"four"] == "open"
     assert result(tenant, "replay") == {
         "matched": 4,
-        "closed_before": 1,
+        "resolved_before": 1,
         "replayed": 3,
         "undelivered": 0,
-        "unmarked": 0,
+        "unresolved": 0,
     }
     before = len(on_topic(tenant, tenant.topic))
     elsewhere = [*own_headers(once[0]), (SOURCE_TOPIC, b"gone"), (SOURCE_OFFSET, b"77")]
@@ -411,7 +417,7 @@ def test_a_letter_is_listed_once_and_markers_and_strangers_never(tenant: Tenant)
     missing = {"AUDITSTREAM_DEAD_LETTER_TOPIC": f"{tenant.topic}.missing"}
     assert "auditstream topics" in dlq(tenant, "list", status=1, environment=missing).stderr
     assert dlq(tenant, "list", "--state", "open").stdout.count("\n") == 1
-    # Four letters twice, a stranger, one from elsewhere, markers of a drop and of three replays: none is an event.
+    # Four dead letters twice, a foreign record, one of another topic, resolutions of a drop and of three replays.
     assert len(on_topic(tenant, tenant.dlq_topic)) == 14
     totals = run_sink(tenant)
     assert (totals.read, totals.invalid) == (3, 3)
@@ -426,46 +432,48 @@ def test_a_record_whose_headers_cannot_be_read_is_kept_without_them(tenant: Tena
     subprocess.run([program, *at, "-P", "-H", b"\xff=v", "-H", "trace=1"], input=b"rubbish\n" * 50, check=True)
     put(tenant, [b"more"], partition=0)
     assert run_sink(tenant).invalid == 51
-    *broken, other = letters(tenant)
-    assert {letter.value for letter in broken} == {b"rubbish"}
-    assert {dict(letter.headers)[OMITTED_HEADERS] for letter in broken} == {b"a header's name is not UTF-8"}
+    *broken, other = dead_letters(tenant)
+    assert {dead_letter.value for dead_letter in broken} == {b"rubbish"}
+    assert {dict(dead_letter.headers)[OMITTED_HEADERS] for dead_letter in broken} == {b"a header's name is not UTF-8"}
     assert OMITTED_HEADERS not in dict(other.headers)
-    # A stranger's record among the letters is passed over.
+    # A foreign record among the dead letters is skipped.
     at[3] = tenant.dlq_topic
-    subprocess.run([program, *at, "-P", "-H", b"\xff=v"], input=b"stranger\n" * 50, check=True)
+    subprocess.run([program, *at, "-P", "-H", b"\xff=v"], input=b"foreign\n" * 50, check=True)
     assert result(tenant, "replay")["replayed"] == 51
 
 
-def test_a_record_that_is_too_large_for_the_letters_leaves_one_without_it(tenant: Tenant, backend: str) -> None:
+def test_a_record_too_large_for_the_dead_letter_topic_leaves_a_dead_letter_without_it(
+    tenant: Tenant, backend: str
+) -> None:
     if backend == "local":
         pytest.skip("Tansu has no limit on a record; see test-kafka")
     _limit_record_bytes(tenant, 4_000)
     put_record(tenant, b"x" * 9_000, b"short")
     put_record(tenant, None, b"k" * 9_000)
     assert run_sink(tenant).invalid == 2
-    found = {letter.key: letter for letter in letters(tenant)}
+    found = {dead_letter.key: dead_letter for dead_letter in dead_letters(tenant)}
     assert set(found) == {b"short", None}
-    assert all(letter.is_omitted and letter.content is None for letter in found.values())
+    assert all(dead_letter.is_omitted and dead_letter.content is None for dead_letter in found.values())
     assert "9000 bytes, SHA-256 " in str(dict(found[b"short"].headers)[OMITTED])
     assert "too large" in dlq(tenant, "replay", "--yes", status=1).stderr
     assert result(tenant, "drop", "--why", "junk")["dropped"] == 2
 
 
-def test_many_letters_are_streamed_and_replayed_in_chunks(tenant: Tenant) -> None:
+def test_many_dead_letters_are_streamed_and_replayed_in_chunks(tenant: Tenant) -> None:
     values = [f"rubbish {number}".encode() for number in range(1_700)]
     put(tenant, values)
     run_sink(tenant)
     with DeadLetterReader(sink_settings(tenant)) as reader:
         assert len(_first(reader, 3)) == 3
         assert len(_first(reader, 5_000)) == 1_700
-        # Written after the reader was made, so not seen by it: a replay never meets what it causes.
+        # Written after the reader was made, so not read by it: a replay does not replay what it causes.
         producer = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
         headers = [*own_headers(on_topic(tenant, tenant.dlq_topic)[0]), (SOURCE_OFFSET, b"999999")]
         producer.produce(tenant.dlq_topic, value=b"later", headers=headers)
         assert producer.flush(30) == 0
         assert len(_first(reader, 5_000)) == 1_700
     assert result(tenant, "replay")["replayed"] == 1_701
-    assert {letter.state for letter in letters(tenant)} == {"replayed"}
+    assert {dead_letter.state for dead_letter in dead_letters(tenant)} == {"replayed"}
     replayed = [message.value() for message in on_topic(tenant, tenant.topic) if message.headers()]
     assert sorted(map(str, replayed)) == sorted(map(str, [*values, b"later"]))
 
@@ -479,4 +487,4 @@ def _limit_record_bytes(tenant: Tenant, limit: int) -> None:
 
 
 def _first(reader: DeadLetterReader, limit: int) -> Sequence[DeadLetter]:
-    return [letter for letter, _ in zip(reader.letters(), range(limit), strict=False)]
+    return [dead_letter for dead_letter, _ in zip(reader.dead_letters(), range(limit), strict=False)]

@@ -1,37 +1,34 @@
-"""Tables that were made by an earlier version go on holding what they hold."""
+"""Migrations may be applied again, and an applied migration may not change."""
 
-from uuid import uuid4
+from dataclasses import replace
 
 import pytest
-from uuid_utils.compat import uuid7
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.deploy import migrate as steps
-from auditstream_storage.id_key import id_key
-from tests.support.events import make_event
-from tests.support.pipeline import put_events, run_sink, sink_settings
+from auditstream_ops.deploy import migrate as deploy
+from auditstream_schemas.errors import OperationError
+from tests.support.pipeline import sink_settings
 from tests.support.stack import Tenant
-from tests.support.stored_events import store
 
 
-def test_ids_stored_before_they_had_keys_are_found(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = f"{tenant.database}_old"
-    settings = sink_settings(tenant, clickhouse_database=database, group=f"{tenant.group}-old")
-    client = connect(settings)
-    shipped = steps.migrations(database)
-    monkeypatch.setattr(steps, "migrations", lambda _database: [step for step in shipped if step.version < 5])
-    steps.migrate(client, database)
-    events = [make_event(number, id=uuid7() if number % 2 else uuid4()) for number in range(100)]
-    store(settings, events)
-    monkeypatch.undo()
-    assert [step.version for step in steps.migrate(client, database)] == [
-        step.version for step in shipped if step.version >= 5
-    ]
-    put_events(tenant, [*events, make_event(100, id=uuid7())], partition=0)
-    totals = run_sink(tenant, clickhouse_database=database, group=f"{tenant.group}-old")
-    # Their rows have no content hash, so they count as other content.
-    assert (totals.conflicts, totals.stored) == (100, 1)
-    keys = f"SELECT countIf(id_key = {id_key('id')}) FROM {database}.event_log"
-    assert client.query(keys).result_rows == [(101,)]
-    client.command(f"DROP DATABASE {database} SYNC", use_database=False)
-    client.close()
+def test_applied_migrations_are_left_alone(tenant: Tenant) -> None:
+    with connect(sink_settings(tenant)) as client:
+        assert deploy.pending(client, tenant.database) == []
+        assert deploy.migrate(client, tenant.database) == []
+
+
+def test_an_interrupted_migration_is_run_again(tenant: Tenant) -> None:
+    with connect(sink_settings(tenant)) as client:
+        client.command(
+            f"ALTER TABLE {tenant.database}.schema_migrations DELETE WHERE version >= 2 SETTINGS mutations_sync = 1"
+        )
+        shipped = deploy.migrations(tenant.database)
+        assert deploy.migrate(client, tenant.database) == shipped[1:]
+        assert deploy.pending(client, tenant.database) == []
+
+
+def test_an_applied_migration_that_differs_is_an_error(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *others = deploy.migrations(tenant.database)
+    monkeypatch.setattr(deploy, "migrations", lambda _database: [replace(first, checksum="other"), *others])
+    with connect(sink_settings(tenant)) as client, pytest.raises(OperationError, match="in another form"):
+        deploy.migrate(client, tenant.database)

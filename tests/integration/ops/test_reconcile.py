@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.ledger.reconcile import Findings, reconcile
+from auditstream_ops.ledger.reconcile import ReconcileReport, reconcile
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.events import make_event
@@ -22,28 +22,28 @@ def stored(tenant: Tenant) -> Tenant:
     return tenant
 
 
-def test_one_row_an_id_is_well(stored: Tenant) -> None:
-    found = _reconcile(stored)
-    assert (found.rows, found.visible, found.uncollapsed) == (1_000, 1_000, 0)
-    assert found.doubled == []
+def test_one_row_for_each_id_is_healthy(stored: Tenant) -> None:
+    report = _reconcile(stored)
+    assert (report.rows, report.visible, report.uncollapsed) == (1_000, 1_000, 0)
+    assert report.repeated == []
     status, out = _command(stored)
     assert status == 0
     assert out.splitlines()[-1] == "no id is visible more than once"
 
 
-def test_an_empty_table_is_well(tenant: Tenant) -> None:
+def test_an_empty_table_is_healthy(tenant: Tenant) -> None:
     assert _reconcile(tenant).rows == 0
     assert _command(tenant)[0] == 0
 
 
-def test_rows_that_no_reader_sees_are_counted_and_harmless(stored: Tenant) -> None:
+def test_rows_that_no_reader_sees_are_counted(stored: Tenant) -> None:
     _stop_merges(stored)
     _copy(stored, 5, "")
-    found = _reconcile(stored)
-    assert (found.rows, found.visible, found.uncollapsed, found.doubled) == (1_001, 1_000, 1, [])
+    report = _reconcile(stored)
+    assert (report.rows, report.visible, report.uncollapsed, report.repeated) == (1_001, 1_000, 1, [])
     status, out = _command(stored)
     assert status == 0
-    assert "1 rows wait for a merge" in out
+    assert "1 rows will be removed by a merge" in out
 
 
 @pytest.mark.parametrize(
@@ -55,31 +55,31 @@ def test_rows_that_no_reader_sees_are_counted_and_harmless(stored: Tenant) -> No
         ("content_hash + 1 AS content_hash", False),
     ],
 )
-def test_an_id_that_is_visible_twice_is_shown_with_its_rows(stored: Tenant, change: str, has_other_key: bool) -> None:
+def test_an_id_that_is_visible_twice_is_listed_with_its_rows(stored: Tenant, change: str, has_other_key: bool) -> None:
     _copy(stored, 5, f"{change}, toInt64(70005) AS kafka_offset, ingested_at - INTERVAL 1 SECOND AS ingested_at")
-    found = _reconcile(stored)
-    [doubled] = found.doubled
-    assert (doubled.id, doubled.visible, doubled.has_other_key) == (make_event(5).id, 2, has_other_key)
-    assert (found.other_keys, found.other_contents) == (int(has_other_key), int(not has_other_key))
-    # The first to be taken comes first.
-    assert [copy.offset for copy in doubled.copies] == [70_005, 5]
-    assert found.visible == 1_001
+    report = _reconcile(stored)
+    [repeated] = report.repeated
+    assert (repeated.id, repeated.visible, repeated.has_other_key) == (make_event(5).id, 2, has_other_key)
+    assert (report.other_keys, report.other_contents) == (int(has_other_key), int(not has_other_key))
+    # The row that was ingested first comes first.
+    assert [row.offset for row in repeated.rows] == [70_005, 5]
+    assert report.visible == 1_001
     status, out = _command(stored)
     assert status == 1
     assert f"id {make_event(5).id} is visible 2 times" in out
     status, out = _command(stored, "--json")
     assert status == 1
-    assert json.loads(out)["doubled"][0]["id"] == str(make_event(5).id)
+    assert json.loads(out)["repeated"][0]["id"] == str(make_event(5).id)
 
 
-def test_slices_take_every_id_once(tenant: Tenant) -> None:
+def test_slices_have_every_id_once(tenant: Tenant) -> None:
     _store(tenant, [make_event(number * 1_000_003) for number in range(5_000)])
     _copy(tenant, 0, "occurred_at + INTERVAL 1 DAY AS occurred_at", everything=True)
     for slice_ids in (100, 700, 100_000):
-        found = _reconcile(tenant, slice_ids=slice_ids)
-        assert (found.rows, found.visible, found.other_keys) == (10_000, 10_000, 5_000)
-        assert len(found.doubled) == 100
-        assert len({each.id for each in found.doubled}) == 100
+        report = _reconcile(tenant, slice_ids=slice_ids)
+        assert (report.rows, report.visible, report.other_keys) == (10_000, 10_000, 5_000)
+        assert len(report.repeated) == 100
+        assert len({repeated.id for repeated in report.repeated}) == 100
 
 
 def _settings(tenant: Tenant) -> ClickHouseSettings:
@@ -90,7 +90,7 @@ def _store(tenant: Tenant, events: Sequence[AuditEvent]) -> None:
     store(_settings(tenant), events)
 
 
-def _reconcile(tenant: Tenant, *, slice_ids: int = 2_000_000) -> Findings:
+def _reconcile(tenant: Tenant, *, slice_ids: int = 2_000_000) -> ReconcileReport:
     return reconcile(connect(_settings(tenant)), tenant.database, slice_ids=slice_ids)
 
 

@@ -1,4 +1,4 @@
-"""What a partition holds besides records, and what it does not hold any more."""
+"""Partitions with transaction markers and aborted records at their end, and with deleted records at their start."""
 
 import json
 
@@ -9,7 +9,8 @@ from confluent_kafka.admin import AdminClient
 
 from auditstream_ops.cli import cli
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.ledger.audit import PartitionAccount, verify
+from auditstream_ops.ledger.partition_check import PartitionCheck
+from auditstream_ops.ledger.verify import verify
 from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import SinkError
 from tests.support.events import make_event
@@ -23,30 +24,30 @@ def real_broker(backend: str) -> None:
         pytest.skip("Tansu neither isolates transactions nor deletes records; see test-kafka")
 
 
-def test_markers_and_aborted_records_at_the_end_are_in_the_books_and_may_be_deleted(tenant: Tenant) -> None:
+def test_markers_and_aborted_records_at_the_end_are_in_the_ledger_and_may_be_deleted(tenant: Tenant) -> None:
     transact(tenant, [0, 1], commit=True)
     transact(tenant, [2], commit=False)
     totals = run_sink(tenant)
     assert (totals.read, totals.stored) == (2, 2)
     # Two records and their marker, one that was aborted and its marker.
-    account = partition(tenant)
-    assert (account.next_offset, account.end, account.lag, account.committed) == (5, 5, 0, 5)
-    assert account.problems == ()
-    batches = account.batches
+    check = partition(tenant)
+    assert (check.next_offset, check.end, check.lag, check.committed) == (5, 5, 0, 5)
+    assert check.problems == ()
+    batches = check.batches
 
     delete_before(tenant, 5)
     put_events(tenant, [make_event(3)], partition=0)
     assert run_sink(tenant).stored == 1
     transact(tenant, [4], commit=False)
     assert run_sink(tenant).read == 0
-    # Nothing new is not worth a line.
+    # Without a new record there is no ledger line.
     assert run_sink(tenant).batches == 0
-    account = partition(tenant)
-    assert (account.next_offset, account.lag, account.problems) == (8, 0, ())
-    assert account.batches == batches + 2
+    check = partition(tenant)
+    assert (check.next_offset, check.lag, check.problems) == (8, 0, ())
+    assert check.batches == batches + 2
 
 
-def test_a_loss_stops_the_sink_until_a_person_accepts_it_and_stays_in_the_books(tenant: Tenant) -> None:
+def test_a_loss_stops_the_sink_until_a_person_accepts_it_and_stays_in_the_ledger(tenant: Tenant) -> None:
     put_events(tenant, [make_event(number) for number in range(3)], partition=0)
     assert run_sink(tenant).stored == 3
     put_events(tenant, [make_event(number) for number in range(3, 10)], partition=0)
@@ -60,20 +61,20 @@ def test_a_loss_stops_the_sink_until_a_person_accepts_it_and_stays_in_the_books(
     assert "nothing is lost" in invoke(tenant, *command)
     totals = run_sink(tenant)
     assert (totals.read, totals.stored) == (2, 2)
-    account = partition(tenant)
-    assert (account.problems, account.read, account.stored, account.rows, account.lost) == ((), 5, 5, 5, 5)
-    assert "offsets 3 to 7 are lost" in account.notes[0]
-    assert account.notes[0].endswith(": down for a week")
-    assert "5 offsets are LOST, as was accepted" in invoke(tenant, "verify", "--complete")
-    found = json.loads(invoke(tenant, "verify", "--json"))
-    [loss] = found["books"][0]["partitions"][0]["losses"]
-    assert (loss["first_offset"], loss["last_offset"], loss["why"]) == (3, 7, "down for a week")
+    check = partition(tenant)
+    assert (check.problems, check.read, check.stored, check.rows, check.lost) == ((), 5, 5, 5, 5)
+    assert "offsets 3 to 7 are lost" in check.notes[0]
+    assert check.notes[0].endswith(": down for a week")
+    assert "5 offsets are LOST, as a person accepted" in invoke(tenant, "verify", "--complete")
+    report = json.loads(invoke(tenant, "verify", "--json"))
+    [loss] = report["topics"][0]["partitions"][0]["losses"]
+    assert (loss["first_offset"], loss["last_offset"], loss["reason"]) == (3, 7, "down for a week")
 
 
 def invoke(tenant: Tenant, *arguments: str) -> str:
-    found = CliRunner().invoke(cli, arguments, env=tenant.env, catch_exceptions=False)
-    assert found.exit_code == 0, found.output
-    return found.output
+    result = CliRunner().invoke(cli, arguments, env=tenant.env, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def transact(tenant: Tenant, numbers: list[int], *, commit: bool) -> None:
@@ -90,12 +91,12 @@ def transact(tenant: Tenant, numbers: list[int], *, commit: bool) -> None:
 
 
 def delete_before(tenant: Tenant, offset: int) -> None:
-    """As the broker's retention does."""
+    """Delete records as the broker's retention does."""
     admin = AdminClient({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
     for deleted in admin.delete_records([TopicPartition(tenant.topic, 0, offset)]).values():
         assert deleted.result(30).low_watermark == offset
 
 
-def partition(tenant: Tenant) -> PartitionAccount:
+def partition(tenant: Tenant) -> PartitionCheck:
     settings = sink_settings(tenant)
     return verify(connect(settings), tenant.database, settings, complete=True)[-1].partitions[0]

@@ -9,7 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.registry import RegistryClient
 from tests.support.events import make_event
-from tests.support.pipeline import assert_balanced, books, count, letters, put_events, run_sink, start_sink
+from tests.support.pipeline import (
+    assert_balanced,
+    count,
+    dead_letters,
+    partition_checks,
+    put_events,
+    run_sink,
+    start_sink,
+)
 from tests.support.stack import Tenant
 
 
@@ -57,12 +65,12 @@ def test_a_wrong_schema_stops_the_sink_and_once_it_is_put_right_all_is_stored(te
     assert "in this batch first at partition 0 offset 100" in err
     assert "AUDITSTREAM_DEAD_LETTER_LIMIT" in err
     # Two batches were within the limit; of the third there is no trace.
-    assert sorted(letter.offset for letter in letters(tenant)) == list(range(100))
-    [account] = [account for account in books(tenant) if account.read]
+    assert sorted(letter.offset for letter in dead_letters(tenant)) == list(range(100))
+    [account] = [account for account in partition_checks(tenant) if account.read]
     assert (account.last_offset, account.read, account.invalid, account.stored) == (99, 100, 100, 0)
 
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.invalid) == (200, 200, 0)
     assert count(tenant) == 200
-    assert len(letters(tenant)) == 100
+    assert len(dead_letters(tenant)) == 100
     assert_balanced(tenant)

@@ -20,8 +20,8 @@ from confluent_kafka.admin import AdminClient
 
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
-from auditstream_ops.ledger.audit import verify
 from auditstream_ops.ledger.reconcile import reconcile
+from auditstream_ops.ledger.verify import verify
 from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import AuditstreamError, SinkError
 from auditstream_schemas.event import Entity
@@ -35,10 +35,10 @@ from tests.support.events import make_event
 from tests.support.pipeline import (
     IDLE_SECONDS,
     assert_balanced,
-    books,
     count,
+    dead_letters,
     end,
-    letters,
+    partition_checks,
     put,
     put_events,
     run_sink,
@@ -128,7 +128,7 @@ def test_an_outcome_that_is_unknown_leads_back_to_the_stage(
     once(monkeypatch, name, cut)
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates, totals.conflicts) == (4, 2, 1, 1)
-    assert len(letters(tenant)) == 1
+    assert len(dead_letters(tenant)) == 1
     assert_balanced(tenant)
 
 
@@ -242,7 +242,7 @@ def test_an_exception_in_an_answer_that_began_well_is_an_unknown_outcome(tenant:
     assert lines >= 2
     assert failed == {(command, batch) for command in commands for batch in range(lines)}
     assert count(tenant, "event_log") == 2
-    assert [letter.reason for letter in letters(tenant)] == ["conflict"]
+    assert [letter.reason for letter in dead_letters(tenant)] == ["conflict"]
     assert_balanced(tenant)
 
 
@@ -256,7 +256,7 @@ def test_a_zombie_that_writes_its_line_last_changes_no_books(tenant: Tenant, mon
     once(monkeypatch, "write_lines", be_overtaken)
     run_sink(tenant)
     assert_balanced(tenant)
-    [account] = [account for account in books(tenant) if account.read]
+    [account] = [account for account in partition_checks(tenant) if account.read]
     assert (account.first_offset, account.last_offset, account.stored) == (0, 99, 100)
     assert count(tenant) == 100
 
@@ -277,9 +277,9 @@ def test_one_id_taken_by_two_sinks_at_once(
     assert count(tenant, "event_log") == 4
     client = connect(sink_settings(tenant))
     found = reconcile(client, tenant.database)
-    assert [(each.id, each.visible) for each in found.doubled] == ([(event.id, 2)] if has_other_content else [])
+    assert [(each.id, each.visible) for each in found.repeated] == ([(event.id, 2)] if has_other_content else [])
     for _ in range(2):
-        assert sum(account.stored for account in books(tenant)) == 4
+        assert sum(account.stored for account in partition_checks(tenant)) == 4
         assert_balanced(tenant)
         client.command(f"OPTIMIZE TABLE {tenant.database}.event_log FINAL")
     assert count(tenant, "event_log") == count(tenant) == 3 + has_other_content
@@ -319,7 +319,7 @@ def test_a_late_insert_of_what_others_settled_meanwhile_breaks_no_books(
         settle_partition(tenant, 0)
     client = connect(sink_settings(tenant))
     for _ in range(2):
-        assert [(each.stored, each.duplicates) for each in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
+        assert [(each.stored, each.duplicates) for each in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
         assert_balanced(tenant)
         client.command(f"OPTIMIZE TABLE {tenant.database}.event_log FINAL")
     assert count(tenant, "event_log") == 2
@@ -342,11 +342,11 @@ def test_a_late_insert_of_other_content_is_for_reconcile_to_show(
     once(monkeypatch, "insert", oversleep)
     with pytest.raises(BatchCancelledError):
         settle_partition(tenant, 0)
-    assert [(each.stored, each.conflicts) for each in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
+    assert [(each.stored, each.conflicts) for each in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
     assert_balanced(tenant)
     settings = sink_settings(tenant)
-    assert [each.id for each in reconcile(connect(settings), tenant.database).doubled] == [event.id]
-    assert len(letters(tenant)) == 1
+    assert [each.id for each in reconcile(connect(settings), tenant.database).repeated] == [event.id]
+    assert len(dead_letters(tenant)) == 1
 
 
 def settle_partition(tenant: Tenant, partition: int, *, group: str = "") -> None:
@@ -460,7 +460,7 @@ def test_a_stored_event_that_expires_before_its_books_are_written_stays_stored(t
     connect(sink_settings(tenant)).command(f"TRUNCATE TABLE {tenant.database}.ledger")
     totals = Sink(sink_settings(tenant), clock=Later()).run(until_idle=IDLE_SECONDS)
     assert (totals.stored, totals.expired) == (10, 0)
-    assert letters(tenant) == []
+    assert dead_letters(tenant) == []
 
 
 def test_the_nil_uuid_is_an_id_like_any_other(tenant: Tenant) -> None:
@@ -491,7 +491,7 @@ def test_an_escaped_nul_is_refused_and_an_escaped_backslash_is_not(tenant: Tenan
     put(tenant, values, partition=0)
     totals = run_sink(tenant)
     assert (totals.stored, totals.invalid) == (1, 1)
-    assert [letter.reason for letter in letters(tenant)] == ["text"]
+    assert [letter.reason for letter in dead_letters(tenant)] == ["text"]
 
 
 def _wait_for_rows(tenant: Tenant, rows: int) -> None:

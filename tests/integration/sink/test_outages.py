@@ -11,7 +11,16 @@ from auditstream_local.stack import LocalStack
 from tests.support.door import Door
 from tests.support.events import make_event
 from tests.support.health import HealthPort
-from tests.support.pipeline import assert_balanced, books, count, end, letters, put_events, run_sink, start_sink
+from tests.support.pipeline import (
+    assert_balanced,
+    count,
+    dead_letters,
+    end,
+    partition_checks,
+    put_events,
+    run_sink,
+    start_sink,
+)
 from tests.support.stack import Tenant, prepared_tenant
 
 
@@ -59,7 +68,7 @@ def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: Loc
     run_sink(victim)
     assert_balanced(victim)
     assert count(victim) == 8_000
-    assert letters(victim) == []
+    assert dead_letters(victim) == []
 
 
 def test_a_broker_that_is_away_is_waited_for_and_named_once(victim: Tenant) -> None:
@@ -96,7 +105,7 @@ def test_a_registry_that_is_away_makes_records_wait(local_stack: LocalStack, vic
     assert err.count("waiting for the schema registry") == 1
     assert err.count("s for the schema registry") == 1
     assert_balanced(victim)
-    assert letters(victim) == []
+    assert dead_letters(victim) == []
 
 
 def test_a_sink_told_to_stop_while_clickhouse_is_away_stops_and_loses_nothing(
@@ -126,7 +135,7 @@ def _compare_with_the_books(health: HealthPort, tenant: Tenant) -> None:
     while set(health.figure("lag_records").values()) != {0.0} or set(health.figure("lag_seconds").values()) != {0.0}:
         assert time.monotonic() < deadline, health.figure("lag_records")
         time.sleep(0.2)
-    accounts = books(tenant)
+    accounts = partition_checks(tenant)
     outcomes = health.figure("records_total")
     assert outcomes == {name: sum(getattr(account, name) for account in accounts) for name in outcomes}
     assert outcomes["stored"] == 8_000

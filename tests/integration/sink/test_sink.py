@@ -20,10 +20,10 @@ from tests.support.events import make_event
 from tests.support.health import HealthPort
 from tests.support.pipeline import (
     assert_balanced,
-    books,
     count,
+    dead_letters,
     end,
-    letters,
+    partition_checks,
     put,
     put_events,
     run_sink,
@@ -104,7 +104,7 @@ def test_other_content_under_a_known_id_is_kept_as_a_dead_letter(tenant: Tenant)
     second = run_sink(tenant)
     assert (first.stored, first.conflicts, second.stored, second.conflicts) == (1, 1, 0, 4)
     assert count(tenant, "event_log") == 1
-    found = letters(tenant)
+    found = dead_letters(tenant)
     assert {letter.reason for letter in found} == {"conflict"}
     assert all("from partition 0 offset 0" in letter.error for letter in found)
     assert_balanced(tenant)
@@ -119,7 +119,7 @@ def test_broken_records_cost_only_themselves(tenant: Tenant) -> None:
     put(tenant, values)
     totals = run_sink(tenant)
     assert (totals.stored, totals.invalid) == (200, 25)
-    found = letters(tenant)
+    found = dead_letters(tenant)
     assert sorted(letter.value for letter in found) == sorted(record.value for record in broken)
     assert {letter.reason for letter in found} >= {
         "undecodable",
@@ -146,7 +146,7 @@ def test_broken_records_cost_only_themselves(tenant: Tenant) -> None:
 def test_a_value_that_is_no_record_at_all(tenant: Tenant, value: bytes | None, reason: str) -> None:
     put(tenant, [value])
     assert run_sink(tenant).invalid == 1
-    assert [letter.reason for letter in letters(tenant)] == [reason]
+    assert [letter.reason for letter in dead_letters(tenant)] == [reason]
     assert_balanced(tenant)
 
 
@@ -174,7 +174,7 @@ def test_a_dead_letter_is_the_record_as_it_came(tenant: Tenant) -> None:
     headers = dict(message.headers() or ())
     assert headers["trace"] == b"t-1"
     assert headers[SOURCE_OFFSET] == b"0"
-    [letter] = letters(tenant)
+    [letter] = dead_letters(tenant)
     assert (letter.topic, letter.partition, letter.offset, letter.reason) == (tenant.topic, 2, 0, "wire_format")
 
 
@@ -183,7 +183,7 @@ def test_an_event_older_than_the_retention_is_kept_as_a_dead_letter(tenant: Tena
     put_events(tenant, [make_event(1, occurred_at=now - 400 * DAY), make_event(2, occurred_at=now - 300 * DAY)])
     totals = run_sink(tenant)
     assert (totals.stored, totals.expired) == (1, 1)
-    assert [letter.reason for letter in letters(tenant)] == ["expired"]
+    assert [letter.reason for letter in dead_letters(tenant)] == ["expired"]
     assert_balanced(tenant)
 
 
@@ -199,12 +199,12 @@ def test_a_batch_read_again_leaves_the_books_as_one_undisturbed_run_does(tenant:
     events = [make_event(number) for number in range(100)]
     put_events(tenant, [*events, *events[:10]])
     run_sink(tenant)
-    before = [replace(account, batches=0) for account in books(tenant)]
+    before = [replace(account, batches=0) for account in partition_checks(tenant)]
     # As after a crash between the insert and the ledger line: the rows are there, the books are not.
     connect(sink_settings(tenant)).command(f"TRUNCATE TABLE {tenant.database}.ledger")
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates) == (110, 100, 10)
-    assert [replace(account, batches=0) for account in books(tenant)] == before
+    assert [replace(account, batches=0) for account in partition_checks(tenant)] == before
     assert count(tenant, "event_log") == 100
 
 
@@ -232,7 +232,7 @@ def test_records_of_a_writer_without_what_an_event_needs_are_kept_as_dead_letter
     other = registry.register(f"{tenant.topic}-other-value", '{"type":"record","name":"X","fields":[]}')
     put(tenant, [b"\0" + other.to_bytes(4)])
     assert run_sink(tenant).invalid == 1
-    [letter] = letters(tenant)
+    [letter] = dead_letters(tenant)
     assert letter.reason == "incompatible_schema"
     assert "lacks id" in letter.error
 
@@ -268,10 +268,11 @@ def test_sigkill_at_random_points_leaves_the_books_balanced(tenant: Tenant) -> N
     assert_balanced(tenant)
     assert count(tenant) == 6_000
     sums = {
-        name: sum(getattr(account, name) for account in books(tenant)) for name in ("stored", "duplicates", "invalid")
+        name: sum(getattr(account, name) for account in partition_checks(tenant))
+        for name in ("stored", "duplicates", "invalid")
     }
     assert sums == {"stored": 6_000, "duplicates": 300, "invalid": 25}
-    assert sorted(letter.value for letter in letters(tenant)) == sorted(broken)
+    assert sorted(letter.value for letter in dead_letters(tenant)) == sorted(broken)
 
 
 def test_two_sinks_of_a_group_share_the_partitions(tenant: Tenant) -> None:

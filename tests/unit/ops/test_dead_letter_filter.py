@@ -7,11 +7,11 @@ from click.testing import CliRunner
 from auditstream_ops.commands.dlq import dlq
 from auditstream_ops.dead_letters.content import RecordDecoder
 from auditstream_ops.dead_letters.dead_letter import DeadLetter
-from auditstream_ops.dead_letters.filter import LetterFilter, parse_name
+from auditstream_ops.dead_letters.filter import DeadLetterFilter, parse_name
 from auditstream_schemas.registry import RegistryClient
 
 AT = datetime(2026, 1, 31, 9, tzinfo=UTC)
-LETTER = DeadLetter(
+DEAD_LETTER = DeadLetter(
     reason="payload",
     error="",
     topic="audit.events",
@@ -23,54 +23,54 @@ LETTER = DeadLetter(
     content=b"rubbish",
     headers=(),
     dead_letter_partition=0,
-    marker=None,
+    resolution=None,
 )
 NANOSECONDS = int(AT.timestamp()) * 10**9
-# Never asked: what is no record needs no schema.
+# Never queried: bytes that are not a record need no schema.
 DECODER = RecordDecoder(RegistryClient("http://127.0.0.1:9"))
 
 
 @pytest.mark.parametrize(
-    ("choice", "expected"),
+    ("conditions", "expected"),
     [
-        (LetterFilter(), True),
-        (LetterFilter(names=("other[0]@1", "audit.events[3]@17")), True),
-        (LetterFilter(names=("audit.events[3]@18",)), False),
-        (LetterFilter(reasons=("id", "payload")), True),
-        (LetterFilter(reasons=("id",)), False),
-        (LetterFilter(start=NANOSECONDS, end=NANOSECONDS + 1), True),
-        (LetterFilter(start=NANOSECONDS + 1), False),
-        (LetterFilter(end=NANOSECONDS), False),
-        (LetterFilter(topic_id="0197", partition=3, offset=17), True),
-        (LetterFilter(topic_id="0198"), False),
-        (LetterFilter(partition=0), False),
-        (LetterFilter(offset=0), False),
-        (LetterFilter(reasons=("payload",), partition=4), False),
-        (LetterFilter(actions=("*",)), False),
+        (DeadLetterFilter(), True),
+        (DeadLetterFilter(names=("other[0]@1", "audit.events[3]@17")), True),
+        (DeadLetterFilter(names=("audit.events[3]@18",)), False),
+        (DeadLetterFilter(reasons=("id", "payload")), True),
+        (DeadLetterFilter(reasons=("id",)), False),
+        (DeadLetterFilter(start=NANOSECONDS, end=NANOSECONDS + 1), True),
+        (DeadLetterFilter(start=NANOSECONDS + 1), False),
+        (DeadLetterFilter(end=NANOSECONDS), False),
+        (DeadLetterFilter(topic_id="0197", partition=3, offset=17), True),
+        (DeadLetterFilter(topic_id="0198"), False),
+        (DeadLetterFilter(partition=0), False),
+        (DeadLetterFilter(offset=0), False),
+        (DeadLetterFilter(reasons=("payload",), partition=4), False),
+        (DeadLetterFilter(actions=("*",)), False),
     ],
 )
-def test_all_conditions_must_hold(choice: LetterFilter, expected: bool) -> None:
-    assert choice.matches(LETTER, DECODER) is expected
+def test_all_conditions_must_hold(conditions: DeadLetterFilter, expected: bool) -> None:
+    assert conditions.matches(DEAD_LETTER, DECODER) is expected
 
 
 def test_offset_and_partition_zero_are_conditions() -> None:
-    first = replace(LETTER, partition=0, offset=0, written_at=AT - timedelta(days=1))
-    assert LetterFilter(partition=0, offset=0).matches(first, DECODER)
+    first = replace(DEAD_LETTER, partition=0, offset=0, written_at=AT - timedelta(days=1))
+    assert DeadLetterFilter(partition=0, offset=0).matches(first, DECODER)
 
 
 @pytest.mark.parametrize(
     "text", ["audit.events", "audit.events[3]", "[3]@1", "audit.events[-1]@1", "a[1]@1 ", "a[1]@x"]
 )
-def test_a_name_that_is_none_is_refused(text: str) -> None:
+def test_a_malformed_name_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="TOPIC"):
         parse_name(text)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["replay"], "standard input is no terminal to ask on: add --yes"),
-        (["drop", "--why", "x"], "standard input is no terminal to ask on: add --yes"),
+        (["replay"], "standard input is not a terminal to ask on: add --yes"),
+        (["drop", "--why", "x"], "standard input is not a terminal to ask on: add --yes"),
         (["drop", "--yes"], "Missing option '--why'"),
         (["drop", "--yes", "--why", " "], "--why is empty"),
         (["replay", "--yes", "--new-id"], "--new-id is for --edit"),
@@ -78,7 +78,7 @@ def test_a_name_that_is_none_is_refused(text: str) -> None:
         (["list", "audit.events"], "expected TOPIC[PARTITION]@OFFSET"),
     ],
 )
-def test_a_wrong_call_asks_no_broker_and_says_what_is_wrong(arguments: list[str], said: str) -> None:
-    found = CliRunner().invoke(dlq, [*arguments, "--kafka-bootstrap-servers", "127.0.0.1:9"])
-    assert found.exit_code == 2
-    assert said in found.output
+def test_a_wrong_call_fails_before_it_connects_to_the_broker(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(dlq, [*arguments, "--kafka-bootstrap-servers", "127.0.0.1:9"])
+    assert result.exit_code == 2
+    assert message in result.output

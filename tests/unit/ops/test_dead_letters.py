@@ -4,13 +4,13 @@ from uuid import uuid4
 from confluent_kafka import Message
 
 from auditstream_ops.dead_letters.dead_letter import (
-    MARKER,
+    RESOLUTION,
     DeadLetter,
-    DeadLetterPosition,
     Headers,
     Resolution,
-    read_letter,
-    read_marker,
+    SourceCoordinates,
+    read_dead_letter,
+    read_resolution,
     resolution_headers,
 )
 from auditstream_sink.dead_letters import (
@@ -46,56 +46,56 @@ def record(headers: Headers, *, value: bytes | None = b"value", key: bytes | Non
     )
 
 
-def letter(headers: Headers = OURS, *, value: bytes | None = b"value") -> DeadLetter:
-    found = read_letter(record(headers, value=value), {})
-    assert found is not None
-    return found
+def dead_letter(headers: Headers = OURS, *, value: bytes | None = b"value") -> DeadLetter:
+    parsed = read_dead_letter(record(headers, value=value), {})
+    assert parsed is not None
+    return parsed
 
 
-def test_a_letter_keeps_what_came_and_says_where_from() -> None:
-    found = letter((("trace", None), *OURS))
-    assert (found.name, found.place) == ("audit.events[3]@17", DeadLetterPosition(TOPIC_ID, 3, 17))
-    assert (found.reason, found.error, found.written_at) == ("payload", "payload: größer", AT)
-    assert (found.key, found.content, found.value) == (None, b"value", b"value")
-    assert found.headers == (("trace", None), *OURS)
-    assert found.state == "open"
+def test_a_dead_letter_has_the_record_and_its_source() -> None:
+    parsed = dead_letter((("trace", None), *OURS))
+    assert (parsed.name, parsed.coordinates) == ("audit.events[3]@17", SourceCoordinates(TOPIC_ID, 3, 17))
+    assert (parsed.reason, parsed.error, parsed.written_at) == ("payload", "payload: größer", AT)
+    assert (parsed.key, parsed.content, parsed.value) == (None, b"value", b"value")
+    assert parsed.headers == (("trace", None), *OURS)
+    assert parsed.state == "open"
 
 
-def test_a_record_without_a_value_is_not_an_empty_one() -> None:
-    assert (letter(value=None).content, letter(value=None).value) == (None, b"")
-    assert letter(value=b"").content == b""
+def test_a_record_without_a_value_is_not_an_empty_record() -> None:
+    assert (dead_letter(value=None).content, dead_letter(value=None).value) == (None, b"")
+    assert dead_letter(value=b"").content == b""
 
 
-def test_headers_of_the_record_do_not_stand_for_ours() -> None:
-    forged = ((REASON, b"future"), (SOURCE_OFFSET, b"1"), (MARKER, b"dropped"))
-    found = letter((*forged, *OURS))
-    assert (found.reason, found.offset) == ("payload", 17)
-    assert read_marker(record((*forged, *OURS))) is None
+def test_headers_of_the_record_do_not_replace_ours() -> None:
+    forged = ((REASON, b"future"), (SOURCE_OFFSET, b"1"), (RESOLUTION, b"dropped"))
+    parsed = dead_letter((*forged, *OURS))
+    assert (parsed.reason, parsed.offset) == ("payload", 17)
+    assert read_resolution(record((*forged, *OURS))) is None
 
 
-def test_a_marker_comes_back_as_it_was_written() -> None:
-    markers = [
-        Resolution(kind="replayed", at=AT, by="ada@host", why="", edited=False, partition=2, offset=41),
-        Resolution(kind="replayed", at=AT, by="ada@host", why="a comma, größer", edited=True, partition=0, offset=0),
-        Resolution(kind="dropped", at=AT, by="ada@host", why="not ours", edited=False, partition=None, offset=None),
+def test_a_resolution_is_read_as_it_was_written() -> None:
+    resolutions = [
+        Resolution(state="replayed", at=AT, by="ada@host", why="", edited=False, partition=2, offset=41),
+        Resolution(state="replayed", at=AT, by="ada@host", why="a comma, größer", edited=True, partition=0, offset=0),
+        Resolution(state="dropped", at=AT, by="ada@host", why="not ours", edited=False, partition=None, offset=None),
     ]
-    for marker in markers:
-        closing = record(resolution_headers(letter(), marker), value=None)
-        assert read_marker(closing) == (DeadLetterPosition(TOPIC_ID, 3, 17), marker)
-        assert read_letter(closing, {}) is None
-        closed = read_letter(record(OURS), {letter().place: marker})
-        assert closed is not None
-        assert (closed.marker, closed.state) == (marker, marker.kind)
+    for resolution in resolutions:
+        resolving = record(resolution_headers(dead_letter(), resolution), value=None)
+        assert read_resolution(resolving) == (SourceCoordinates(TOPIC_ID, 3, 17), resolution)
+        assert read_dead_letter(resolving, {}) is None
+        resolved = read_dead_letter(record(OURS), {dead_letter().coordinates: resolution})
+        assert resolved is not None
+        assert (resolved.resolution, resolved.state) == (resolution, resolution.state)
 
 
-def test_what_is_neither_is_neither() -> None:
+def test_another_record_is_neither_a_dead_letter_nor_a_resolution() -> None:
     for headers in (
         (),
         OURS[:-1],
         (*OURS[:-1], (SOURCE_OFFSET, b"seventeen")),
         (*OURS[:-1], (SOURCE_OFFSET, None)),
-        ((MARKER, b"burnt"), *OURS[1:]),
-        ((MARKER, b"dropped"),),
+        ((RESOLUTION, b"burnt"), *OURS[1:]),
+        ((RESOLUTION, b"dropped"),),
     ):
-        assert read_letter(record(headers), {}) is None
-        assert read_marker(record(headers)) is None
+        assert read_dead_letter(record(headers), {}) is None
+        assert read_resolution(record(headers)) is None

@@ -7,7 +7,7 @@ from auditstream_schemas.errors import WireFormatError
 from auditstream_schemas.event import AuditEvent
 from tests.support.events import events, make_event
 
-WHOLE = encode(make_event(1), 7)
+ENCODED = encode(make_event(1), 7)
 
 
 @given(event=events())
@@ -20,15 +20,15 @@ def test_every_record_begins_with_its_id_and_time(event: AuditEvent) -> None:
     [
         b"",
         b"\0\0\0\0\7",
-        b"\1" + WHOLE[1:],
-        WHOLE[:40],
-        WHOLE[:42],
-        WHOLE[:5] + b"\x46" + WHOLE[6:],
-        WHOLE[:6] + b"x" * 36 + WHOLE[42:],
-        WHOLE[:6] + b"\xff" * 36 + WHOLE[42:],
-        WHOLE[:42] + b"\xff" * 20,
+        b"\1" + ENCODED[1:],
+        ENCODED[:40],
+        ENCODED[:42],
+        ENCODED[:5] + b"\x46" + ENCODED[6:],
+        ENCODED[:6] + b"x" * 36 + ENCODED[42:],
+        ENCODED[:6] + b"\xff" * 36 + ENCODED[42:],
+        ENCODED[:42] + b"\xff" * 20,
     ],
 )
-def test_what_does_not_begin_so_is_told(message: bytes) -> None:
+def test_a_record_without_id_and_time_is_refused(message: bytes) -> None:
     with pytest.raises(WireFormatError):
         id_and_time(message)
