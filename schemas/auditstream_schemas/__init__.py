@@ -4,6 +4,7 @@ The wire codec, the registry client, the catalog and the settings are imported f
 service then loads only the modules that it uses.
 """
 
+from auditstream_schemas.entity import Entity, Request
 from auditstream_schemas.errors import (
     AuditstreamError,
     CatalogError,
@@ -15,7 +16,7 @@ from auditstream_schemas.errors import (
     UndeliveredError,
     WireFormatError,
 )
-from auditstream_schemas.event import FIELDS, AuditEvent, Entity, Request
+from auditstream_schemas.event import FIELDS, AuditEvent
 from auditstream_schemas.timestamp import format_timestamp, parse_timestamp
 
 __all__ = [
