@@ -1,7 +1,4 @@
 import ctypes
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +8,6 @@ from typing import Any
 
 import confluent_kafka
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
 
 from auditstream_local.server import Server
 from auditstream_local.stack import LocalStack
@@ -21,12 +17,11 @@ from auditstream_schemas.catalog import catalog
 from auditstream_schemas.codec import SCHEMA_JSON, decode, encode
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
+from tests.integration.producer.topic import PARTITIONS, WAIT, read_events, read_topic, run_python
 from tests.support.door import Door
 from tests.support.events import make_event
 from tests.support.stack import Tenant
 
-WAIT = 60
-PARTITIONS = 3
 EXAMPLE = catalog()["context.create"].example
 
 
@@ -42,30 +37,6 @@ def settings(tenant: Tenant) -> ProducerSettings:
         schema_registry_url=tenant.endpoints.registry_url,
         topic=tenant.topic,
     )
-
-
-def read_topic(tenant: Tenant, expected: int) -> list[Message]:
-    """Everything on the tenant's topic: waits for ``expected`` records, and a second for more."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": tenant.endpoints.bootstrap_servers,
-            "group.id": tenant.group,
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-        }
-    )
-    try:
-        consumer.assign([TopicPartition(tenant.topic, partition, 0) for partition in range(PARTITIONS)])
-        messages = consumer.consume(expected, timeout=WAIT) + consumer.consume(1000, timeout=1)
-    finally:
-        consumer.close()
-    assert {message.error() for message in messages} <= {None}
-    return messages
-
-
-def read_events(tenant: Tenant, expected: int) -> list[AuditEvent]:
-    events = (decode(message.value() or b"") for message in read_topic(tenant, expected))
-    return sorted(events, key=lambda event: event.id)
 
 
 def java_partition(key: bytes, partitions: int) -> int:
@@ -266,19 +237,6 @@ def test_a_fatal_error_of_librdkafka_loses_nothing(tenant: Tenant, settings: Pro
     assert {event.id: event for event in read_events(tenant, 300)} == {event.id: event for event in events}
 
 
-def run_script(tenant: Tenant, script: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script],
-        env={**os.environ, **tenant.env},
-        capture_output=True,
-        text=True,
-        timeout=WAIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_parent_and_child_of_a_fork_each_deliver_their_own_events(tenant: Tenant) -> None:
     script = """
 import os, sys
@@ -294,7 +252,7 @@ assert producer.stats().delivered == (1 if child == 0 else 2), producer.stats()
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    run_script(tenant, script)
+    run_python(tenant, "-c", script)
     assert sorted(event.actor.id for event in read_events(tenant, 3)) == ["child", "parent after", "parent before"]
 
 
@@ -305,14 +263,5 @@ AuditProducer.from_env().emit(
     action="exit.tested", actor={"id": "1", "type": "process"}, target={"id": "1", "type": "test"}
 )
 """
-    run_script(tenant, script)
+    run_python(tenant, "-c", script)
     assert [event.action for event in read_events(tenant, 1)] == ["exit.tested"]
-
-
-def test_the_example_of_the_readme_runs(tenant: Tenant) -> None:
-    readme = (Path(__file__).parents[3] / "producers" / "README.md").read_text("utf-8")
-    script = readme.split("```python\n")[1].split("```")[0]
-    run_script(tenant, script)
-    (event,) = read_events(tenant, 1)
-    assert event.action == "context.create"
-    assert event.actor.name == "Ada"
