@@ -95,10 +95,12 @@ class EventEmitter(ABC):
 
     @abstractmethod
     def close(self, timeout: float | None = None) -> int:
-        """Flush, report as failed what is not delivered within ``timeout`` seconds, and accept no more events.
+        """Flush, report the remaining events as failed, and accept no more. A second call does nothing.
+
+        Blocks for ``timeout`` seconds and at most about 4 more. None means ``producer_close_timeout``.
 
         Returns:
-            How many events were not delivered in time.
+            How many events remained; each was reported to ``on_error`` and is counted in `stats`.
         """
 
     @abstractmethod

@@ -59,20 +59,10 @@ class AuditProducer(EventEmitter):
 
     def flush(self, timeout: float) -> int:
         """Wait until every event is delivered or failed, at most ``timeout`` seconds; return how many are neither."""
-        delivery = self._delivery
-        return 0 if delivery is None else delivery.flush(timeout)
+        return self._delivery.flush(timeout) if self._delivery else 0
 
     def close(self, timeout: float | None = None) -> int:
-        """Flush, report the remaining events as failed, and stop the background thread.
-
-        Blocks for ``timeout`` seconds and at most about 4 more. A second call does nothing.
-
-        Args:
-            timeout: Seconds to wait for the events in the queue; None for ``producer_close_timeout``.
-
-        Returns:
-            How many events remained; each was reported to ``on_error`` and is counted in `stats`.
-        """
+        """Flush, report the remaining events as failed, and stop the background thread; return how many remained."""
         atexit.unregister(self.close)
         with self._lock:
             self._closed = True
@@ -83,8 +73,7 @@ class AuditProducer(EventEmitter):
 
     def stats(self) -> ProducerStats:
         """Return the counts of events, all of the same moment; after a fork those of this process alone."""
-        delivery = self._delivery
-        return ProducerStats() if delivery is None else delivery.stats()
+        return self._delivery.stats() if self._delivery else ProducerStats()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,16 +5,19 @@ In JSON their attributes stand beside ``id``, ``type`` and ``name`` in one objec
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from json.encoder import encode_basestring as _quoted
 
 from auditstream_schemas import validation as rules
 from auditstream_schemas.avro_body import ABSENT, PRESENT, put_map, put_string
 from auditstream_schemas.faults import Fault, kind
-from auditstream_schemas.string_map import EMPTY, StringMap
+from auditstream_schemas.string_map import EMPTY
 
 _MISSING = Fault("missing", "a string that is not empty")
 _ENTITY_KEYS = ("id", "type", "name")
 _REQUEST_KEYS = ("id",)
+_entity_attributes = partial(rules.attributes, reserved=_ENTITY_KEYS)
+_request_attributes = partial(rules.attributes, reserved=_REQUEST_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +59,8 @@ class Entity:
             return value
         if not isinstance(value, (dict, Mapping)):
             raise Fault(kind(value), "an object with id and type, and optionally name and string attributes")
-        return cls(
-            id=value.get("id", _MISSING),
-            type=value.get("type", _MISSING),
-            name=value.get("name"),
-            attributes={key: member for key, member in value.items() if key not in _ENTITY_KEYS},
-        )
+        own = {"id": _MISSING, "type": _MISSING, **value}
+        return cls(attributes={key: own.pop(key) for key in value if key not in _ENTITY_KEYS}, **own)
 
     def strings(self) -> Iterable[str]:
         """Every string of it, keys included."""
@@ -107,20 +106,13 @@ class Request:
 
     @classmethod
     def from_value(cls, value: object) -> "Request":
-        """Return a request as it is; make one of a mapping of id and attributes side by side.
-
-        Raises:
-            Fault: The value is neither.
-            InvalidEventError: A member of the mapping breaks the contract.
-        """
+        """Return a request as it is; make one of a mapping of id and attributes side by side. Raises as Entity does."""
         if isinstance(value, Request):
             return value
         if not isinstance(value, (dict, Mapping)):
             raise Fault(kind(value), "an object with id, and optionally string attributes")
-        return cls(
-            id=value.get("id", _MISSING),
-            attributes={key: member for key, member in value.items() if key not in _REQUEST_KEYS},
-        )
+        own = {"id": _MISSING, **value}
+        return cls(attributes={key: own.pop(key) for key in value if key not in _REQUEST_KEYS}, **own)
 
     def strings(self) -> Iterable[str]:
         """Every string of it, keys included."""
@@ -145,11 +137,3 @@ def set_fields(instance: object, /, **values: object) -> None:
 def object_json(strings: Mapping[str, str]) -> str:
     """Write a mapping of strings as one compact JSON object."""
     return "{" + ",".join([f"{_quoted(key)}:{_quoted(value)}" for key, value in strings.items()]) + "}"
-
-
-def _entity_attributes(value: object) -> StringMap:
-    return rules.attributes(value, _ENTITY_KEYS)
-
-
-def _request_attributes(value: object) -> StringMap:
-    return rules.attributes(value, _REQUEST_KEYS)

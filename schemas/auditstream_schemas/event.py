@@ -169,18 +169,11 @@ class AuditEvent:
         """
         values: dict[str, Any] = {**_MISSING, **(defaults or {}), **_members(text)}
         known = {key: value for key, value in values.items() if key in FIELDS}
-        expected = f"one of {', '.join(FIELDS)}"
-        unknown = tuple(
-            FieldError(path_part(key), "a field that events do not have", expected)
-            for key in values
-            if key not in known
-        )
-        try:
-            event = cls(**known)
-        except InvalidEventError as error:
-            raise InvalidEventError(error.errors + unknown) from None
-        if unknown:
-            raise InvalidEventError(unknown)
+        faults = rules.Faults()
+        event: AuditEvent = faults.check("", lambda fields: cls(**fields), known)
+        for key in (key for key in values if key not in known):
+            faults.add(path_part(key), "a field that events do not have", f"one of {', '.join(FIELDS)}")
+        faults.raise_any()
         return event
 
     def to_json(self) -> str:
