@@ -1,10 +1,10 @@
-"""From an encoded event to the broker's acknowledgement: the local queue and the thread that serves it.
+"""The local queue of encoded events, and the thread that delivers them to the broker.
 
-An event waits here until the registry has told the schema's id, which stands in front of every record, and
-inside librdkafka from then on. Nothing of this happens on the thread that emits, which never waits.
+An event waits in a deque until the registry has answered with the schema id, because every record starts
+with that id; then it waits inside librdkafka. The thread that emits never waits for either.
 """
 
-import encodings.idna  # noqa: F401 - else the thread imports it to connect, and a fork meanwhile copies a held lock
+import encodings.idna  # noqa: F401 - imported later, in the thread, its import lock could be copied by a fork
 import logging
 import random
 import struct
@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,9 +20,9 @@ from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from auditstream_producer.notices import ThrottledLogger
 from auditstream_producer.outcome import DeliveryFailure, ProducerStats
 from auditstream_producer.settings import ProducerSettings
+from auditstream_producer.throttled_logger import ThrottledLogger
 from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.errors import QueueFullError, RegistryError, SettingsError
 from auditstream_schemas.registry import RegistryClient
@@ -47,14 +48,7 @@ _CLOSED = "the producer was closed before the broker acknowledged it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outgoing:
-    """An event on its way.
-
-    Attributes:
-        key: The event's id, as text.
-        body: The event, encoded.
-        tag: The caller's mark.
-        deadline: `time.monotonic` at which it is given up if librdkafka does not have it by then.
-    """
+    """An accepted event. It fails if librdkafka does not have it by the deadline (`time.monotonic`)."""
 
     key: str
     body: bytes
@@ -63,14 +57,14 @@ class _Outgoing:
 
 
 class Delivery:
-    """A bounded queue of encoded events, one thread and one librdkafka producer.
+    """A bounded queue of encoded events, one thread and one librdkafka producer (``kafka``).
 
-    Every event that `send` takes ends as delivered or as failed, once. Safe to share between threads, not
-    between processes.
+    Every event that `send` accepts becomes delivered or failed, exactly once. Safe to share between threads,
+    not between processes.
     """
 
     def __init__(self, settings: ProducerSettings, on_error: OnError | None) -> None:
-        """Start the thread. Neither the broker nor the registry need be there.
+        """Start the thread. The broker and the registry may still be down.
 
         Raises:
             SettingsError: The registry's URL or a librdkafka setting is malformed.
@@ -83,23 +77,23 @@ class Delivery:
             timeout=_REGISTRY_TIMEOUT_SECONDS,
             retries=0,
         )
-        self._notices = ThrottledLogger(_LOG)
+        self._log = ThrottledLogger(_LOG)
         self._lock = threading.Lock()
-        self._settled = threading.Condition(self._lock)
+        self._idle = threading.Condition(self._lock)
         self._waiting: deque[_Outgoing] = deque()
         self._prefix: bytes | None = None
         self._accepted = self._delivered = self._failed = self._bytes = 0
-        self._closed = self._giving_up = self._broken = False
+        self._closed = self._abandoning = self._broken = False
         self._stop = threading.Event()
-        self._kafka = self._connect()
+        self.kafka = self._connect()
         self._thread = threading.Thread(target=self._run, name="auditstream-producer", daemon=True)
         self._thread.start()
 
     def send(self, event_id: UUID, body: bytes, tag: object) -> None:
-        """Take an encoded event. Never waits for the network.
+        """Accept an encoded event. Never waits for the network.
 
         Raises:
-            QueueFullError: As many events, or bytes, are waiting as the settings allow.
+            QueueFullError: The queue has reached its limit of events or of bytes.
             RuntimeError: The producer is closed.
         """
         outgoing = _Outgoing(
@@ -121,56 +115,46 @@ class Delivery:
             self._produce(prefix, outgoing)
 
     def flush(self, timeout: float) -> int:
-        """Wait until every event is delivered or has failed, at most ``timeout`` seconds.
-
-        Returns:
-            How many are still on their way.
-        """
-        with self._settled:
-            self._settled.wait_for(lambda: self._left() == 0, timeout)
-            return self._left()
+        """Wait until every event is delivered or failed, at most ``timeout`` seconds; return how many are neither."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._in_queue() == 0, timeout)
+            return self._in_queue()
 
     def close(self, timeout: float) -> int:
-        """Flush, give up what is left, and stop. Blocks for ``timeout`` and at most some 4 seconds more.
+        """Flush, report the remaining events as failed, and stop; return how many remained.
 
-        Returns:
-            How many events were given up; each was reported. 0 when already closed.
+        Blocks for ``timeout`` and at most about 4 seconds more. A second call does nothing and returns 0.
         """
         with self._lock:
             if self._closed:
                 return 0
             self._closed = True
-        left = self.flush(timeout)
-        if left:
-            self._give_up()
+        remaining = self.flush(timeout)
+        if remaining:
+            self._abandon()
         self._stop.set()
         self._thread.join(_JOIN_SECONDS)
         self._registry.close()
-        return left
+        return remaining
 
     def stats(self) -> ProducerStats:
-        """Return the counts, all of one moment."""
+        """Return the counts, all of the same moment."""
         with self._lock:
             return ProducerStats(accepted=self._accepted, delivered=self._delivered, failed=self._failed)
 
-    @property
-    def kafka(self) -> Producer:
-        """The librdkafka producer in use."""
-        return self._kafka
-
-    def _left(self) -> int:
+    def _in_queue(self) -> int:
         return self._accepted - self._delivered - self._failed
 
     def _require_room(self, size: int) -> None:
-        settings, left = self._settings, self._left()
-        if left < settings.producer_queue_events and (
-            # An event larger than the whole queue passes when it is alone: else it never would.
-            left == 0 or self._bytes + size <= settings.producer_queue_bytes
+        settings, waiting = self._settings, self._in_queue()
+        if waiting < settings.producer_queue_events and (
+            # An event larger than the whole queue is accepted when it is alone; otherwise it never would be.
+            waiting == 0 or self._bytes + size <= settings.producer_queue_bytes
         ):
             return
         raise QueueFullError(
-            f"{left} events ({self._bytes} bytes) wait for the broker, and the local queue holds no more: "
-            f"the broker at {settings.kafka_bootstrap_servers} is away or too slow; try again later, or raise "
+            f"the local queue is full: {waiting} events ({self._bytes} bytes) wait for the broker at "
+            f"{settings.kafka_bootstrap_servers}, which is down or too slow; try again later, or raise "
             "AUDITSTREAM_PRODUCER_QUEUE_EVENTS or AUDITSTREAM_PRODUCER_QUEUE_BYTES"
         )
 
@@ -185,7 +169,7 @@ class Delivery:
         except KafkaException as error:
             raise SettingsError(
                 f"librdkafka refuses its settings: {error.args[0].str()}; "
-                "look at the file that AUDITSTREAM_KAFKA_CONFIG_FILE names"
+                "correct the file that AUDITSTREAM_KAFKA_CONFIG_FILE names"
             ) from error
 
     def _run(self) -> None:
@@ -196,16 +180,16 @@ class Delivery:
                     self._reconnect()
                 else:
                     self._look_up_schema()
-                due = time.monotonic() + pause * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, hides nothing
+                due = time.monotonic() + pause * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, no secret
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
             self._move_waiting()
             self._poll()
 
     def _poll(self) -> None:
         try:
-            self._kafka.poll(_POLL_SECONDS)
+            self.kafka.poll(_POLL_SECONDS)
         except KafkaException as error:
-            # The binding raises a fatal error here instead of giving it to error_cb.
+            # The binding raises a fatal error here instead of passing it to error_cb.
             self._on_kafka_error(error.args[0])
             self._broken = True
 
@@ -214,20 +198,20 @@ class Delivery:
         try:
             schema_id = self._registry.schema_id(subject, SCHEMA_JSON)
         except RegistryError as error:
-            self._notices.say(logging.WARNING, "registry", f"events wait in the local queue: {error}")
+            self._log.log(logging.WARNING, "registry", f"events wait in the local queue: {error}")
             return
         with self._lock:
             self._prefix = _PREFIX.pack(0, schema_id)
         _LOG.debug("schema of %s has id %d", subject, schema_id)
 
     def _reconnect(self) -> None:
-        # librdkafka is of no use after a fatal error. What it held comes back through the delivery reports
-        # and is sent again: ids make that safe.
-        self._kafka.purge()
+        # librdkafka sends nothing after a fatal error. Its events come back through their delivery reports and
+        # are sent again by a new one; their ids make that safe.
+        self.kafka.purge()
         end = time.monotonic() + _GRACE_SECONDS
-        while len(self._kafka) and time.monotonic() < end:
+        while len(self.kafka) and time.monotonic() < end:
             self._poll()
-        self._kafka = self._connect()
+        self.kafka = self._connect()
         self._broken = False
 
     def _move_waiting(self) -> None:
@@ -245,7 +229,7 @@ class Delivery:
 
     def _produce(self, prefix: bytes, outgoing: _Outgoing) -> None:
         try:
-            self._kafka.produce(
+            self.kafka.produce(
                 self._settings.topic,
                 key=outgoing.key,
                 value=prefix + outgoing.body,
@@ -258,15 +242,15 @@ class Delivery:
         if error is not None:
             self._on_refusal(outgoing, error)
             return
-        with self._settled:
+        with self._idle:
             self._delivered += 1
-            self._settle(outgoing)
+            self._remove(outgoing)
 
     def _on_refusal(self, outgoing: _Outgoing, error: KafkaError) -> None:
         code = error.code()
         if error.fatal() or code == _FATAL:
             self._broken = True
-        if self._broken and not self._giving_up:
+        if self._broken and not self._abandoning:
             with self._lock:
                 self._waiting.append(outgoing)
             return
@@ -281,40 +265,35 @@ class Delivery:
         self._fail(outgoing, reason)
 
     def _fail(self, outgoing: _Outgoing, reason: str) -> None:
-        # The report comes before the count, so that who waits for the count has every report.
-        self._notices.say(logging.ERROR, reason, f"event {outgoing.key} not delivered: {reason}")
+        # The report comes before the count: after flush() returned, every failure has been reported.
+        self._log.log(logging.ERROR, reason, f"event {outgoing.key} not delivered: {reason}")
         if self._on_error is not None:
             failure = DeliveryFailure(event_id=UUID(outgoing.key), reason=reason, body=outgoing.body, tag=outgoing.tag)
             try:
                 self._on_error(failure)
-            except Exception:  # noqa: BLE001 - the service's own code, which may raise anything
-                # Its fault must not stop the delivery of its other events.
+            except Exception:  # noqa: BLE001 - the service's own code; its error must not stop other events
                 _LOG.exception("on_error raised for event %s", outgoing.key)
-        with self._settled:
+        with self._idle:
             self._failed += 1
-            self._settle(outgoing)
+            self._remove(outgoing)
 
-    def _settle(self, outgoing: _Outgoing) -> None:
+    def _remove(self, outgoing: _Outgoing) -> None:
         self._bytes -= len(outgoing.body)
-        if self._left() == 0:
-            self._settled.notify_all()
+        if self._in_queue() == 0:
+            self._idle.notify_all()
 
-    def _give_up(self) -> None:
-        self._giving_up = True
+    def _abandon(self) -> None:
+        self._abandoning = True
         end = time.monotonic() + _GRACE_SECONDS
-        # More than once: a thread that was inside send() may hand its event over after the first round.
+        # Repeated, because a thread inside send() may add its event after the first pass.
         while self.stats().in_queue and time.monotonic() < end:
-            while self._waiting:
-                try:
-                    outgoing = self._waiting.popleft()
-                except IndexError:
-                    break
-                self._fail(outgoing, _CLOSED)
-            self._kafka.purge()
+            with suppress(IndexError):  # emptied, here or by the thread
+                while True:
+                    self._fail(self._waiting.popleft(), _CLOSED)
+            self.kafka.purge()
             self._poll()
-        left = self.stats().in_queue
-        if left:
-            _LOG.error("%d events are in an unknown state: librdkafka did not report them in time", left)
+        if remaining := self.stats().in_queue:
+            _LOG.error("%d events are neither delivered nor failed: librdkafka did not report them in time", remaining)
 
     def _timeout_reason(self) -> str:
         return (
@@ -325,14 +304,14 @@ class Delivery:
     def _on_kafka_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._broken = True
-        self._notices.say(
+        self._log.log(
             logging.WARNING, "kafka", f"{error.str()}; {self.stats().in_queue} events wait in the local queue"
         )
 
 
 class _KafkaLines:
-    """Takes librdkafka's log lines; the producer says itself, less often, what they mean for events."""
+    """Receives librdkafka's log lines. The producer logs less often, and the effect on events."""
 
     def log(self, _level: int, text: str, *args: object) -> None:
-        """Pass a line on, for those who debug."""
+        """Log the line at level DEBUG."""
         _KAFKA_LOG.debug(text, *args)

@@ -1,4 +1,4 @@
-"""What a service calls to emit events, whatever becomes of them."""
+"""The methods that services call to emit events."""
 
 import time
 from abc import ABC, abstractmethod
@@ -18,9 +18,9 @@ from auditstream_schemas.event import AuditEvent, Entity, Request
 
 
 class EventEmitter(ABC):
-    """Takes events: `AuditProducer` in service, `CapturingProducer` in tests.
+    """Accepts events: `AuditProducer` in a service, `CapturingProducer` in its tests.
 
-    As a context manager it closes itself at the end of the block.
+    As a context manager it is closed at the end of the block.
     """
 
     def __init__(self, catalog_mode: CatalogMode) -> None:
@@ -41,21 +41,10 @@ class EventEmitter(ABC):
         success: bool = True,
         request: Request | Mapping[str, object] | None = None,
     ) -> UUID:
-        """Take one event made of Python values, and return its id. Never waits for the network.
+        """Accept one event made of Python values, and return its id. Never waits for the network.
 
-        Args:
-            action: What happened: lowercase words with dots between, such as ``context.create``.
-            actor: Who did it: an `Entity`, or a mapping of id, type, name and attributes side by side.
-            target: What it was done to; the same.
-            payload: Details of the action, what JSON can hold; None for none.
-            occurred_at: A datetime with a zone, ISO-8601 text with a zone, or nanoseconds since 1970; None
-                for now.
-            metadata: Strings by name.
-            id: A UUID; give the same one when the same event is emitted again. None for a new UUIDv7.
-            version: Version of the payload's schema.
-            scope: The account that owns the target: an `Entity` or a mapping.
-            success: Whether the action succeeded.
-            request: What caused the event: a `Request`, or a mapping of id and attributes side by side.
+        The arguments are those of `AuditEvent.build`. The default of ``occurred_at`` is now; the default of ``id`` is
+        a new UUIDv7. An event that is emitted again needs its first id, or it becomes a second event.
 
         Raises:
             InvalidEventError: The event breaks the contract; names every field at fault.
@@ -80,11 +69,11 @@ class EventEmitter(ABC):
         )
 
     def emit_event(self, event: AuditEvent, *, tag: object = None) -> UUID:
-        """Take one event, and return its id. Never waits for the network.
+        """Accept one event, and return its id. Never waits for the network.
 
         Args:
             event: The event.
-            tag: Anything; comes back in `DeliveryFailure` and goes nowhere else.
+            tag: Any object; it is returned in `DeliveryFailure` and is not sent.
 
         Raises:
             CatalogError: The payload breaks its action's schema, or in strict mode the action is unlisted.
@@ -93,7 +82,7 @@ class EventEmitter(ABC):
         """
         if self._catalog_mode != "off":
             validate_payload(event, strict=self._catalog_mode == "strict")
-        self._take(event, encode_body(event), tag)
+        self._accept(event, encode_body(event), tag)
         return event.id
 
     @abstractmethod
@@ -101,23 +90,25 @@ class EventEmitter(ABC):
         """Wait, at most ``timeout`` seconds, until every event is delivered or reported as failed.
 
         Returns:
-            How many events are neither yet.
+            How many events are neither; they stay in the queue.
         """
 
     @abstractmethod
     def close(self, timeout: float | None = None) -> int:
-        """Flush, give up and report what is left after ``timeout`` seconds, and take no more events.
+        """Flush, report the remaining events as failed, and accept no more. A second call does nothing.
+
+        Blocks for ``timeout`` seconds and at most about 4 more. None means ``producer_close_timeout``.
 
         Returns:
-            How many events were given up.
+            How many events remained; each was reported to ``on_error`` and is counted in `stats`.
         """
 
     @abstractmethod
     def stats(self) -> ProducerStats:
-        """Return the counts of events, all of one moment."""
+        """Return the counts of events, all of the same moment."""
 
     @abstractmethod
-    def _take(self, event: AuditEvent, body: bytes, tag: object) -> None: ...
+    def _accept(self, event: AuditEvent, body: bytes, tag: object) -> None: ...
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Events from NDJSON: one event in its JSON shape a line."""
+"""Events from NDJSON files: one event as a JSON object per line."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from auditstream_schemas.errors import CatalogError, FieldError, InvalidEventErr
 from auditstream_schemas.event import AuditEvent
 
 MAX_LINE_BYTES = 8_388_608
-"""Longest line that is read: an event of the largest size, every character of it escaped, fits in it."""
+"""Longest line: room for an event of the largest size with every character escaped."""
 
 _BOM = b"\xef\xbb\xbf"
 _SHOWN_BYTES = 1000
@@ -29,8 +29,8 @@ class NdjsonLine:
 
     Attributes:
         number: From 1.
-        content: Its bytes without the line break; the first ones if it is too long.
-        size: How many bytes it takes in the file, line break included.
+        content: Its bytes without the line break; only the first 1000 if it is too long.
+        size: Its length in the file in bytes, line break included.
         too_long: Whether it is longer than `MAX_LINE_BYTES`.
     """
 
@@ -42,15 +42,15 @@ class NdjsonLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """One line that did not become a delivered event.
+    """One line without a delivered event.
 
     Attributes:
         line: Its number, from 1.
         reason: Why, in a sentence.
-        errors: The fields at fault, if it was refused for them.
-        content: The line's own bytes if it was refused. The event as JSON if it was taken and not delivered: with
-            the id that it was given, so that emitting it again cannot double it.
-        event_id: The event's id if it was taken and not delivered.
+        errors: The fields at fault, if the line was refused for them.
+        content: The bytes of a refused line. For an undelivered event its JSON, with the id that it was given, so
+            that emitting it again makes no second event.
+        event_id: The id of an undelivered event.
     """
 
     line: int
@@ -62,37 +62,32 @@ class Rejected:
     def to_json(self) -> str:
         """Write it as one line of a rejects file, without the line break.
 
-        What is not UTF-8 stands there twice: readable as ``text``, exact as ``base64``.
+        Content that is not UTF-8 is written twice: readable as ``text``, exact as ``base64``.
         """
-        found: dict[str, object] = {
+        row: dict[str, object] = {
             "line": self.line,
             "reason": self.reason,
             "errors": [{"field": e.field, "was": e.was, "expected": e.expected} for e in self.errors],
         }
         if self.event_id is not None:
-            found["id"] = self.event_id
-        found["text"] = self.content.decode("utf-8", "replace")
-        if not _is_utf8(self.content):
-            found["base64"] = base64.b64encode(self.content).decode("ascii")
-        return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+            row["id"] = self.event_id
+        row["text"] = text = self.content.decode("utf-8", "replace")
+        if text.encode() != self.content:
+            row["base64"] = base64.b64encode(self.content).decode("ascii")
+        return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
 class Rejects:
-    """Counts rejected lines and writes them down. Safe to share between threads.
+    """Counts rejected lines and writes them to a file. Safe to share between threads.
 
     Attributes:
-        refused: Lines that were never taken.
-        undelivered: Events that were taken and not delivered.
+        refused: Number of lines whose event was not accepted.
+        undelivered: Number of events that were accepted and not delivered.
         first: The first few rejected lines.
     """
 
     def __init__(self, file: TextIO | None, *, keep: int = 5) -> None:
-        """Start with none.
-
-        Args:
-            file: Where each goes as one line of JSON; None to only count.
-            keep: How many to remember in ``first``.
-        """
+        """Write each rejected line to ``file``, if there is one, and keep the first ``keep`` in memory."""
         self._file = file
         self._keep = keep
         self._lock = threading.Lock()
@@ -101,17 +96,17 @@ class Rejects:
         self.first: list[Rejected] = []
 
     def refuse(self, rejected: Rejected) -> None:
-        """Note a line that was not taken.
+        """Add a line whose event was not accepted.
 
         Raises:
-            OperationError: It cannot be written down.
+            OperationError: The file cannot be written.
         """
         with self._lock:
             self.refused += 1
-            self._note(rejected)
+            self._add(rejected)
 
     def on_error(self, failure: DeliveryFailure) -> None:
-        """Note an event that was not delivered: give this to the producer."""
+        """Add an event that was not delivered: the producer's ``on_error``."""
         rejected = Rejected(
             line=failure.tag if isinstance(failure.tag, int) else 0,
             reason=failure.reason,
@@ -120,9 +115,9 @@ class Rejects:
         )
         with self._lock:
             self.undelivered += 1
-            self._note(rejected)
+            self._add(rejected)
 
-    def _note(self, rejected: Rejected) -> None:
+    def _add(self, rejected: Rejected) -> None:
         if len(self.first) < self._keep:
             self.first.append(rejected)
         if self._file is not None:
@@ -135,7 +130,7 @@ class Rejects:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[NdjsonLine]:
-    """Read lines one at a time; of one that is too long, only its beginning is kept in memory."""
+    """Read lines one at a time. Of a line that is too long, only the beginning stays in memory."""
     number = 0
     while content := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -153,91 +148,79 @@ def read_lines(stream: BinaryIO) -> Iterator[NdjsonLine]:
 
 
 class NdjsonEmitter:
-    """Emits lines, and waits while the local queue is full.
+    """Emits the events of lines, and waits while the local queue is full.
 
     Attributes:
-        lines: How many lines with something in them were read.
+        lines: Number of lines that were emitted or refused; blank ones do not count.
     """
 
     def __init__(self, producer: EventEmitter, rejects: Rejects, *, patience: float) -> None:
-        """Prepare.
+        """Start with no line.
 
         Args:
-            producer: Takes the events; its failures should go to `Rejects.on_error`.
-            rejects: Takes the lines that are refused.
-            patience: Seconds without any event delivered or failed after which to give up.
+            producer: Accepts the events; `Rejects.on_error` should be its ``on_error``.
+            rejects: Receives the lines that are refused.
+            patience: Seconds to wait while no event is delivered or failed.
         """
         self._producer = producer
         self._rejects = rejects
         self._patience = patience
         self.lines = 0
 
-    def emit_line(self, line: NdjsonLine, *, wanted: Callable[[], bool]) -> bool:
-        """Emit one line; a blank one is passed over. Blocks while the queue is full.
+    def emit_line(self, line: NdjsonLine, *, keep_waiting: Callable[[], bool]) -> bool:
+        """Emit the event of one line; a blank line is skipped. Blocks while the queue is full.
 
         A missing id (UUIDv7), version (1) or occurred_at (now) is filled in.
 
         Args:
             line: The line.
-            wanted: Asked while waiting whether to go on.
+            keep_waiting: Called while waiting; False ends the wait.
 
         Returns:
-            False if the line was neither taken nor refused: the queue stayed full for ``patience`` seconds, or
-            it was not wanted any more.
+            False if the event was neither accepted nor refused, because the wait ended: ``patience`` seconds passed
+            or ``keep_waiting`` returned False.
         """
         if not line.content.strip():
             return True
-        self.lines += 1
         if line.too_long:
-            self._refuse(line, f"{line.size} bytes, and a line holds at most {MAX_LINE_BYTES}; text is its beginning")
+            self._refuse(line, f"{line.size} bytes; the longest line is {MAX_LINE_BYTES}. text is its beginning")
             return True
+        defaults = {"id": uuid7(), "version": 1, "occurred_at": time.time_ns()}
         try:
-            event = AuditEvent.from_json(
-                line.content, defaults={"id": uuid7(), "version": 1, "occurred_at": time.time_ns()}
-            )
-            return self._emit(event, line.number, wanted)
+            event = AuditEvent.from_json(line.content, defaults=defaults)
+            accepted = self._while_moving(lambda: self._try_emit(event, line.number), keep_waiting)
         except InvalidEventError as error:
             self._refuse(line, str(error), error.errors)
         except CatalogError as error:
             self._refuse(line, str(error))
+        else:
+            self.lines += accepted
+            return accepted
         return True
 
-    def finish(self, *, wanted: Callable[[], bool]) -> None:
-        """Wait for the events in the queue, for as long as they go out."""
-        self._while_moving(lambda: self._producer.flush(_PAUSE_SECONDS) == 0, wanted)
+    def finish(self, *, keep_waiting: Callable[[], bool]) -> None:
+        """Wait until the queue is empty, as long as events are delivered or fail."""
+        self._while_moving(lambda: self._producer.flush(_PAUSE_SECONDS) == 0, keep_waiting)
 
-    def _emit(self, event: AuditEvent, number: int, wanted: Callable[[], bool]) -> bool:
-        def taken() -> bool:
-            try:
-                self._producer.emit_event(event, tag=number)
-            except QueueFullError:
-                self._producer.flush(_PAUSE_SECONDS)
-                return False
-            return True
+    def _try_emit(self, event: AuditEvent, number: int) -> bool:
+        try:
+            self._producer.emit_event(event, tag=number)
+        except QueueFullError:
+            self._producer.flush(_PAUSE_SECONDS)
+            return False
+        return True
 
-        if self._while_moving(taken, wanted):
-            return True
-        self.lines -= 1
-        return False
-
-    def _while_moving(self, done: Callable[[], bool], wanted: Callable[[], bool]) -> bool:
-        settled, since = -1, 0.0
+    def _while_moving(self, done: Callable[[], bool], keep_waiting: Callable[[], bool]) -> bool:
+        finished, since = -1, 0.0
         while not done():
             stats = self._producer.stats()
             now = time.monotonic()
-            if stats.delivered + stats.failed != settled:
-                settled, since = stats.delivered + stats.failed, now
-            if now - since >= self._patience or not wanted():
+            if stats.delivered + stats.failed != finished:
+                finished, since = stats.delivered + stats.failed, now
+            if now - since >= self._patience or not keep_waiting():
                 return False
         return True
 
     def _refuse(self, line: NdjsonLine, reason: str, errors: tuple[FieldError, ...] = ()) -> None:
+        self.lines += 1
         self._rejects.refuse(Rejected(line=line.number, reason=reason, errors=errors, content=line.content))
-
-
-def _is_utf8(content: bytes) -> bool:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""What becomes of events: counts, and the report of one that was not delivered."""
+"""The outcome of emitted events: the counts, and the report of an event that was not delivered."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -11,14 +11,14 @@ from auditstream_schemas.event import AuditEvent
 class DeliveryFailure:
     """One accepted event that the broker did not acknowledge.
 
-    It may have arrived all the same (an acknowledgement can be lost). Sending ``event`` again is safe: it
-    keeps its id, and a second delivery of an id is dropped by the sink.
+    The broker may have it nevertheless, because an acknowledgement can be lost. Sending ``event`` again is
+    safe: it keeps its id, and the sink drops a second delivery of an id.
 
     Attributes:
         event_id: Id of the event.
-        reason: Why it was given up, in a sentence; holds nothing of the event.
+        reason: Why the event was not delivered, in a sentence; contains nothing of the event.
         body: The event, encoded (Avro, without the five leading bytes of the wire format).
-        tag: What was given to `emit_event` as ``tag``.
+        tag: The ``tag`` that was passed to `emit_event`.
     """
 
     event_id: UUID
@@ -28,7 +28,7 @@ class DeliveryFailure:
 
     @property
     def event(self) -> AuditEvent:
-        """The event itself, to keep or to send again; decoded at each call."""
+        """The event, to store it or to send it again; decoded at each call."""
         return decode_body(self.body)
 
 
@@ -37,9 +37,9 @@ class ProducerStats:
     """Counts since the producer was made: accepted = delivered + failed + in_queue.
 
     Attributes:
-        accepted: Events that `emit` took.
+        accepted: Events that `emit` accepted.
         delivered: Events that the broker acknowledged.
-        failed: Events given up; each was reported.
+        failed: Events that were reported as not delivered.
     """
 
     accepted: int = 0
@@ -48,5 +48,5 @@ class ProducerStats:
 
     @property
     def in_queue(self) -> int:
-        """Events that are neither delivered nor given up yet."""
+        """Events that are neither delivered nor failed yet."""
         return self.accepted - self.delivered - self.failed

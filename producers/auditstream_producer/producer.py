@@ -1,4 +1,4 @@
-"""The producer that services use."""
+"""The producer of services."""
 
 import atexit
 import ctypes
@@ -20,20 +20,20 @@ from auditstream_schemas.settings import load
 class AuditProducer(EventEmitter):
     """Emits audit events to Kafka. Safe to share between threads; make one per process and keep it.
 
-    `emit` never waits for the network: events wait in a bounded queue in memory until the broker and the
-    registry are there. What is promised when it returns, and what is not, is in the package's README.
+    `emit` never waits for the network. Events wait in a bounded queue in memory until the broker and the
+    registry answer; a killed process loses them. docs/promises.md lists what `emit` promises.
 
-    After ``os.fork`` the parent delivers what it had taken; the child starts with an empty queue and a
-    connection of its own at its first `emit`. At interpreter exit a producer that was not closed is closed.
+    After ``os.fork`` the parent delivers the events that it had accepted; the child has an empty queue, and
+    connects at its first `emit`. At interpreter exit a producer that is not closed is closed.
     """
 
     def __init__(self, settings: ProducerSettings, *, on_error: OnError | None = None) -> None:
-        """Start the background thread. Neither the broker nor the registry need be there.
+        """Start the background thread. The broker and the registry may still be down.
 
         Args:
             settings: Where events go, and how long and how many may wait.
-            on_error: Called once for every accepted event that was not delivered, on whatever thread found
-                out (also the one inside `emit` or `close`). It must be quick and must not call `flush` or
+            on_error: Called once for every accepted event that was not delivered, in the background thread
+                or in a thread inside `emit` or `close`. It must return quickly and must not call `flush` or
                 `close`; it may emit.
 
         Raises:
@@ -58,25 +58,11 @@ class AuditProducer(EventEmitter):
         return cls(load(ProducerSettings), on_error=on_error)
 
     def flush(self, timeout: float) -> int:
-        """Wait, at most ``timeout`` seconds, until every event is delivered or reported as failed.
-
-        Returns:
-            How many events are neither yet; they stay in the queue.
-        """
-        delivery = self._delivery
-        return 0 if delivery is None else delivery.flush(timeout)
+        """Wait until every event is delivered or failed, at most ``timeout`` seconds; return how many are neither."""
+        return self._delivery.flush(timeout) if self._delivery else 0
 
     def close(self, timeout: float | None = None) -> int:
-        """Flush, give up and report what is left, and stop the background thread.
-
-        Blocks for ``timeout`` seconds and at most some 4 more. Closing twice does nothing.
-
-        Args:
-            timeout: Seconds to wait for the events in the queue; None for ``producer_close_timeout``.
-
-        Returns:
-            How many events were given up; each was reported to ``on_error`` and is counted in `stats`.
-        """
+        """Flush, report the remaining events as failed, and stop the background thread; return how many remained."""
         atexit.unregister(self.close)
         with self._lock:
             self._closed = True
@@ -86,9 +72,8 @@ class AuditProducer(EventEmitter):
         return delivery.close(self._settings.producer_close_timeout if timeout is None else timeout)
 
     def stats(self) -> ProducerStats:
-        """Return the counts of events, all of one moment; those of this process alone after a fork."""
-        delivery = self._delivery
-        return ProducerStats() if delivery is None else delivery.stats()
+        """Return the counts of events, all of the same moment; after a fork those of this process alone."""
+        return self._delivery.stats() if self._delivery else ProducerStats()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,21 +81,18 @@ class AuditProducer(EventEmitter):
         """Close.
 
         Raises:
-            UndeliveredError: Events failed, no ``on_error`` was told, and the block raised nothing itself.
+            UndeliveredError: Events failed, there is no ``on_error``, and the block itself raised nothing.
         """
         self.close()
-        failed = self.stats().failed
-        if failed and self._on_error is None and kind is None:
+        stats = self.stats()
+        if stats.failed and self._on_error is None and kind is None:
             raise UndeliveredError(
-                f"{failed} of {self.stats().accepted} events were not delivered; the log of "
-                "auditstream.producer says why. Emit them again with the same ids"
+                f"{stats.failed} of {stats.accepted} events were not delivered; the log of auditstream.producer has "
+                "the reasons. Emit them again with the same ids"
             )
 
-    def _take(self, event: AuditEvent, body: bytes, tag: object) -> None:
-        delivery = self._delivery
-        if delivery is None:
-            delivery = self._restart()
-        delivery.send(event.id, body, tag)
+    def _accept(self, event: AuditEvent, body: bytes, tag: object) -> None:
+        (self._delivery or self._restart()).send(event.id, body, tag)
 
     def _restart(self) -> Delivery:
         with self._lock:
@@ -122,7 +104,7 @@ class AuditProducer(EventEmitter):
 
     def _after_fork(self) -> None:
         if self._delivery is not None:
-            # The threads of librdkafka stayed with the parent, and its destructor would wait for them.
+            # Never destroyed: the destructor would wait for librdkafka's threads, which exist in the parent only.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._delivery.kafka))
         self._delivery = None
         self._lock = threading.Lock()
@@ -131,10 +113,10 @@ class AuditProducer(EventEmitter):
 _PRODUCERS: weakref.WeakSet[AuditProducer] = weakref.WeakSet()
 
 
-def _forget_after_fork() -> None:
+def _reset_after_fork() -> None:
     for producer in tuple(_PRODUCERS):
         producer._after_fork()  # noqa: SLF001 - of this module
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(after_in_child=_reset_after_fork)

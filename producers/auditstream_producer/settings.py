@@ -13,40 +13,40 @@ _MAX_DELIVERY_SECONDS = 2_147_483
 _GUARANTEES = {
     "acks": "all",
     "enable.idempotence": "true",
-    # The partitioner of the Java client: a re-send from any SDK lands where the first one went.
+    # The partitioner of the Java client, so that every SDK sends an event id to the same partition.
     "partitioner": "murmur2_random",
-    # A misspelt topic is an error, not a new topic that no sink reads.
+    # A misspelt topic is then an error, not a new topic that no sink reads.
     "allow.auto.create.topics": "false",
 }
 _TUNING = {
     "compression.type": "lz4",
     "linger.ms": "10",
     "log.connection.close": "false",
-    # The producer logs nothing of the brokers it merely looks for every few seconds.
+    # While a broker is down, librdkafka then tries to connect at least every five seconds.
     "reconnect.backoff.max.ms": "5000",
 }
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerSettings(KafkaSettings, RegistrySettings):
-    """How events are checked, kept and delivered."""
+    """How events are checked, queued and delivered."""
 
     catalog_mode: CatalogMode = setting(
         "known",
-        "Payloads held against the catalog: 'off', 'known' (payloads of listed actions), or 'strict' "
-        "(the same, and other actions are refused).",
+        "Check of payloads against the catalog: 'off', 'known' (payloads of listed actions), or 'strict' "
+        "(as 'known', and other actions are refused).",
     )
     producer_queue_events: int = setting(
-        100_000, "Events that may wait in memory for the broker; one more is refused with QueueFullError."
+        100_000, "Most events that wait in memory for the broker; the next one is refused with QueueFullError."
     )
-    producer_queue_bytes: int = setting(134_217_728, "Bytes that the waiting events may hold together, encoded.")
+    producer_queue_bytes: int = setting(134_217_728, "Most bytes that the waiting events have together, encoded.")
     producer_delivery_timeout: float = setting(
-        3600.0, "Seconds that an event may wait for the broker before it is reported as failed."
+        3600.0, "Seconds that an event waits for the broker before it is reported as failed."
     )
     producer_close_timeout: float = setting(10.0, "Seconds that closing waits for the events still in the queue.")
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense.
+        """Check the ranges.
 
         Raises:
             SettingsError: A number is out of its range, or the catalog mode is unknown.
@@ -71,15 +71,15 @@ class ProducerSettings(KafkaSettings, RegistrySettings):
     def librdkafka_producer(self) -> dict[str, str]:
         """Return librdkafka's settings for the producer.
 
-        ``kafka_config_file`` may tune, but not weaken what the producer promises.
+        ``kafka_config_file`` may tune the producer. It may not change a setting that the promises depend on.
 
         Raises:
-            SettingsError: The file cannot be read, is malformed, or sets what the producer relies on.
+            SettingsError: The file cannot be read, is malformed, or changes such a setting.
         """
         shared = self.librdkafka()
         fixed = {
             **_GUARANTEES,
-            # The producer's own queue bounds events and bytes, before the schema is known as after.
+            # No limit in librdkafka: the producer's own limits count all events, with and without a schema id.
             "queue.buffering.max.messages": "0",
             "queue.buffering.max.kbytes": "2147483647",
             "message.timeout.ms": str(int(self.producer_delivery_timeout * 1000)),
@@ -87,7 +87,7 @@ class ProducerSettings(KafkaSettings, RegistrySettings):
         for key, value in fixed.items():
             if shared.get(key, value) != value:
                 raise SettingsError(
-                    f"{self.kafka_config_file} sets {key}={shared[key]}, but the producer relies on {value}: "
-                    "take the line out"
+                    f"{self.kafka_config_file} sets {key}={shared[key]}, but the producer needs {value}: "
+                    "remove the line"
                 )
         return {**_TUNING, **shared, **fixed}

@@ -1,4 +1,4 @@
-"""For the tests of services: a producer without a broker that checks and encodes for real."""
+"""A producer without a broker for the tests of services. It checks and encodes like the real one."""
 
 from auditstream_producer.emitter import EventEmitter
 from auditstream_producer.outcome import ProducerStats
@@ -9,12 +9,12 @@ from auditstream_schemas.event import AuditEvent
 
 
 class CapturingProducer(EventEmitter):
-    """Stands in for `AuditProducer` and keeps the events.
+    """Replaces `AuditProducer` in tests, and collects the events.
 
-    An event that the real one would refuse is refused here with the same error.
+    It refuses the events that `AuditProducer` refuses, with the same errors.
 
     Attributes:
-        events: What was emitted, in order, each as a reader of the topic would decode it.
+        events: The emitted events in order, each as a reader of the topic decodes it.
     """
 
     def __init__(self, *, catalog_mode: CatalogMode = "known", queue_events: int | None = None) -> None:
@@ -22,7 +22,7 @@ class CapturingProducer(EventEmitter):
 
         Args:
             catalog_mode: As in `ProducerSettings`.
-            queue_events: Events to take before `QueueFullError`, to test what a service does then; None for
+            queue_events: Events to accept before `QueueFullError`, to test how a service handles it; None for
                 no limit.
         """
         super().__init__(catalog_mode)
@@ -30,12 +30,12 @@ class CapturingProducer(EventEmitter):
         self._queue_events = queue_events
         self._closed = False
 
-    def flush(self, timeout: float) -> int:  # noqa: ARG002 - there is nothing to wait for
+    def flush(self, timeout: float) -> int:  # noqa: ARG002 - nothing is waiting
         """Return 0: every event is delivered at once."""
         return 0
 
-    def close(self, timeout: float | None = None) -> int:  # noqa: ARG002 - there is nothing to wait for
-        """Take no more events, and return 0."""
+    def close(self, timeout: float | None = None) -> int:  # noqa: ARG002 - nothing is waiting
+        """Accept no more events, and return 0."""
         self._closed = True
         return 0
 
@@ -43,9 +43,9 @@ class CapturingProducer(EventEmitter):
         """Return the counts of events: all delivered."""
         return ProducerStats(accepted=len(self.events), delivered=len(self.events))
 
-    def _take(self, event: AuditEvent, body: bytes, tag: object) -> None:  # noqa: ARG002 - nothing fails here
+    def _accept(self, event: AuditEvent, body: bytes, tag: object) -> None:  # noqa: ARG002 - nothing fails here
         if self._closed:
             raise RuntimeError("the producer is closed: emit before close()")
         if self._queue_events is not None and len(self.events) >= self._queue_events:
-            raise QueueFullError(f"{len(self.events)} events wait for the broker, as CapturingProducer was told")
+            raise QueueFullError(f"the local queue is full: CapturingProducer has {self._queue_events} events")
         self.events.append(decode_body(body))

@@ -1,4 +1,4 @@
-"""Work beside the caller, in threads that do not keep the process from ending."""
+"""Calls that run in threads of their own, which do not keep the process from ending."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,16 +9,14 @@ _T = TypeVar("_T")
 
 
 def in_background(work: Callable[[], _T], name: str) -> "Future[_T]":
-    """Run it in a daemon thread of that name; whoever asks for the result gets what it raised."""
+    """Run a call in a daemon thread of that name. The future has its result, or the error that it raised."""
     future: Future[_T] = Future()
 
     def run() -> None:
         try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again by Future.result
             future.set_exception(error)
-        else:
-            future.set_result(result)
 
     Thread(target=run, name=name, daemon=True).start()
     return future

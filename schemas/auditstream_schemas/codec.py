@@ -1,6 +1,6 @@
-"""Events as messages in the Confluent wire format: byte 0, the schema's id in four bytes, the Avro body.
+"""Events as messages in the Confluent wire format: byte 0, the schema id in four bytes, the Avro body.
 
-Times stay integers: the schemas are read without their logical types, so nothing becomes a datetime.
+Schemas are parsed without their logical types, so that times stay integers.
 """
 
 import json
@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import fastavro
 
-from auditstream_schemas import avro_body
 from auditstream_schemas.errors import InvalidEventError, WireFormatError
 from auditstream_schemas.event import AuditEvent, Entity, Request
 from auditstream_schemas.validation import Faults
@@ -22,13 +21,13 @@ SCHEMA_JSON: str = json.dumps(
     ensure_ascii=False,
     separators=(",", ":"),
 )
-"""The Avro schema of an event (audit_event.avsc), compact: the text that is registered."""
+"""The Avro schema of an event (audit_event.avsc) as compact JSON, which is the text to register."""
 
 _MAGIC = b"\x00"
 _HEADER = struct.Struct(">cI")
 
 BODY_ERRORS = (EOFError, ValueError, IndexError, OverflowError, MemoryError, fastavro.read.SchemaResolutionError)
-"""What fastavro raises on bytes that are not of the schema."""
+"""Errors of fastavro for bytes that do not match the schema."""
 
 _SCHEMA_ERRORS = (
     ValueError,
@@ -43,7 +42,7 @@ _SCHEMA_ERRORS = (
 
 def encode_body(event: AuditEvent) -> bytes:
     """Encode an event as an Avro body, without the header of the wire format."""
-    return avro_body.encode_body(event)
+    return b"".join(event.avro_pieces())
 
 
 def encode(event: AuditEvent, schema_id: int) -> bytes:
@@ -53,30 +52,30 @@ def encode(event: AuditEvent, schema_id: int) -> bytes:
         event: The event.
         schema_id: Id of `SCHEMA_JSON` in the schema registry.
     """
-    return join(schema_id, avro_body.encode_body(event))
+    return join(schema_id, encode_body(event))
 
 
 def split(message: bytes) -> tuple[int, bytes]:
-    """Take a message apart into its schema id and its body.
+    """Split a message into its schema id and its body.
 
     Raises:
-        WireFormatError: It does not start as the wire format does.
+        WireFormatError: The message does not start with the header of the wire format.
     """
     if len(message) < _HEADER.size:
         raise WireFormatError(
-            f"a message of {len(message)} bytes has no room for the wire format's header of {_HEADER.size}"
+            f"the message has {len(message)} bytes, fewer than the {_HEADER.size} of the wire format's header"
         )
     magic, schema_id = _HEADER.unpack_from(message)
     if magic != _MAGIC:
         raise WireFormatError(
-            f"a message starts with byte 0x{magic.hex()} where the wire format has 0x00: "
-            "its producer does not use a schema registry"
+            f"the message starts with byte 0x{magic.hex()} instead of 0x00: "
+            "its producer does not use the Confluent wire format"
         )
     return schema_id, message[_HEADER.size :]
 
 
 def join(schema_id: int, body: bytes) -> bytes:
-    """Put a message together again from what `split` gives."""
+    """Make a message of a schema id and a body."""
     return _HEADER.pack(_MAGIC, schema_id) + body
 
 
@@ -90,8 +89,8 @@ def decode_body(body: bytes, writer_schema: str | dict[str, Any] | None = None) 
 
     Args:
         body: The body, without the header of the wire format.
-        writer_schema: Schema it was written with, as JSON text or parsed; None for `SCHEMA_JSON`. Fields
-            that this schema lacks get their defaults, fields that an event does not have are left out.
+        writer_schema: Schema that it was written with, as JSON text or parsed; None for `SCHEMA_JSON`. Fields
+            that this schema lacks get their defaults; fields that an event does not have are dropped.
 
     Raises:
         WireFormatError: The bytes are not one record of the writer's schema, or not a valid event.
@@ -99,21 +98,21 @@ def decode_body(body: bytes, writer_schema: str | dict[str, Any] | None = None) 
     record = decode_record(body, writer_schema)
     faults = Faults()
     try:
-        for name in ("actor", "target", "scope"):
-            record[name] = faults.take(name, _entity, record[name])
-        record["request"] = faults.take("request", _request, record["request"])
+        for name in ("actor", "target", "scope", "request"):
+            if record[name] is not None:
+                record[name] = faults.check(name, _request if name == "request" else _entity, record[name])
         faults.raise_any()
         return AuditEvent(**record)
     except InvalidEventError as error:
-        raise WireFormatError(f"the body is Avro, but no event: {error}") from error
+        raise WireFormatError(f"the body is an Avro record, but not a valid event: {error}") from error
 
 
 def decode_record(body: bytes, writer_schema: str | dict[str, Any] | None = None) -> dict[str, Any]:
-    """Decode an Avro body into plain values, whether or not they make a valid event.
+    """Decode an Avro body into plain values, without the checks of an event.
 
     Returns:
         The fields of `SCHEMA_JSON` by name: entities and maps as dicts, the id as text, the time as
-        nanoseconds.
+        nanoseconds since 1970.
 
     Raises:
         WireFormatError: The bytes are not one record of the writer's schema.
@@ -131,17 +130,17 @@ def decode_record(body: bytes, writer_schema: str | dict[str, Any] | None = None
     if stream.tell() != len(body):
         raise WireFormatError(
             f"the record ends at byte {stream.tell()} of a body of {len(body)} bytes: "
-            "it was written with another schema, or is damaged"
+            "it was written with another schema, or it is damaged"
         )
     return cast("dict[str, Any]", record)
 
 
 @lru_cache(maxsize=256)
 def parsed_schema(schema_json: str) -> dict[str, Any]:
-    """A record's schema as fastavro wants it, without logical types.
+    """Parse the schema of a record for fastavro, without its logical types.
 
     Raises:
-        WireFormatError: It is no schema, or not that of a record.
+        WireFormatError: The text is not an Avro schema, or its type is not record.
     """
     try:
         schema = fastavro.parse_schema(_without_logical_types(json.loads(schema_json)))
@@ -161,23 +160,22 @@ def _without_logical_types(schema: Any) -> Any:
 
 
 def _reason(body: bytes, writer: dict[str, Any], error: Exception) -> str:
-    """Say where a body breaks: read ever more of its fields until it does."""
+    """Name the first field that cannot be decoded: decode one field, then two, until fastavro fails."""
     end = 0
     for count, field in enumerate(writer["fields"], start=1):
-        start = {**writer, "fields": writer["fields"][:count]}
         stream = BytesIO(body)
         try:
-            fastavro.schemaless_reader(stream, start, None)
-        except BODY_ERRORS as found:
-            what = "ends too early" if stream.tell() == len(body) else f"is no such value ({found})"
-            return f"field {field['name']!r}, from byte {end} of a body of {len(body)} bytes, {what}"
+            fastavro.schemaless_reader(stream, {**writer, "fields": writer["fields"][:count]}, None)
+        except BODY_ERRORS as field_error:
+            fault = "ends too early" if stream.tell() == len(body) else f"is not of its type ({field_error})"
+            return f"field {field['name']!r}, from byte {end} of a body of {len(body)} bytes, {fault}"
         end = stream.tell()
-    return f"the body does not fit the schema of an event: {error}"
+    return f"the body does not match the schema of an event: {error}"
 
 
-def _entity(record: Any) -> Entity | None:
-    return None if record is None else Entity(**record)
+def _entity(fields: dict[str, Any]) -> Entity:
+    return Entity(**fields)
 
 
-def _request(record: Any) -> Request | None:
-    return None if record is None else Request(**record)
+def _request(fields: dict[str, Any]) -> Request:
+    return Request(**fields)

@@ -1,11 +1,10 @@
-"""Why one value is refused, and how what was found is shown."""
+"""`Fault`: why one value is refused. And how a refused value is shown in a message."""
 
 from dataclasses import dataclass
 from typing import Any
 
 SHOWN = 50
-"""Characters of a found value that a message shows, so that with a few words it stays below 80."""
-
+"""Characters of a refused value in a message, so that it stays below 80 with the words around it."""
 
 _KINDS: dict[type, str] = {
     dict: "an object",
@@ -20,7 +19,7 @@ _KINDS: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class JsonNumber:
-    """A number of a JSON text that is not a short integer, kept as it was written.
+    """A number of a JSON text that is not a short integer, in its original spelling.
 
     Attributes:
         text: The number's characters.
@@ -29,12 +28,12 @@ class JsonNumber:
     text: str
 
 
-class Fault(ValueError):  # noqa: N818 (gathered; what is raised is an InvalidEventError)
-    """One value breaks the contract; its event is told as an `InvalidEventError` that names the field.
+class Fault(ValueError):  # noqa: N818 (collected; callers see an InvalidEventError)
+    """One value breaks the contract; `Faults` turns it into an `InvalidEventError` that names the field.
 
     Attributes:
-        was: What was found, shortened.
-        expected: What is right.
+        was: The value or its kind, shortened.
+        expected: What is allowed.
     """
 
     def __init__(self, was: str, expected: str) -> None:
@@ -44,7 +43,7 @@ class Fault(ValueError):  # noqa: N818 (gathered; what is raised is an InvalidEv
 
 
 def shown(value: object) -> str:
-    """Show a found value, safe to print: escapes for what is not printable, cut at `SHOWN` characters."""
+    """Return a value for a message: unprintable characters escaped, cut at `SHOWN` characters."""
     if isinstance(value, JsonNumber):
         return value.text if len(value.text) <= SHOWN else value.text[: SHOWN - 3] + "..."
     if isinstance(value, bool):
@@ -58,15 +57,13 @@ def shown(value: object) -> str:
 
 
 def kind(value: object) -> str:
-    """Name the kind of a value without showing it, for what may be secret."""
+    """Name the kind of a value without showing it, because it may be secret."""
     if isinstance(value, JsonNumber):
         return "a number"
     name = type(value).__name__
     return _KINDS.get(type(value)) or f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
-def part(key: Any) -> str:
+def path_part(key: Any) -> str:
     """Write a key as one part of a field's path."""
-    if isinstance(key, str) and key.isprintable() and 0 < len(key) <= SHOWN:
-        return key
-    return shown(key)
+    return key if isinstance(key, str) and key.isprintable() and 0 < len(key) <= SHOWN else shown(key)

@@ -1,11 +1,10 @@
-r"""JSON read without losing a byte: the text of a payload is kept, never re-written from parsed values.
+r"""JSON text of payloads, preserved and never re-written from parsed values.
 
-A payload is checked by Python's own JSON scanner and then only loses the white space between its tokens.
-So ``1.10``, ``1E5``, integers of any length, ``\u00e9`` escapes, the order of keys and even repeated keys
-inside it stay as they came.
+Python's own JSON scanner checks a payload; then only the white space between its tokens is removed.
+``1.10``, ``1E5``, integers of any length, ``\u00e9`` escapes, the order of keys and repeated keys stay.
 
-Refused is what ClickHouse's JSON functions or UTF-8 cannot hold: NaN and Infinity, numbers with a fraction
-or exponent beyond the range of a double, NUL and lone surrogates (raw or escaped), and nesting deeper than
+Refused is JSON that ClickHouse or UTF-8 cannot represent: NaN and Infinity, numbers with a fraction or
+exponent beyond the range of a double, NUL and lone surrogates (raw or escaped), and nesting deeper than
 `MAX_DEPTH`.
 """
 
@@ -21,10 +20,11 @@ from auditstream_schemas.faults import Fault, JsonNumber, shown
 MAX_DEPTH = 200
 """Deepest nesting of a payload, its own braces counted.
 
-Below what everybody on the way can read: jsonschema-rs tells faults down to some 255 levels, ClickHouse
-reads 1023, and Python's scanner shares the interpreter's recursion limit (1000) with the frames of its
-caller.
+Every reader can go deeper: jsonschema-rs reports errors down to about 255 levels, ClickHouse reads 1023, and
+Python's scanner shares the interpreter's recursion limit (1000) with the frames of its caller.
 """
+ENCODABLE = "only characters that UTF-8 and ClickHouse can represent"
+"""What a `Fault` about an unencodable character says that it expected."""
 
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _TOKENS = re.compile(rf'{_STRING}|[^ \t\n\r"]+')
@@ -52,16 +52,16 @@ _KINDS = {
 
 
 class CompactJson(str):
-    """JSON text of one object that `compact_object` has checked and compacted."""
+    """JSON text of one object, checked and without white space between its tokens."""
 
     __slots__ = ()
 
 
 def compact_object(text: str) -> CompactJson:
-    """Check the JSON text of one object and take out the white space between its tokens.
+    """Check the JSON text of one object and remove the white space between its tokens.
 
     Raises:
-        Fault: It is not the JSON of one object, or holds what an event cannot.
+        Fault: It is not the JSON of one object, or contains a value that an event cannot have.
     """
     start = _skip(text, 0)
     if start == len(text):
@@ -72,11 +72,11 @@ def compact_object(text: str) -> CompactJson:
 
 
 def members(text: str, raw: str) -> Iterator[tuple[str, Any]]:
-    """Yield the members of the one object that a JSON text holds, in order, repeated ones again.
+    """Yield the key and value of each member of a JSON object, in order and including repeated keys.
 
-    The value of the member named ``raw`` comes as `CompactJson`. Other values come parsed: strings,
-    booleans, None, integers, lists and dicts, with numbers that are not integers of at most 19 digits as
-    `JsonNumber`. A `Fault` in place of a value says why that value is refused.
+    The value of the key ``raw`` is a `CompactJson`. Other values are parsed: strings, booleans, None,
+    integers, lists and dicts; a number that is not an integer of at most 19 digits is a `JsonNumber`. A
+    refused value is replaced by the `Fault` that gives the reason.
 
     Raises:
         Fault: The text is not the JSON of one object.
@@ -101,7 +101,7 @@ def members(text: str, raw: str) -> Iterator[tuple[str, Any]]:
 
 
 def unencodable(text: str) -> str | None:
-    """Name the character of a string that an event cannot hold, or None if all are fine."""
+    """Name the character of a string that an event cannot have; None if there is none."""
     if "\0" in text:
         return "a NUL character"
     if not text.isascii():
@@ -142,7 +142,7 @@ def _member(text: str, start: int, *, raw: bool, many: bool) -> tuple[Any, int]:
 
 
 def _many_brackets(text: str) -> bool:
-    """Whether the text has so many brackets that it may be nested too deep."""
+    """Whether the text has enough brackets to be nested too deep."""
     return text.count("[") + text.count("{") > MAX_DEPTH
 
 
@@ -158,18 +158,18 @@ def _scan(text: str, start: int, decoder: json.JSONDecoder, *, many: bool) -> tu
 def _compacted(text: str) -> CompactJson:
     if not text.startswith("{"):
         raise Fault(_kind(text, 0), "a JSON object")
-    found = unencodable(text)
-    if found is None and "\\u" in text:
-        found = next((_ESCAPED[e.lastgroup] for e in _ESCAPES.finditer(text) if e.lastgroup), None)
-    if found is not None:
-        raise Fault(f"JSON with {found}", "only characters that UTF-8 and ClickHouse hold")
+    character = unencodable(text)
+    if character is None and "\\u" in text:
+        character = next((_ESCAPED[escape.lastgroup] for escape in _ESCAPES.finditer(text) if escape.lastgroup), None)
+    if character is not None:
+        raise Fault(f"JSON with {character}", ENCODABLE)
     if _HAS_SPACE.search(text) is None:
         return CompactJson(text)
     return CompactJson("".join(_TOKENS.findall(text)))
 
 
 def _walk(text: str, start: int) -> tuple[int, int]:
-    """Depth and end of the value that starts here, found without recursion."""
+    """Depth and end of the value that starts here, measured without recursion."""
     depth = deepest = 0
     for bracket in _BRACKETS.finditer(text, start):
         if bracket.lastgroup == "open":
@@ -183,7 +183,7 @@ def _walk(text: str, start: int) -> tuple[int, int]:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """End of a value that is valid JSON but refused."""
+    """End of a refused value that is valid JSON."""
     if text[start] in '[{"':
         return _walk(text, start)[1]
     return int(_ANY.raw_decode(text, start)[1])
@@ -191,11 +191,11 @@ def _end_of_value(text: str, start: int) -> int:
 
 def _finite(text: str) -> None:
     if math.isinf(float(text)):
-        raise Fault("JSON with a number that no double holds", "numbers up to 1.7e308, or integers")
+        raise Fault("JSON with a number beyond the range of a double", "numbers up to 1.7e308, or integers")
 
 
 def _constant(text: str) -> None:
-    raise Fault(f"JSON with {text}", "numbers that JSON has: no NaN, no Infinity")
+    raise Fault(f"JSON with {text}", "JSON numbers; NaN and Infinity are none")
 
 
 def _integer(text: str) -> int | JsonNumber:
@@ -203,15 +203,15 @@ def _integer(text: str) -> int | JsonNumber:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
         repeated = next(key for key in keys if keys.count(key) > 1)
         raise Fault(f"an object with the key {shown(repeated)} twice", "each key once")
-    return found
+    return members
 
 
-# The payload's numbers are only looked at: a conversion would cost time, or fail on 4300 digits.
+# Numbers of a payload are checked, not converted: converting is slow, and fails on integers of 4300 digits.
 _CHECKER = json.JSONDecoder(parse_int=str, parse_float=_finite, parse_constant=_constant)
 _READER = json.JSONDecoder(
     parse_int=_integer, parse_float=JsonNumber, parse_constant=JsonNumber, object_pairs_hook=_unique
@@ -234,8 +234,8 @@ def _end(text: str, position: int) -> None:
 
 
 def _malformed(text: str, position: int, expected: str) -> "_Malformed":
-    found = shown(text[position]) if position < len(text) else "the end"
-    return _Malformed(f"invalid JSON: {found} at character {position + 1}", expected)
+    was = shown(text[position]) if position < len(text) else "the end"
+    return _Malformed(f"invalid JSON: {was} at character {position + 1}", expected)
 
 
 def _invalid(error: json.JSONDecodeError) -> "_Malformed":
@@ -250,4 +250,4 @@ def _kind(text: str, position: int) -> str:
 
 
 class _Malformed(Fault):
-    """The text is not JSON, so that nothing can be said about what follows."""
+    """The text is not JSON from this position on, so its other members cannot be read."""

@@ -1,7 +1,7 @@
-"""Python values as compact JSON text, without guessing.
+"""Python values as compact JSON text.
 
-Integers are written exactly, floats as their shortest `repr`, text as itself. What JSON has no word for (a
-datetime, a Decimal, bytes, a set, NaN) is refused with its place: the caller decides how to write it.
+Integers are written exactly, floats as their shortest `repr`, strings unescaped where JSON allows. A value
+that JSON lacks (a datetime, a Decimal, bytes, a set, NaN) is refused with its path. The caller converts it.
 """
 
 import json
@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from auditstream_schemas.errors import FieldError, InvalidEventError
-from auditstream_schemas.faults import Fault, kind, part
-from auditstream_schemas.json_text import MAX_DEPTH, CompactJson, unencodable
+from auditstream_schemas.faults import Fault, kind, path_part
+from auditstream_schemas.json_text import ENCODABLE, MAX_DEPTH, CompactJson, unencodable
 
-_ENCODABLE = "only characters that UTF-8 and ClickHouse hold"
 _ALWAYS_SHORT_BITS = 2_000
 
 
@@ -21,52 +20,50 @@ def dump_object(value: Mapping[str, Any]) -> CompactJson:
     """Write a mapping as compact JSON.
 
     Raises:
-        InvalidEventError: JSON cannot hold parts of it; names their paths within the mapping.
-        Fault: It is nested deeper than `MAX_DEPTH`, or holds itself.
+        InvalidEventError: JSON lacks some of its values; names their paths within the mapping.
+        Fault: It is nested deeper than `MAX_DEPTH`, or contains itself.
     """
-    errors = _inside(value, 1)
-    if errors:
+    if errors := _container_errors(value, 1):
         raise InvalidEventError(tuple(errors))
     return CompactJson(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict))
 
 
-def _inside(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], depth: int) -> list[FieldError]:
+def _container_errors(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], depth: int) -> list[FieldError]:
     if depth > MAX_DEPTH:
         raise Fault("nested deeper", f"at most {MAX_DEPTH} levels of lists and mappings")
     errors: list[FieldError] = []
     if isinstance(value, Mapping):
-        for key, inner in value.items():
+        for key, item in value.items():
             if not isinstance(key, str):
-                errors.append(FieldError(part(key), f"a key that is {kind(key)}", "keys that are strings"))
-            elif (found := unencodable(key)) is not None:
-                errors.append(FieldError(part(key), f"a key with {found}", _ENCODABLE))
-            errors += [_below(part(key), error) for error in _of(inner, depth)]
+                errors.append(FieldError(path_part(key), f"a key that is {kind(key)}", "keys that are strings"))
+            elif (character := unencodable(key)) is not None:
+                errors.append(FieldError(path_part(key), f"a key with {character}", ENCODABLE))
+            errors += [_prefixed(path_part(key), error) for error in _errors(item, depth)]
     else:
-        for index, inner in enumerate(value):
-            errors += [_below(f"[{index}]", error) for error in _of(inner, depth)]
+        for index, item in enumerate(value):
+            errors += [_prefixed(f"[{index}]", error) for error in _errors(item, depth)]
     return errors
 
 
-def _of(value: object, depth: int) -> list[FieldError]:
+def _errors(value: object, depth: int) -> list[FieldError]:
     was, expected = "", ""
     if isinstance(value, str):
-        found = unencodable(value)
-        if found is not None:
-            was, expected = f"a string with {found}", _ENCODABLE
+        if (character := unencodable(value)) is not None:
+            was, expected = f"a string with {character}", ENCODABLE
     elif isinstance(value, float):
         if not math.isfinite(value):
             was, expected = float.__repr__(value), "a finite number"
     elif isinstance(value, int):
-        if value.bit_length() > _ALWAYS_SHORT_BITS and not _has_digits(value):
-            was, expected = "an integer of more digits than Python writes", "its digits as a string"
+        if value.bit_length() > _ALWAYS_SHORT_BITS and not _can_convert(value):
+            was, expected = "an integer with more digits than Python converts", "its digits as a string"
     elif isinstance(value, (Mapping, list, tuple)):
-        return _inside(value, depth + 1)
+        return _container_errors(value, depth + 1)
     elif value is not None:
-        was, expected = kind(value), "what JSON has: a string, number, boolean, None, list or mapping"
+        was, expected = kind(value), "a JSON value: a string, number, boolean, None, list or mapping"
     return [FieldError("", was, expected)] if was else []
 
 
-def _has_digits(value: int) -> bool:
+def _can_convert(value: int) -> bool:
     try:
         int.__repr__(value)
     except ValueError:
@@ -74,6 +71,6 @@ def _has_digits(value: int) -> bool:
     return True
 
 
-def _below(path: str, error: FieldError) -> FieldError:
+def _prefixed(path: str, error: FieldError) -> FieldError:
     separator = "." if error.field and not error.field.startswith("[") else ""
     return FieldError(f"{path}{separator}{error.field}", error.was, error.expected)

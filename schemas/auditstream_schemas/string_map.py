@@ -5,10 +5,10 @@ from typing import Any
 
 
 class StringMap(Mapping[str, str]):
-    """Strings by name; can't be changed, can be hashed, copied and pickled.
+    """Strings by name, immutable; can be hashed, copied and pickled.
 
-    Keys stand in code point order whatever order they came in, so that equal maps encode to equal bytes.
-    Equal to any mapping with the same items.
+    Keys are sorted by code point, so that equal maps encode to equal bytes. A map equals any mapping with
+    the same items.
     """
 
     __slots__ = ("_items",)

@@ -1,13 +1,13 @@
 """Instants as whole nanoseconds since 1970-01-01T00:00:00Z, and their ISO-8601 text.
 
-Integers all the way: no float and no datetime ever rounds a nanosecond.
+Nothing is converted to a float or a datetime on the way, because both round nanoseconds.
 
-Read are ``YYYY-MM-DDThh:mm[:ss[.fraction]]`` with one to nine fractional digits and a zone: ``Z``,
-``+hh:mm``, ``+hhmm`` or ``+hh``. A space may stand for the ``T``, a comma for the dot. Two corners:
+The text is ``YYYY-MM-DDThh:mm[:ss[.fraction]]`` with one to nine fractional digits and a zone: ``Z``,
+``+hh:mm``, ``+hhmm`` or ``+hh``. A space may replace the ``T``, a comma the dot. Two special cases:
 
-- ``24:00:00`` is the following midnight, as ISO-8601 has it.
-- Second ``60`` is refused. Leap seconds have no number of their own in Unix time, so storing one would
-  silently move the event by a second; its emitter has to say which neighbour is meant.
+- ``24:00:00`` is the following midnight, as in ISO-8601.
+- Second ``60`` is refused. Unix time has no number for a leap second, so storing one would silently move the
+  event by a second. The emitter chooses the second before or after it.
 """
 
 import datetime as dt
@@ -19,7 +19,7 @@ NANOSECONDS = 1_000_000_000
 MIN_TIMESTAMP = -2_208_988_800 * NANOSECONDS
 """1900-01-01T00:00:00Z, the first instant of ClickHouse's DateTime64."""
 MAX_TIMESTAMP = 2**63 - 1
-"""2262-04-11T23:47:16.854775807Z, the last nanosecond that 64 bits hold."""
+"""2262-04-11T23:47:16.854775807Z, the largest value of a signed 64-bit integer."""
 
 _RANGE = "from 1900-01-01T00:00:00Z to 2262-04-11T23:47:16.854775807Z"
 _EXPECTED = "ISO-8601 with a zone and up to nine fractional digits, such as 2017-12-21T13:50:54.474Z"
@@ -38,7 +38,7 @@ def parse_timestamp(text: str) -> int:
     """Read ISO-8601 text as nanoseconds since the epoch.
 
     Raises:
-        Fault: The text is no instant between 1900 and 2262. A `ValueError` that says what is right.
+        Fault: The text is no instant between 1900 and 2262. A `ValueError` whose message names the right form.
     """
     try:
         return _parse(text)
@@ -47,7 +47,7 @@ def parse_timestamp(text: str) -> int:
 
 
 def from_datetime(moment: dt.datetime) -> int:
-    """Nanoseconds since the epoch of a datetime that knows its zone.
+    """Convert a datetime that has a zone to nanoseconds since the epoch.
 
     Raises:
         Fault: It has no zone, or lies outside 1900 to 2262.
@@ -59,7 +59,7 @@ def from_datetime(moment: dt.datetime) -> int:
 
 
 def in_range(nanoseconds: int) -> int:
-    """Return the nanoseconds if 64 bits and ClickHouse's DateTime64(9) hold them.
+    """Return the nanoseconds if they are in the range of ClickHouse's DateTime64(9).
 
     Raises:
         Fault: They lie outside 1900 to 2262.
@@ -86,9 +86,9 @@ def _parse(text: str) -> int:
         raise ValueError(_EXPECTED)
     year, month, day, hour, minute, second, fraction, zone, sign, zone_hour, zone_minute = match.groups()
     if zone is None:
-        raise ValueError("a zone at the end: Z for UTC, or an offset such as +02:00 (a time without one is a guess)")
+        raise ValueError("a zone at the end: Z for UTC, or an offset such as +02:00 (without a zone it is ambiguous)")
     if fraction is not None and len(fraction) > 9:
-        raise ValueError("nine fractional digits at most (nanoseconds); more would be rounded away")
+        raise ValueError("nine fractional digits at most (nanoseconds); further digits would be lost")
     seconds = _second_of_day(int(hour), int(minute), int(second or 0), int(fraction or 0))
     if sign is not None:
         seconds -= _offset(sign, int(zone_hour), int(zone_minute or 0))
@@ -106,7 +106,9 @@ def _parse(text: str) -> int:
 
 def _second_of_day(hour: int, minute: int, second: int, fraction: int) -> int:
     if second == 60:
-        raise ValueError("a second from 00 to 59: a leap second has no number in Unix time, name its neighbour")
+        raise ValueError(
+            "a second from 00 to 59: Unix time has no number for a leap second, give the second before or after it"
+        )
     end_of_day = hour == 24 and not (minute or second or fraction)
     if (hour > 23 and not end_of_day) or minute > 59 or second > 59:
         raise ValueError("a time of day from 00:00:00 to 24:00:00")
@@ -121,12 +123,12 @@ def _offset(sign: str, hours: int, minutes: int) -> int:
 
 
 def parse_moment(text: str) -> int:
-    """Read a limit of a range as nanoseconds since the epoch.
+    """Read the start or end of a time range as nanoseconds since the epoch.
 
-    A plain date is the midnight in UTC that begins it; anything else must be ISO-8601 with a zone.
+    A plain date means midnight UTC at its start; other text must be ISO-8601 with a zone.
 
     Raises:
-        ValueError: The text is neither, or lies outside 1900 to 2262; the message says what is right.
+        ValueError: The text is neither, or lies outside 1900 to 2262; the message names the right form.
     """
     try:
         return parse_timestamp(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)

@@ -1,6 +1,7 @@
-"""The rules of an event's fields: each takes one value and returns its canonical form, or raises `Fault`.
+"""The rules of an event's fields.
 
-The values of `auditstream_schemas.event` gather the faults of all their fields into one error.
+Each rule takes one value and returns its canonical form, or raises `Fault`. `Faults` collects the faults of
+all fields into one error.
 """
 
 import datetime as dt
@@ -10,25 +11,24 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from auditstream_schemas.errors import FieldError, InvalidEventError
-from auditstream_schemas.faults import Fault, kind, part, shown
-from auditstream_schemas.json_text import CompactJson, compact_object, unencodable
+from auditstream_schemas.faults import Fault, kind, path_part, shown
+from auditstream_schemas.json_text import ENCODABLE, CompactJson, compact_object, unencodable
 from auditstream_schemas.json_values import dump_object
 from auditstream_schemas.string_map import EMPTY, StringMap
 from auditstream_schemas.timestamp import from_datetime, in_range, parse_timestamp
 
 ACTION_PATTERN = r"^[a-z](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z](?:[a-z0-9_-]*[a-z0-9])?)+$"
-"""What the whole of an action matches; written so that RE2 (ClickHouse) reads it as Python does."""
+"""Regular expression of a whole action, with the same meaning in Python and in RE2 (ClickHouse)."""
 
 _ACTION = re.compile(ACTION_PATTERN)
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-_ENCODABLE = "only characters that UTF-8 and ClickHouse hold"
 _STRINGS = "a mapping of strings to strings"
 
 _T = TypeVar("_T")
 
 
 class Faults:
-    """Gathers the faults of many fields, to be raised as one `InvalidEventError`."""
+    """Collects the faults of many fields, to raise them as one `InvalidEventError`."""
 
     __slots__ = ("_errors",)
 
@@ -36,19 +36,19 @@ class Faults:
         self._errors: list[FieldError] = []
 
     def add(self, field: str, was: str, expected: str) -> None:
-        """Note one fault."""
+        """Add one fault."""
         self._errors.append(FieldError(field, was, expected))
 
-    def take(self, field: str, rule: Callable[[Any], _T], value: Any) -> _T | None:
-        """Apply a rule to a field's value; note what it refuses and return None then.
+    def check(self, field: str, rule: Callable[[Any], _T], value: Any) -> Any:
+        """Apply a rule to a field's value. Return its result, or add its faults and return None.
 
         The rule may raise a `Fault`, or an `InvalidEventError` about parts of the value. A value that is a
-        `Fault` itself, which no rule takes, was refused before.
+        `Fault` itself was refused earlier, and no rule accepts it.
         """
         try:
             return rule(value)
-        except Fault as found:
-            fault = value if isinstance(value, Fault) else found
+        except Fault as error:
+            fault = value if isinstance(value, Fault) else error
             self.add(field, fault.was, fault.expected)
         except InvalidEventError as error:
             for inner in error.errors:
@@ -56,16 +56,11 @@ class Faults:
                 self.add(f"{field}{separator}{inner.field}", inner.was, inner.expected)
         return None
 
-    @property
-    def errors(self) -> tuple[FieldError, ...]:
-        """What was noted so far."""
-        return tuple(self._errors)
-
     def raise_any(self) -> None:
-        """Raise all that was noted, if anything was.
+        """Raise the faults as one error, if there are any.
 
         Raises:
-            InvalidEventError: Something was.
+            InvalidEventError: There is at least one fault.
         """
         if self._errors:
             raise InvalidEventError(tuple(self._errors))
@@ -75,9 +70,9 @@ def text(value: object) -> str:
     """A string without NUL and lone surrogates."""
     if not isinstance(value, str):
         raise Fault(shown(value), "a string")
-    if (found := unencodable(value)) is not None:
-        raise Fault(f"a string with {found}", _ENCODABLE)
-    # A str enumeration becomes the plain string it is.
+    if (character := unencodable(value)) is not None:
+        raise Fault(f"a string with {character}", ENCODABLE)
+    # A member of a str enumeration becomes a plain string.
     return str.__str__(value)
 
 
@@ -89,12 +84,12 @@ def filled_text(value: object) -> str:
 
 
 def optional_text(value: object) -> str | None:
-    """A string, or None for absent."""
+    """A string, or None if absent."""
     return None if value is None else text(value)
 
 
 def strings(value: object) -> StringMap:
-    """A mapping of strings to strings. Values are not shown in errors: they may be secret."""
+    """A mapping of strings to strings. Errors do not show its values, because they may be secret."""
     if type(value) is StringMap:
         return value
     if not isinstance(value, (dict, Mapping)):
@@ -102,44 +97,43 @@ def strings(value: object) -> StringMap:
     if not value:
         return EMPTY
     faults = Faults()
-    found = {}
-    for key, inner in value.items():
-        if not isinstance(inner, str):
-            faults.add(part(key), kind(inner), "a string (write other values as text)")
+    items = {}
+    for key, item in value.items():
+        if not isinstance(item, str):
+            faults.add(path_part(key), kind(item), "a string (write other values as text)")
         elif not isinstance(key, str):
-            faults.add(part(key), f"a key that is {kind(key)}", "keys that are strings")
+            faults.add(path_part(key), f"a key that is {kind(key)}", "keys that are strings")
         elif (character := unencodable(key)) is not None:
-            faults.add(part(key), f"a key with {character}", _ENCODABLE)
-        elif (character := unencodable(inner)) is not None:
-            faults.add(part(key), f"a string with {character}", _ENCODABLE)
+            faults.add(path_part(key), f"a key with {character}", ENCODABLE)
+        elif (character := unencodable(item)) is not None:
+            faults.add(path_part(key), f"a string with {character}", ENCODABLE)
         else:
-            found[str.__str__(key)] = str.__str__(inner)
+            items[str.__str__(key)] = str.__str__(item)
     faults.raise_any()
-    return StringMap(found)
+    return StringMap(items)
 
 
 def attributes(value: object, reserved: tuple[str, ...]) -> StringMap:
-    """Free string attributes of an entity or request, which share a JSON object with its own fields."""
+    """Free string attributes. Reserved are the names of the fields that stand beside them in JSON."""
     if not isinstance(value, (dict, Mapping)):
         raise InvalidEventError((FieldError("attributes", kind(value), _STRINGS),))
-    found = strings(value)
-    taken = [name for name in reserved if name in found]
-    if taken:
+    items = strings(value)
+    if clashes := [name for name in reserved if name in items]:
         expected = f"names other than {', '.join(reserved)}"
-        raise InvalidEventError(tuple(FieldError(name, "an attribute", expected) for name in taken))
-    return found
+        raise InvalidEventError(tuple(FieldError(name, "an attribute", expected) for name in clashes))
+    return items
 
 
 def action(value: object) -> str:
     """Two or more lowercase ASCII words with dots between."""
-    found = text(value)
-    if _ACTION.fullmatch(found) is None:
+    name = text(value)
+    if _ACTION.fullmatch(name) is None:
         raise Fault(
-            shown(found),
+            shown(name),
             "two or more lowercase ASCII words with dots between, such as context.create or user.logged_in; "
             "a word starts with a letter and may hold digits, _ and - inside",
         )
-    return found
+    return name
 
 
 def event_id(value: object) -> UUID:
@@ -152,7 +146,7 @@ def event_id(value: object) -> UUID:
 
 
 def occurred_at(value: object) -> int:
-    """An instant: a datetime with a zone, ISO-8601 text with a zone, or nanoseconds since the epoch."""
+    """An instant: a datetime with a zone, ISO-8601 text with a zone, or nanoseconds since 1970."""
     if isinstance(value, str):
         return parse_timestamp(value)
     if isinstance(value, dt.datetime):
@@ -170,14 +164,14 @@ def version(value: object) -> int:
 
 
 def flag(value: object) -> bool:
-    """True or False, and nothing that merely looks like it."""
+    """True or False; other values are not converted."""
     if isinstance(value, bool):
         return value
     raise Fault(shown(value), "true or false")
 
 
 def payload(value: object) -> CompactJson:
-    """JSON text of one object, or a mapping to be written as such. Never shown in errors."""
+    """JSON text of one object, or a mapping to write as one. Errors never show it."""
     if type(value) is CompactJson:
         return value
     if isinstance(value, str):

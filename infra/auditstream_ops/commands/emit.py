@@ -82,11 +82,11 @@ def emit(
         stopped_at = None
         with _progress(source, file, quiet=quiet) as bar:
             for line in interruption.watch(read_lines(source)):
-                if not emitter.emit_line(line, wanted=lambda: interruption.count == 0):
+                if not emitter.emit_line(line, keep_waiting=lambda: interruption.count == 0):
                     stopped_at = line.number
                     break
                 bar.update(1 if bar.total is None else line.size)
-        emitter.finish(wanted=lambda: interruption.count < 2)
+        emitter.finish(keep_waiting=lambda: interruption.count < 2)
         producer.close(0)
     stats = producer.stats()
     if rejects_path is None:

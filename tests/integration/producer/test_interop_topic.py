@@ -1,4 +1,4 @@
-"""Tools that are not ours read the topic: kcat, ClickHouse's AvroConfluent format, Apache's avro package."""
+"""Other tools read the topic: kcat, ClickHouse's AvroConfluent format, Apache's avro package."""
 
 import io
 import json
@@ -32,7 +32,7 @@ Kcat = Callable[..., bytes]
 
 @pytest.fixture
 def kcat(tenant: Tenant, backend: str) -> Kcat:
-    """Runs kcat on the tenant's topic from its start to its end and returns what it prints."""
+    """Runs kcat on the tenant's topic from its start to its end and returns its output."""
     program = shutil.which("kcat")
     if program is None:
         pytest.skip("kcat is not installed (Debian: apt install kcat)")
@@ -51,9 +51,9 @@ def kcat(tenant: Tenant, backend: str) -> Kcat:
     return run
 
 
-def test_kcat_reads_the_topic_and_the_registry_tells_what_it_reads(tenant: Tenant, kcat: Kcat) -> None:
+def test_kcat_reads_records_that_decode_with_the_schema_of_the_registry(tenant: Tenant, kcat: Kcat) -> None:
     put_events(tenant, AWKWARD)
-    # Sizes in front of the bytes make the output safe to split.
+    # The sizes before the bytes are needed to split the output.
     data = kcat("-f", "%K %k %S %s")
     records = {}
     while data:
@@ -81,7 +81,7 @@ def test_kcat_decodes_the_records_through_the_registry(tenant: Tenant, kcat: Kca
     assert {json.loads(line)["payload"] for line in lines} == {event.payload for event in AWKWARD}
 
 
-def test_clickhouse_reads_records_with_its_own_registry_format(tenant: Tenant) -> None:
+def test_clickhouse_reads_records_in_its_avro_confluent_format(tenant: Tenant) -> None:
     client = connect(sink_settings(tenant))
     table = f"{tenant.database}.confluent"
     client.command(
@@ -117,15 +117,15 @@ def test_clickhouse_reads_records_with_its_own_registry_format(tenant: Tenant) -
     }
 
 
-# The package says that it reads timestamp-nanos as the plain long that it is.
+# The package warns that it reads timestamp-nanos as a plain long.
 @pytest.mark.filterwarnings("ignore::avro.errors.IgnoredLogicalType")
 @pytest.mark.parametrize("event", AWKWARD)
-def test_apaches_avro_package_reads_what_the_registry_describes(tenant: Tenant, event: AuditEvent) -> None:
+def test_apaches_avro_package_reads_records_with_the_schema_of_the_registry(tenant: Tenant, event: AuditEvent) -> None:
     value = encode(event, schema_id(tenant))
     url = f"{tenant.endpoints.registry_url}/schemas/ids/{int.from_bytes(value[1:5])}"
     schema = avro.schema.parse(urllib3.request("GET", url).json()["schema"])
-    found: Any = avro.io.DatumReader(schema).read(avro.io.BinaryDecoder(io.BytesIO(value[5:])))
-    assert str(found["id"]) == str(event.id)
-    assert found["payload"] == event.payload
-    assert found["actor"]["name"] == event.actor.name
-    assert (found["scope"] or {}).get("id") == (event.scope.id if event.scope else None)
+    record: Any = avro.io.DatumReader(schema).read(avro.io.BinaryDecoder(io.BytesIO(value[5:])))
+    assert str(record["id"]) == str(event.id)
+    assert record["payload"] == event.payload
+    assert record["actor"]["name"] == event.actor.name
+    assert (record["scope"] or {}).get("id") == (event.scope.id if event.scope else None)

@@ -1,7 +1,4 @@
 import ctypes
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +8,6 @@ from typing import Any
 
 import confluent_kafka
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
 
 from auditstream_local.server import Server
 from auditstream_local.stack import LocalStack
@@ -21,12 +17,11 @@ from auditstream_schemas.catalog import catalog
 from auditstream_schemas.codec import SCHEMA_JSON, decode, encode
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
+from tests.integration.producer.topic import PARTITIONS, WAIT, read_events, read_topic, run_python
 from tests.support.door import Door
 from tests.support.events import make_event
 from tests.support.stack import Tenant
 
-WAIT = 60
-PARTITIONS = 3
 EXAMPLE = catalog()["context.create"].example
 
 
@@ -44,43 +39,19 @@ def settings(tenant: Tenant) -> ProducerSettings:
     )
 
 
-def read_topic(tenant: Tenant, expected: int) -> list[Message]:
-    """Everything on the tenant's topic: waits for ``expected`` records, and a second for more."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": tenant.endpoints.bootstrap_servers,
-            "group.id": tenant.group,
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-        }
-    )
-    try:
-        consumer.assign([TopicPartition(tenant.topic, partition, 0) for partition in range(PARTITIONS)])
-        found = consumer.consume(expected, timeout=WAIT) + consumer.consume(1000, timeout=1)
-    finally:
-        consumer.close()
-    assert {message.error() for message in found} <= {None}
-    return found
-
-
-def read_events(tenant: Tenant, expected: int) -> list[AuditEvent]:
-    found = (decode(message.value() or b"") for message in read_topic(tenant, expected))
-    return sorted(found, key=lambda event: event.id)
-
-
 def java_partition(key: bytes, partitions: int) -> int:
-    """Where the Java client puts a key: its murmur2, as in org.apache.kafka.common.utils.Utils."""
+    """The Java client's partition of a key: its murmur2, as in org.apache.kafka.common.utils.Utils."""
     mask, mixer = 0xFFFFFFFF, 0x5BD1E995
-    found = (0x9747B28C ^ len(key)) & mask
+    hashed = (0x9747B28C ^ len(key)) & mask
     whole = len(key) // 4 * 4
     for start in range(0, whole, 4):
         word = int.from_bytes(key[start : start + 4], "little") * mixer & mask
         word = (word ^ (word >> 24)) * mixer & mask
-        found = (found * mixer & mask) ^ word
+        hashed = (hashed * mixer & mask) ^ word
     if len(key) > whole:
-        found = (found ^ int.from_bytes(key[whole:], "little")) * mixer & mask
-    found = (found ^ (found >> 13)) * mixer & mask
-    return ((found ^ (found >> 15)) & 0x7FFFFFFF) % partitions
+        hashed = (hashed ^ int.from_bytes(key[whole:], "little")) * mixer & mask
+    hashed = (hashed ^ (hashed >> 13)) * mixer & mask
+    return ((hashed ^ (hashed >> 15)) & 0x7FFFFFFF) % partitions
 
 
 def test_events_arrive_as_they_were_emitted(tenant: Tenant, settings: ProducerSettings) -> None:
@@ -100,7 +71,7 @@ def test_events_arrive_as_they_were_emitted(tenant: Tenant, settings: ProducerSe
     assert decode(messages[str(made)].value() or b"") == AuditEvent.build(**{**EXAMPLE, "id": made})
 
 
-def test_a_key_lands_where_the_java_client_would_put_it(tenant: Tenant, settings: ProducerSettings) -> None:
+def test_the_partition_of_a_key_is_that_of_the_java_client(tenant: Tenant, settings: ProducerSettings) -> None:
     with AuditProducer(settings) as producer:
         for number in range(100):
             producer.emit_event(plain_event(number))
@@ -115,17 +86,17 @@ def test_a_resent_event_lands_on_the_same_partition(tenant: Tenant, settings: Pr
         with AuditProducer(settings) as producer:
             for number in range(30):
                 producer.emit_event(plain_event(number))
-    places: dict[Any, set[Any]] = {}
+    partitions: dict[Any, set[Any]] = {}
     messages = read_topic(tenant, 60)
     for message in messages:
-        places.setdefault(message.key(), set()).add(message.partition())
+        partitions.setdefault(message.key(), set()).add(message.partition())
     assert len(messages) == 60
-    assert len(places) == 30
-    assert all(len(found) == 1 for found in places.values())
+    assert len(partitions) == 30
+    assert all(len(numbers) == 1 for numbers in partitions.values())
 
 
 @pytest.mark.parametrize("late", [("broker",), ("registry",), ("broker", "registry")], ids="-".join)
-def test_nothing_is_lost_when_a_part_arrives_late(
+def test_nothing_is_lost_when_broker_or_registry_start_late(
     tenant: Tenant, settings: ProducerSettings, late: tuple[str, ...]
 ) -> None:
     events = [plain_event(number) for number in range(300)]
@@ -151,7 +122,7 @@ def test_nothing_is_lost_when_a_part_arrives_late(
     assert read_events(tenant, 300) == events
 
 
-def test_a_schema_that_is_registered_late_lets_waiting_events_go(tenant: Tenant, settings: ProducerSettings) -> None:
+def test_events_wait_for_a_schema_that_is_registered_late(tenant: Tenant, settings: ProducerSettings) -> None:
     settings = replace(settings, topic=tenant.dlq_topic)  # a topic whose schema is not registered
     producer = AuditProducer(settings)
     producer.emit_event(plain_event(1))
@@ -164,7 +135,7 @@ def test_a_schema_that_is_registered_late_lets_waiting_events_go(tenant: Tenant,
 
 @contextmanager
 def own_broker(directory: Path, topic: str) -> Iterator[tuple[Server, str]]:
-    """A broker of this test's own, to stop it."""
+    """A broker that the test can stop."""
     stack = LocalStack(directory)
     server, address = stack.server("kafka"), stack.endpoints.bootstrap_servers
     server.start()
@@ -177,7 +148,7 @@ def own_broker(directory: Path, topic: str) -> Iterator[tuple[Server, str]]:
         server.stop()
 
 
-def test_a_broker_that_stops_is_reported_and_blocks_nothing(
+def test_events_for_a_stopped_broker_are_reported_as_failed(
     tenant: Tenant, settings: ProducerSettings, tmp_path: Path
 ) -> None:
     failures: list[DeliveryFailure] = []
@@ -193,7 +164,7 @@ def test_a_broker_that_stops_is_reported_and_blocks_nothing(
             producer.emit_event(plain_event(number), tag=number)
         assert producer.flush(WAIT) == 0
     assert producer.stats().failed == 20
-    assert [failure.event for failure in sorted(failures, key=lambda found: str(found.tag))] == [
+    assert [failure.event for failure in sorted(failures, key=lambda failure: str(failure.tag))] == [
         plain_event(number) for number in range(10, 30)
     ]
     assert {failure.tag for failure in failures} == set(range(10, 30))
@@ -203,7 +174,7 @@ def test_a_broker_that_stops_is_reported_and_blocks_nothing(
     assert producer.close() == 0
 
 
-def test_what_a_stopped_broker_left_is_given_up_at_close(
+def test_close_reports_the_events_for_a_stopped_broker(
     tenant: Tenant, settings: ProducerSettings, tmp_path: Path
 ) -> None:
     failures: list[DeliveryFailure] = []
@@ -219,7 +190,7 @@ def test_what_a_stopped_broker_left_is_given_up_at_close(
     assert len({failure.event_id for failure in failures}) == 19
 
 
-def test_a_missing_topic_is_named(settings: ProducerSettings, tenant: Tenant, tmp_path: Path) -> None:
+def test_the_failure_names_a_missing_topic(settings: ProducerSettings, tenant: Tenant, tmp_path: Path) -> None:
     file = tmp_path / "kafka.properties"
     file.write_text("topic.metadata.propagation.max.ms=1000\n")  # 30 seconds by default
     settings = replace(settings, topic=f"{tenant.topic}.missing", kafka_config_file=file)
@@ -235,10 +206,10 @@ def test_a_missing_topic_is_named(settings: ProducerSettings, tenant: Tenant, tm
 
 def librdkafka() -> ctypes.CDLL:
     folder = Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs"
-    found = sorted(folder.glob("librdkafka-*.so*"))
-    if not found:
-        pytest.skip("confluent-kafka was built without a librdkafka of its own")
-    return ctypes.CDLL(str(found[0]))
+    libraries = sorted(folder.glob("librdkafka-*.so*"))
+    if not libraries:
+        pytest.skip("confluent-kafka was built without a bundled librdkafka")
+    return ctypes.CDLL(str(libraries[0]))
 
 
 def test_a_fatal_error_of_librdkafka_loses_nothing(tenant: Tenant, settings: ProducerSettings) -> None:
@@ -251,7 +222,7 @@ def test_a_fatal_error_of_librdkafka_loses_nothing(tenant: Tenant, settings: Pro
     for event in events[100:200]:
         producer.emit_event(event)
     assert producer._delivery is not None
-    # Held on to: the producer drops it as soon as it sees the error, and the call below may not have returned by then.
+    # A reference, because the producer drops its own at the error, maybe before the call below has returned.
     kafka = producer._delivery.kafka
     # The first member of the extension's object, behind CPython's object header, is the rd_kafka_t.
     handle = ctypes.c_void_p.from_address(id(kafka) + object.__basicsize__)
@@ -262,24 +233,11 @@ def test_a_fatal_error_of_librdkafka_loses_nothing(tenant: Tenant, settings: Pro
     assert producer.flush(WAIT) == 0
     assert (producer.stats().delivered, producer.stats().failed) == (300, 0)
     assert producer.close() == 0
-    # What was under way may be there twice: the ids tell.
+    # Events in flight may be on the topic twice, with the same id.
     assert {event.id: event for event in read_events(tenant, 300)} == {event.id: event for event in events}
 
 
-def run_script(tenant: Tenant, script: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script],
-        env={**os.environ, **tenant.env},
-        capture_output=True,
-        text=True,
-        timeout=WAIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_parent_and_child_of_a_fork_deliver_their_own(tenant: Tenant) -> None:
+def test_parent_and_child_of_a_fork_each_deliver_their_own_events(tenant: Tenant) -> None:
     script = """
 import os, sys
 from auditstream_producer import AuditProducer
@@ -294,7 +252,7 @@ assert producer.stats().delivered == (1 if child == 0 else 2), producer.stats()
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    run_script(tenant, script)
+    run_python(tenant, "-c", script)
     assert sorted(event.actor.id for event in read_events(tenant, 3)) == ["child", "parent after", "parent before"]
 
 
@@ -305,14 +263,5 @@ AuditProducer.from_env().emit(
     action="exit.tested", actor={"id": "1", "type": "process"}, target={"id": "1", "type": "test"}
 )
 """
-    run_script(tenant, script)
+    run_python(tenant, "-c", script)
     assert [event.action for event in read_events(tenant, 1)] == ["exit.tested"]
-
-
-def test_the_example_of_the_readme_runs(tenant: Tenant) -> None:
-    readme = (Path(__file__).parents[3] / "producers" / "README.md").read_text("utf-8")
-    script = readme.split("```python\n")[1].split("```")[0]
-    run_script(tenant, script)
-    (event,) = read_events(tenant, 1)
-    assert event.action == "context.create"
-    assert event.actor.name == "Ada"

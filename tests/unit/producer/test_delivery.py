@@ -23,7 +23,7 @@ EVENT = AuditEvent.build(
 
 @pytest.fixture
 def nowhere() -> Iterator[ProducerSettings]:
-    """Settings that lead to a port where connections are refused."""
+    """Settings for a port that refuses connections."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         host, port = reserved.getsockname()
@@ -38,12 +38,12 @@ def emit_some(producer: AuditProducer, count: int) -> list[UUID]:
     return [producer.emit(action="unlisted.thing.done", actor=EVENT.actor, target=EVENT.target) for _ in range(count)]
 
 
-def test_emit_takes_events_while_broker_and_registry_are_away(nowhere: ProducerSettings) -> None:
+def test_emit_accepts_events_while_broker_and_registry_are_down(nowhere: ProducerSettings) -> None:
     failures: list[DeliveryFailure] = []
     producer = AuditProducer(nowhere, on_error=failures.append)
     ids = emit_some(producer, 20)
     assert len(set(ids)) == 20
-    assert {found.version for found in ids} == {7}
+    assert {event_id.version for event_id in ids} == {7}
     assert producer.stats().accepted == producer.stats().in_queue == 20
     assert producer.flush(0) == 20
     assert producer.close(0) == 20
@@ -64,7 +64,7 @@ def test_a_failure_carries_the_event_and_the_tag(nowhere: ProducerSettings) -> N
     assert "closed before" in failure.reason
 
 
-def test_one_event_more_than_the_queue_holds_is_refused(nowhere: ProducerSettings) -> None:
+def test_an_event_beyond_the_limit_of_the_queue_is_refused(nowhere: ProducerSettings) -> None:
     producer = AuditProducer(replace(nowhere, producer_queue_events=3), on_error=lambda _: None)
     emit_some(producer, 3)
     with pytest.raises(QueueFullError, match=r"3 events .* AUDITSTREAM_PRODUCER_QUEUE_EVENTS"):
@@ -73,7 +73,7 @@ def test_one_event_more_than_the_queue_holds_is_refused(nowhere: ProducerSetting
     assert producer.close(0) == 3
 
 
-def test_the_queue_is_bounded_in_bytes_too(nowhere: ProducerSettings) -> None:
+def test_the_queue_has_a_limit_in_bytes(nowhere: ProducerSettings) -> None:
     producer = AuditProducer(replace(nowhere, producer_queue_bytes=10), on_error=lambda _: None)
     producer.emit_event(EVENT)  # larger than the whole queue, but alone
     with pytest.raises(QueueFullError):
@@ -92,7 +92,7 @@ def test_an_event_that_waits_too_long_is_reported(nowhere: ProducerSettings) -> 
     assert producer.close() == 0
 
 
-def test_room_comes_back_when_events_settle(nowhere: ProducerSettings) -> None:
+def test_a_failed_event_frees_its_part_of_the_queue(nowhere: ProducerSettings) -> None:
     settings = replace(nowhere, producer_delivery_timeout=0.1, producer_queue_events=1)
     producer = AuditProducer(settings, on_error=lambda _: None)
     for _ in range(3):
@@ -102,7 +102,7 @@ def test_room_comes_back_when_events_settle(nowhere: ProducerSettings) -> None:
     producer.close()
 
 
-def test_a_closed_producer_takes_nothing(nowhere: ProducerSettings) -> None:
+def test_a_closed_producer_accepts_nothing(nowhere: ProducerSettings) -> None:
     producer = AuditProducer(nowhere)
     assert producer.close() == 0
     assert producer.close() == 0
@@ -120,12 +120,12 @@ def test_close_ends_the_thread(nowhere: ProducerSettings) -> None:
     assert not thread.is_alive()
 
 
-def test_leaving_the_block_raises_when_nobody_was_told(nowhere: ProducerSettings) -> None:
+def test_leaving_the_block_raises_without_on_error(nowhere: ProducerSettings) -> None:
     with pytest.raises(UndeliveredError, match="1 of 1 events"), AuditProducer(nowhere) as producer:
         producer.emit_event(EVENT)
 
 
-def test_leaving_the_block_is_silent_when_on_error_was_told(nowhere: ProducerSettings) -> None:
+def test_leaving_the_block_is_silent_with_on_error(nowhere: ProducerSettings) -> None:
     failures: list[DeliveryFailure] = []
     with AuditProducer(nowhere, on_error=failures.append) as producer:
         producer.emit_event(EVENT)
@@ -142,7 +142,9 @@ def test_an_error_of_the_block_is_not_hidden(nowhere: ProducerSettings) -> None:
         fail()
 
 
-def test_on_error_that_raises_stops_nothing(nowhere: ProducerSettings, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_on_error_does_not_stop_other_events(
+    nowhere: ProducerSettings, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[UUID] = []
 
     def on_error(failure: DeliveryFailure) -> None:
@@ -157,7 +159,7 @@ def test_on_error_that_raises_stops_nothing(nowhere: ProducerSettings, caplog: p
     assert "no disk" in caplog.text
 
 
-def test_the_log_tells_of_failures_and_not_of_people(
+def test_the_log_names_failures_without_content_of_events(
     nowhere: ProducerSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -169,7 +171,7 @@ def test_the_log_tells_of_failures_and_not_of_people(
         assert secret not in caplog.text
 
 
-def test_emit_names_every_fault_and_takes_nothing(nowhere: ProducerSettings) -> None:
+def test_emit_names_every_fault_and_accepts_nothing(nowhere: ProducerSettings) -> None:
     producer = AuditProducer(nowhere)
     with pytest.raises(InvalidEventError) as caught:
         producer.emit(action="Login", actor={"id": "", "type": "user"}, target=EVENT.target, version=0)
@@ -178,29 +180,29 @@ def test_emit_names_every_fault_and_takes_nothing(nowhere: ProducerSettings) -> 
     producer.close()
 
 
-def test_the_catalog_is_held_by_mode(nowhere: ProducerSettings) -> None:
+def test_each_catalog_mode_checks_payloads_as_documented(nowhere: ProducerSettings) -> None:
     listed = {"action": "context.create", "actor": EVENT.actor, "target": EVENT.target}
     wrong = {"nothing": ["like", "it"]}
-    for mode, listed_taken, unlisted_taken in (
+    for mode, listed_accepted, unlisted_accepted in (
         ("off", True, True),
         ("known", False, True),
         ("strict", False, False),
     ):
         producer = AuditProducer(replace(nowhere, catalog_mode=mode), on_error=lambda _: None)  # type: ignore[arg-type]
-        for taken, event in (
-            (listed_taken, AuditEvent.build(**listed, payload=wrong, id=EVENT.id, occurred_at=1)),  # type: ignore[arg-type]
-            (unlisted_taken, EVENT),
+        for accepted, event in (
+            (listed_accepted, AuditEvent.build(**listed, payload=wrong, id=EVENT.id, occurred_at=1)),  # type: ignore[arg-type]
+            (unlisted_accepted, EVENT),
         ):
-            if taken:
+            if accepted:
                 producer.emit_event(event)
             else:
                 with pytest.raises(CatalogError):
                     producer.emit_event(event)
-        assert producer.stats().accepted == listed_taken + unlisted_taken
+        assert producer.stats().accepted == listed_accepted + unlisted_accepted
         producer.close()
 
 
-def test_a_misspelt_librdkafka_setting_is_told_at_once(nowhere: ProducerSettings, tmp_path: Path) -> None:
+def test_a_misspelt_librdkafka_setting_is_refused_at_start(nowhere: ProducerSettings, tmp_path: Path) -> None:
     file = tmp_path / "kafka.properties"
     file.write_text("sasl.mechanizm=PLAIN\n")
     with pytest.raises(SettingsError, match=r"sasl\.mechanizm"):

@@ -31,25 +31,25 @@ def line(**changes: Any) -> bytes:
 
 
 def emit(content: bytes, **producer_settings: Any) -> tuple[CapturingProducer, list[dict[str, Any]], int]:
-    """Emit all of ``content``; return the producer, what the rejects file says, and the lines counted."""
+    """Emit all of ``content``; return the producer, the rows of the rejects file, and the number of lines."""
     file = StringIO()
     producer, rejects = CapturingProducer(**producer_settings), Rejects(file)
     emitter = NdjsonEmitter(producer, rejects, patience=0)
-    for found in read_lines(BytesIO(content)):
-        assert emitter.emit_line(found, wanted=lambda: True)
+    for ndjson_line in read_lines(BytesIO(content)):
+        assert emitter.emit_line(ndjson_line, keep_waiting=lambda: True)
     written = [json.loads(text) for text in file.getvalue().splitlines()]
     assert rejects.refused == len(written) == emitter.lines - len(producer.events)
     return producer, written, emitter.lines
 
 
-def test_what_a_line_says_is_kept() -> None:
+def test_the_fields_of_a_line_are_preserved() -> None:
     producer, rejected, _ = emit(json.dumps(FULL).encode() + b"\n")
     assert not rejected
     (event,) = producer.events
     assert event == AuditEvent.from_json(json.dumps(FULL))
 
 
-def test_what_a_line_lacks_is_filled() -> None:
+def test_missing_fields_of_a_line_are_filled_in() -> None:
     before = time.time_ns()
     producer, rejected, _ = emit(line() + b"\n" + line())
     assert not rejected
@@ -69,7 +69,7 @@ def test_what_a_line_lacks_is_filled() -> None:
     ],
     ids=["blank lines", "CR LF", "byte order mark"],
 )
-def test_what_is_between_events_is_passed_over(content: bytes) -> None:
+def test_blank_lines_line_ends_and_byte_order_marks_are_skipped(content: bytes) -> None:
     producer, rejected, lines = emit(content)
     assert (len(producer.events), rejected, lines) == (2, [], 2)
 
@@ -78,22 +78,22 @@ def test_a_refused_line_is_written_with_its_number_and_faults() -> None:
     bad = line(action="Nope", version=0)
     producer, rejected, _ = emit(line() + b"\n\n" + bad + b"\n" + line())
     assert len(producer.events) == 2
-    (found,) = rejected
-    assert found["line"] == 3
-    assert found["text"] == bad.decode()
-    assert [error["field"] for error in found["errors"]] == ["action", "version"]
-    assert found["errors"][1] | {"expected": ""} == {"field": "version", "was": "0", "expected": ""}
-    assert "id" not in found
+    (row,) = rejected
+    assert row["line"] == 3
+    assert row["text"] == bad.decode()
+    assert [error["field"] for error in row["errors"]] == ["action", "version"]
+    assert row["errors"][1] | {"expected": ""} == {"field": "version", "was": "0", "expected": ""}
+    assert "id" not in row
 
 
 @pytest.mark.parametrize("bad", [b"{", b"[1]", b'"text"', b"null", b"{}", b"{" * 100_000])
-def test_what_is_no_event_is_refused(bad: bytes) -> None:
+def test_other_json_is_refused(bad: bytes) -> None:
     producer, rejected, _ = emit(bad + b"\n" + line())
     assert len(producer.events) == 1
-    assert [found["text"] for found in rejected] == [bad.decode()]
+    assert [row["text"] for row in rejected] == [bad.decode()]
 
 
-def test_a_line_that_is_not_utf8_is_refused_and_kept_exactly() -> None:
+def test_a_line_that_is_not_utf8_is_refused_and_preserved_as_base64() -> None:
     bad = b'{"action": "\xff\xfe"}'
     producer, rejected, _ = emit(bad + b"\n" + line())
     assert len(producer.events) == 1
@@ -101,11 +101,11 @@ def test_a_line_that_is_not_utf8_is_refused_and_kept_exactly() -> None:
     assert "UTF-8" in rejected[0]["reason"]
 
 
-def test_a_line_that_is_too_long_is_refused_without_being_held() -> None:
+def test_a_line_that_is_too_long_is_refused_and_shortened() -> None:
     long = b'{"a":"' + b"x" * (MAX_LINE_BYTES * 2) + b'"}'
     producer, rejected, _ = emit(line() + b"\n" + long + b"\n" + line() + b"\n" + long)
     assert len(producer.events) == 2
-    assert [found["line"] for found in rejected] == [2, 4]
+    assert [row["line"] for row in rejected] == [2, 4]
     assert str(len(long) + 1) in rejected[0]["reason"]
     assert long.startswith(rejected[0]["text"].encode())
     assert len(rejected[0]["text"]) == 1000
@@ -113,9 +113,9 @@ def test_a_line_that_is_too_long_is_refused_without_being_held() -> None:
 
 def test_the_longest_line_is_read() -> None:
     content = line()
-    (found,) = read_lines(BytesIO(content + b" " * (MAX_LINE_BYTES - len(content)) + b"\n"))
-    assert not found.too_long
-    assert found.size == MAX_LINE_BYTES + 1
+    (longest,) = read_lines(BytesIO(content + b" " * (MAX_LINE_BYTES - len(content)) + b"\n"))
+    assert not longest.too_long
+    assert longest.size == MAX_LINE_BYTES + 1
 
 
 def test_strict_mode_refuses_unlisted_actions() -> None:
@@ -125,36 +125,36 @@ def test_strict_mode_refuses_unlisted_actions() -> None:
     assert rejected[0]["errors"] == []
 
 
-def test_a_queue_that_stays_full_stops_at_the_line_that_was_not_taken() -> None:
+def test_a_queue_that_stays_full_stops_at_the_line_that_was_not_accepted() -> None:
     rejects = Rejects(None)
     emitter = NdjsonEmitter(CapturingProducer(queue_events=1), rejects, patience=0)
     first, second = read_lines(BytesIO(line() + b"\n" + line()))
-    assert emitter.emit_line(first, wanted=lambda: True)
-    assert not emitter.emit_line(second, wanted=lambda: True)
+    assert emitter.emit_line(first, keep_waiting=lambda: True)
+    assert not emitter.emit_line(second, keep_waiting=lambda: True)
     assert (emitter.lines, rejects.refused) == (1, 0)
 
 
-def test_a_full_queue_is_not_waited_for_when_nobody_wants_it() -> None:
+def test_the_caller_can_end_the_wait_for_a_full_queue() -> None:
     emitter = NdjsonEmitter(CapturingProducer(queue_events=0), Rejects(None), patience=1e9)
-    (found,) = read_lines(BytesIO(line()))
-    assert not emitter.emit_line(found, wanted=lambda: False)
+    (only,) = read_lines(BytesIO(line()))
+    assert not emitter.emit_line(only, keep_waiting=lambda: False)
 
 
-def test_an_undelivered_event_is_written_with_the_id_it_was_given() -> None:
+def test_an_undelivered_event_is_written_with_its_id() -> None:
     event = AuditEvent.from_json(json.dumps(FULL))
     file = StringIO()
     rejects = Rejects(file)
     rejects.on_error(DeliveryFailure(event_id=event.id, reason="broker away", body=encode_body(event), tag=17))
-    found = json.loads(file.getvalue())
-    assert (found["line"], found["reason"], UUID(found["id"])) == (17, "broker away", event.id)
-    assert AuditEvent.from_json(found["text"]) == event
+    row = json.loads(file.getvalue())
+    assert (row["line"], row["reason"], UUID(row["id"])) == (17, "broker away", event.id)
+    assert AuditEvent.from_json(row["text"]) == event
     assert (rejects.refused, rejects.undelivered) == (0, 1)
 
 
-def test_only_the_first_rejects_are_remembered() -> None:
+def test_only_the_first_rejects_stay_in_memory() -> None:
     rejects = Rejects(None, keep=2)
     emitter = NdjsonEmitter(CapturingProducer(), rejects, patience=0)
-    for found in read_lines(BytesIO(b"{}\n" * 5)):
-        emitter.emit_line(found, wanted=lambda: True)
+    for ndjson_line in read_lines(BytesIO(b"{}\n" * 5)):
+        emitter.emit_line(ndjson_line, keep_waiting=lambda: True)
     assert rejects.refused == 5
-    assert [found.line for found in rejects.first] == [1, 2]
+    assert [rejected.line for rejected in rejects.first] == [1, 2]

@@ -17,7 +17,7 @@ def log_in(producer: EventEmitter, user: str) -> None:
     )
 
 
-def test_events_are_kept_as_readers_will_see_them() -> None:
+def test_events_are_collected_as_a_reader_decodes_them() -> None:
     with CapturingProducer() as producer:
         log_in(producer, "7")
     (event,) = producer.events
@@ -28,14 +28,14 @@ def test_events_are_kept_as_readers_will_see_them() -> None:
     assert event.id.version == 7
 
 
-def test_what_the_real_one_refuses_is_refused() -> None:
+def test_refuses_an_invalid_event() -> None:
     producer = CapturingProducer()
     with pytest.raises(InvalidEventError, match=r"actor\.id"):
         log_in(producer, "")
     assert producer.events == []
 
 
-def test_a_full_queue_and_a_closed_producer_can_be_tried() -> None:
+def test_a_full_queue_and_a_closed_producer_can_be_simulated() -> None:
     producer = CapturingProducer(queue_events=1)
     log_in(producer, "7")
     with pytest.raises(QueueFullError):

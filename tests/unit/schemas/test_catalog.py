@@ -93,7 +93,7 @@ def test_payload_schemas_are_valid_closed_and_described(entry: CatalogEntry) -> 
 
 
 @entries
-def test_an_example_is_of_its_action_and_survives_every_form(entry: CatalogEntry) -> None:
+def test_an_example_is_valid_and_survives_avro_and_json(entry: CatalogEntry) -> None:
     event = example(entry)
     assert event.action == entry.action
     assert event.target.type == entry.target_type
@@ -105,7 +105,7 @@ def test_an_example_is_of_its_action_and_survives_every_form(entry: CatalogEntry
 
 
 @entries
-def test_a_payload_with_a_key_more_is_refused(entry: CatalogEntry) -> None:
+def test_a_payload_with_an_unknown_key_is_refused(entry: CatalogEntry) -> None:
     payload = json.dumps({**entry.example["payload"], "nmae": 1})
     message = refusal(dataclasses.replace(example(entry), payload=payload))
     assert f"the payload of {entry.action}, version 1, breaks its schema: payload: " in message
@@ -114,13 +114,13 @@ def test_a_payload_with_a_key_more_is_refused(entry: CatalogEntry) -> None:
 
 
 @entries
-def test_a_payload_without_a_needed_key_is_refused(entry: CatalogEntry) -> None:
+def test_a_payload_without_a_required_key_is_refused(entry: CatalogEntry) -> None:
     for key in entry.payload_schemas[1]["required"]:
         payload = json.dumps({name: value for name, value in entry.example["payload"].items() if name != key})
         assert f'"{key}" is a required property' in refusal(dataclasses.replace(example(entry), payload=payload))
 
 
-def test_the_examples_show_what_events_may_hold() -> None:
+def test_the_examples_cover_the_optional_fields() -> None:
     examples = [example(entry) for entry in catalog().values()]
     assert {event.success for event in examples} == {True, False}
     assert any(event.scope is None for event in examples)
@@ -131,7 +131,7 @@ def test_the_examples_show_what_events_may_hold() -> None:
     assert len({event.id for event in examples}) == len(examples)
 
 
-def test_each_fault_is_told_by_place_and_rule_without_its_value() -> None:
+def test_each_error_has_the_path_and_the_rule_but_not_the_value() -> None:
     event = make_event(
         0,
         action="project.settings.update",
@@ -144,7 +144,7 @@ def test_each_fault_is_told_by_place_and_rule_without_its_value() -> None:
     assert "82913447" not in message
 
 
-def test_many_faults_are_counted() -> None:
+def test_many_errors_are_counted() -> None:
     changes = [{"name": "a", "old": 1}] * 15
     message = refusal(make_event(0, action="project.settings.update", payload={"changes": changes}))
     assert message.count('"new" is a required property') == 10

@@ -43,7 +43,7 @@ def nested(depth: int) -> dict[str, Any]:
     "action",
     ["context.create", "user.logged_in", "a.b", "checkout-key.delete-all", "oauth2.token.create", "a1.b2.c_3-d"],
 )
-def test_takes_well_formed_actions(action: str) -> None:
+def test_accepts_well_formed_actions(action: str) -> None:
     assert make_event(0, action=action).action == action
 
 
@@ -87,7 +87,7 @@ def test_refuses_malformed_actions(action: str) -> None:
         "12345678-1234-9234-f234-123456789abc",
     ],
 )
-def test_takes_uuids_of_any_variant_and_writes_them_in_lower_case(text: str) -> None:
+def test_accepts_uuids_of_any_variant_and_writes_them_in_lower_case(text: str) -> None:
     event = make_event(0, id=text)
     assert event.id == UUID(text)
     assert json.loads(event.to_json())["id"] == text.lower()
@@ -109,7 +109,7 @@ def test_takes_uuids_of_any_variant_and_writes_them_in_lower_case(text: str) -> 
         b"019b76da-a800-7000-8000-0123456789ab",
     ],
 )
-def test_refuses_what_is_no_uuid(value: object) -> None:
+def test_refuses_other_ids(value: object) -> None:
     fault = only_fault(id=value)
     assert fault.field == "id"
     assert "a UUID such as" in fault.expected
@@ -125,7 +125,7 @@ def test_refuses_what_is_no_uuid(value: object) -> None:
         (datetime(1970, 1, 1, 1, 0, 0, 1, tzinfo=timezone(timedelta(hours=1))), 1000),
     ],
 )
-def test_takes_times_as_nanoseconds_text_and_datetimes(value: object, nanoseconds: int) -> None:
+def test_accepts_times_as_nanoseconds_text_and_datetimes(value: object, nanoseconds: int) -> None:
     assert make_event(0, occurred_at=value).occurred_at == nanoseconds
 
 
@@ -139,17 +139,17 @@ def test_takes_times_as_nanoseconds_text_and_datetimes(value: object, nanosecond
         (True, "nanoseconds since 1970 as an integer"),
         (None, "nanoseconds since 1970 as an integer"),
         ("2025-01-01T00:00:00", "a zone at the end"),
-        (datetime(2025, 1, 1), "datetime.now(timezone.utc)"),  # noqa: DTZ001 (what is tested)
+        (datetime(2025, 1, 1), "datetime.now(timezone.utc)"),  # noqa: DTZ001 (the tested case)
     ],
 )
-def test_refuses_times_that_say_too_little_or_lie_outside(value: object, expected: str) -> None:
+def test_refuses_times_without_zone_and_out_of_range(value: object, expected: str) -> None:
     fault = only_fault(occurred_at=value)
     assert fault.field == "occurred_at"
     assert expected in fault.expected
 
 
 @pytest.mark.parametrize("value", [1, 65_535])
-def test_takes_versions_that_16_bits_hold(value: int) -> None:
+def test_accepts_versions_of_16_bits(value: int) -> None:
     assert make_event(0, version=value).version == value
 
 
@@ -159,7 +159,7 @@ def test_refuses_other_versions(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [1, 0, "true", None])
-def test_success_is_true_or_false_and_nothing_like_it(value: object) -> None:
+def test_success_is_not_converted_from_other_types(value: object) -> None:
     assert only_fault(success=value).field == "success"
 
 
@@ -183,7 +183,7 @@ def test_success_is_true_or_false_and_nothing_like_it(value: object) -> None:
         ({"id": "a", "type": "user", "\0": "x"}, r"'\x00'"),
     ],
 )
-def test_tells_which_part_of_an_entity_is_at_fault(field: str, value: object, at: str) -> None:
+def test_names_the_part_of_an_entity_at_fault(field: str, value: object, at: str) -> None:
     assert only_fault(**{field: value}).field == f"{field}.{at}"
 
 
@@ -205,7 +205,7 @@ def test_scope_request_and_name_may_be_absent() -> None:
 
 
 @pytest.mark.parametrize(("value", "at"), [({}, "id"), ({"id": ""}, "id"), ({"id": "1", "ip": 5}, "ip")])
-def test_tells_which_part_of_a_request_is_at_fault(value: object, at: str) -> None:
+def test_names_the_part_of_a_request_at_fault(value: object, at: str) -> None:
     assert only_fault(request=value).field == f"request.{at}"
 
 
@@ -223,22 +223,22 @@ def test_tells_which_part_of_a_request_is_at_fault(value: object, at: str) -> No
         ("a=b", "metadata"),
     ],
 )
-def test_metadata_holds_strings_only(value: object, field: str) -> None:
+def test_metadata_values_are_strings(value: object, field: str) -> None:
     assert only_fault(metadata=value).field == field
 
 
 def test_values_that_may_be_secret_are_not_shown() -> None:
-    found = faults(
+    errors = faults(
         metadata={"token": 82_913_447},
         actor={"id": "1", "type": "user", "key": 82_913_447},
         payload={"a": Decimal(82_913_447)},
     )
-    assert len(found) == 3
-    assert "82913447" not in str(found)
+    assert len(errors) == 3
+    assert "82913447" not in str(errors)
 
 
 def test_one_error_names_every_field_at_fault_in_the_order_of_the_fields() -> None:
-    found = faults(
+    errors = faults(
         request={"id": 1},
         success=None,
         scope={"id": "", "type": ""},
@@ -251,7 +251,7 @@ def test_one_error_names_every_field_at_fault_in_the_order_of_the_fields() -> No
         actor={},
         action="X",
     )
-    assert [fault.field for fault in found] == [
+    assert [fault.field for fault in errors] == [
         "action",
         "actor.id",
         "actor.type",
@@ -267,10 +267,10 @@ def test_one_error_names_every_field_at_fault_in_the_order_of_the_fields() -> No
         "success",
         "request.id",
     ]
-    assert all(fault.was and fault.expected for fault in found)
+    assert all(fault.was and fault.expected for fault in errors)
 
 
-def test_the_message_says_what_was_found_and_what_is_right() -> None:
+def test_the_message_shows_the_value_and_the_rule() -> None:
     with pytest.raises(InvalidEventError) as caught:
         make_event(0, action="Context.Create", version=0)
     assert str(caught.value) == (
@@ -281,7 +281,7 @@ def test_the_message_says_what_was_found_and_what_is_right() -> None:
 
 
 @pytest.mark.parametrize("value", ["x" * 1000, "\n" * 1000, "\U0001f600" * 1000])
-def test_what_was_found_is_shortened(value: str) -> None:
+def test_a_refused_value_is_shortened(value: str) -> None:
     assert len(only_fault(action=value).was) <= 80
 
 
@@ -346,17 +346,17 @@ def test_payload_values_are_written_exactly() -> None:
         (nested(MAX_DEPTH + 1), "payload"),
     ],
 )
-def test_payload_values_that_json_lacks_are_refused_by_their_place(payload: object, field: str) -> None:
+def test_payload_values_that_json_lacks_are_refused_by_their_path(payload: object, field: str) -> None:
     assert only_fault(payload=payload).field == field
 
 
-def test_a_payload_that_holds_itself_is_refused() -> None:
+def test_a_payload_that_contains_itself_is_refused() -> None:
     payload: dict[str, Any] = {}
     payload["self"] = [payload]
     assert only_fault(payload=payload).expected == f"at most {MAX_DEPTH} levels of lists and mappings"
 
 
-def test_takes_the_deepest_payload_that_is_allowed() -> None:
+def test_accepts_a_payload_of_the_maximum_depth() -> None:
     assert make_event(0, payload=nested(MAX_DEPTH)).payload.count("{") == MAX_DEPTH
 
 
@@ -376,7 +376,7 @@ def event_of_size(size: int, character: str) -> AuditEvent:
 
 
 @pytest.mark.parametrize("character", ["x", "é", "日", "\U0001f680"])
-def test_takes_events_up_to_the_limit_and_none_beyond(character: str) -> None:
+def test_accepts_events_up_to_the_size_limit_only(character: str) -> None:
     assert len(encode_body(event_of_size(MAX_BODY_BYTES, character))) == MAX_BODY_BYTES
     with pytest.raises(InvalidEventError) as caught:
         event_of_size(MAX_BODY_BYTES + 1, character)
@@ -429,7 +429,7 @@ def test_strings_of_enumerations_become_plain() -> None:
     assert [type(text) for item in event.metadata.items() for text in item] == [str, str]
 
 
-def test_is_frozen_all_through() -> None:
+def test_an_event_and_its_parts_are_immutable() -> None:
     event = make_event(0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         event.action = "a.b"  # type: ignore[misc]

@@ -60,7 +60,7 @@ def test_reads_and_writes_the_public_shape() -> None:
 
 
 @given(events())
-def test_what_is_written_is_read_back_exactly(event: AuditEvent) -> None:
+def test_json_is_read_back_exactly(event: AuditEvent) -> None:
     text = event.to_json()
     assert AuditEvent.from_json(text) == event
     assert AuditEvent.from_json(text.encode()).to_json() == text
@@ -114,7 +114,7 @@ def test_integers_longer_than_python_reads_stay_exact() -> None:
 
 
 @pytest.mark.parametrize(("opened", "closed"), [('{"a":', "}"), ("[", "]")])
-def test_nesting_is_exact_up_to_the_limit_and_told_beyond(opened: str, closed: str) -> None:
+def test_nesting_is_kept_up_to_the_limit_and_refused_beyond(opened: str, closed: str) -> None:
     def nested(depth: int) -> str:
         return '{"p":' + opened * (depth - 1) + "1" + closed * (depth - 1) + "}"
 
@@ -137,8 +137,8 @@ def test_many_brackets_are_not_deep_nesting() -> None:
         ('{"a":NaN}', "JSON with NaN"),
         ('{"a":[Infinity]}', "JSON with Infinity"),
         ('{"a":-Infinity}', "JSON with -Infinity"),
-        ('{"a":1e400}', "JSON with a number that no double holds"),
-        ('{"a":-1E999}', "JSON with a number that no double holds"),
+        ('{"a":1e400}', "JSON with a number beyond the range of a double"),
+        ('{"a":-1E999}', "JSON with a number beyond the range of a double"),
         ('{"a":"\\u0000"}', "JSON with an escaped NUL"),
         ('{"a\\u0000":1}', "JSON with an escaped NUL"),
         ('{"a":"\\\\\\u0000"}', "JSON with an escaped NUL"),
@@ -157,9 +157,9 @@ def test_many_brackets_are_not_deep_nesting() -> None:
         ("NaN", "JSON with NaN"),
     ],
 )
-def test_refuses_payloads_that_clickhouse_or_utf_8_cannot_hold(payload: str, was: str) -> None:
-    found = faults(text_of(payload=payload, version="0"))
-    assert [(fault.field, fault.was) for fault in found] == [("payload", was), ("version", "0")]
+def test_refuses_payloads_that_clickhouse_or_utf_8_cannot_represent(payload: str, was: str) -> None:
+    errors = faults(text_of(payload=payload, version="0"))
+    assert [(fault.field, fault.was) for fault in errors] == [("payload", was), ("version", "0")]
 
 
 @pytest.mark.parametrize("payload", ['{"a":1}', '{"a" : 1 }'])
@@ -212,19 +212,19 @@ def vars_of(event: AuditEvent) -> dict[str, Any]:
         (b"\xed\xa0\x80", "byte 0xed at offset 0"),
     ],
 )
-def test_says_where_text_is_not_json(text: str | bytes, was: str) -> None:
+def test_names_the_position_where_text_is_not_json(text: str | bytes, was: str) -> None:
     fault = only_fault(text)
     assert (fault.field, fault.was) == ("event", was)
 
 
 @given(st.text() | st.binary() | st.text('{}[]",:\\u0d8 \n19eE.-+ntf"actionpayload'))
-def test_no_text_makes_it_fail_otherwise(text: str | bytes) -> None:
+def test_no_text_raises_another_error(text: str | bytes) -> None:
     with pytest.raises(InvalidEventError):
         AuditEvent.from_json(text)
 
 
 @given(st.integers(0, 400), st.integers(1, 3), st.characters())
-def test_no_damage_makes_it_fail_otherwise(at: int, length: int, character: str) -> None:
+def test_no_damage_raises_another_error(at: int, length: int, character: str) -> None:
     text = text_of()
     damaged = text[:at] + character + text[at + length :]
     try:
@@ -235,16 +235,16 @@ def test_no_damage_makes_it_fail_otherwise(at: int, length: int, character: str)
 
 
 @pytest.mark.parametrize("key", ["action", "actor", "target", "occurred_at", "id"])
-def test_tells_what_is_missing(key: str) -> None:
+def test_names_a_missing_field(key: str) -> None:
     fault = only_fault(text_of(**{key: None}))
     assert (fault.field, fault.was) == (key, "missing")
 
 
-def test_tells_all_that_is_missing() -> None:
+def test_names_all_missing_fields() -> None:
     assert [fault.field for fault in faults("{}")] == ["action", "actor", "target", "occurred_at", "id"]
 
 
-def test_fills_what_may_be_left_out() -> None:
+def test_optional_fields_have_defaults() -> None:
     event = AuditEvent.from_json(
         text_of(payload=None, metadata=None, version=None, scope=None, success=None, request=None)
     )
@@ -282,14 +282,14 @@ def test_defaults_fill_missing_keys_and_no_others() -> None:
     ("key", "field"), [("colour", "colour"), ("", "''"), ("Action", "Action"), ("a\\u0000", r"'a\x00'")]
 )
 def test_refuses_unknown_keys_by_name(key: str, field: str) -> None:
-    found = faults(text_of(version="0", **{key: "1"}))
-    assert [fault.field for fault in found] == ["version", field]
-    assert "one of action, actor," in found[1].expected
+    errors = faults(text_of(version="0", **{key: "1"}))
+    assert [fault.field for fault in errors] == ["version", field]
+    assert "one of action, actor," in errors[1].expected
 
 
 @pytest.mark.parametrize("key", ["action", "payload", "id", "scope"])
 @pytest.mark.parametrize("spelled", [False, True])
-def test_refuses_a_key_that_stands_twice(key: str, spelled: bool) -> None:
+def test_refuses_a_repeated_key(key: str, spelled: bool) -> None:
     again = f"\\u{ord(key[0]):04x}{key[1:]}" if spelled else key
     text = text_of()[:-1] + f',"{again}":{SAMPLE[key]}}}'
     assert only_fault(text) == FieldError(key, "given twice", "each key once")
@@ -304,7 +304,7 @@ def test_refuses_a_key_that_stands_twice(key: str, spelled: bool) -> None:
         ("metadata", f'{{"{"x" * 99}":"1","{"x" * 99}":"2"}}'),
     ],
 )
-def test_refuses_a_repeated_key_where_it_would_be_lost(key: str, text: str) -> None:
+def test_refuses_a_repeated_key_inside_an_object(key: str, text: str) -> None:
     fault = only_fault(text_of(**{key: text}))
     assert fault.field == key
     assert "twice" in fault.was
@@ -332,7 +332,7 @@ def test_refuses_a_repeated_key_where_it_would_be_lost(key: str, text: str) -> N
         ("metadata", "[]", "an array"),
     ],
 )
-def test_tells_what_it_found(key: str, text: str, was: str) -> None:
+def test_shows_the_refused_value(key: str, text: str, was: str) -> None:
     fault = only_fault(text_of(**{key: text}))
     assert (fault.field, fault.was) == (key, was)
 

@@ -76,7 +76,7 @@ def test_reads_iso_8601(text: str, nanoseconds: int) -> None:
         ("2017-12-21T13:50:54+01:30:15", "ISO-8601 with a zone"),
     ],
 )
-def test_refuses_what_is_no_instant_and_says_what_is(text: str, reason: str) -> None:
+def test_refuses_other_text_and_names_the_right_form(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
         parse_timestamp(text)
     assert repr(text) in str(caught.value)
@@ -97,7 +97,7 @@ def test_writes_no_more_digits_than_needed(nanoseconds: int, text: str) -> None:
 
 
 @given(timestamps())
-def test_what_is_written_is_read_back(nanoseconds: int) -> None:
+def test_a_formatted_timestamp_is_read_back(nanoseconds: int) -> None:
     assert parse_timestamp(format_timestamp(nanoseconds)) == nanoseconds
 
 
@@ -118,7 +118,7 @@ def test_a_datetime_keeps_its_microseconds_and_odd_offset() -> None:
 
 def test_refuses_a_datetime_without_zone() -> None:
     with pytest.raises(ValueError, match="without a zone"):
-        from_datetime(datetime(2025, 1, 1))  # noqa: DTZ001 (what is tested)
+        from_datetime(datetime(2025, 1, 1))  # noqa: DTZ001 (the tested case)
 
 
 @pytest.mark.parametrize("year", [1899, 2263])
