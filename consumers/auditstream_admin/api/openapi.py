@@ -9,30 +9,23 @@ from auditstream_admin.api.models import ProblemModel
 
 
 def openapi(routes: FastAPI) -> dict[str, Any]:
-    """The document, made once.
+    """The document; generated once.
 
-    Malformed parameters are answered with 400 and a problem, where FastAPI would have 422 and a model of its own.
+    FastAPI documents status 422 for malformed parameters. The API responds with 400 and a problem document instead.
     """
     if routes.openapi_schema is None:
-        found = get_openapi(
-            title=routes.title,
-            version=routes.version,
-            summary=routes.summary,
-            routes=routes.routes,
-        )
-        for path in found["paths"].values():
+        document = get_openapi(title=routes.title, version=routes.version, summary=routes.summary, routes=routes.routes)
+        for path in document["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
-        components = found.setdefault("components", {})
-        schemas = components.setdefault("schemas", {})
+        schemas = document["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         problem = ProblemModel.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(problem.pop("$defs", {}))
-        schemas["ProblemModel"] = problem
-        components["securitySchemes"] = {
-            "token": {"type": "http", "scheme": "bearer", "description": "From `auditstream token create`."}
+        schemas.update(problem.pop("$defs", {}), ProblemModel=problem)
+        document["components"]["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer", "description": "Created by `auditstream token create`."}
         }
-        found["security"] = [{"token": []}]
-        routes.openapi_schema = found
+        document["security"] = [{"token": []}]
+        routes.openapi_schema = document
     return routes.openapi_schema

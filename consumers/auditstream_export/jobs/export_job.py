@@ -118,6 +118,11 @@ class ExportJob:
         return tuple(each for each in self.files if each.name not in {self.manifest, f"{self.manifest}.sig"})
 
     @property
+    def proofs(self) -> tuple[JobFile, ...]:
+        """The manifest and its signature."""
+        return tuple(file for file in self.files if file not in self.data)
+
+    @property
     def bytes(self) -> int:
         """Length of the files with events."""
         return sum(each.bytes for each in self.data)

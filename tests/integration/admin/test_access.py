@@ -1,4 +1,4 @@
-"""Who gets in: all routes, as nobody, as another organisation's admin, as the admin, as an auditor."""
+"""Access control: every route without a viewer, as admin of another organisation, as admin, as auditor."""
 
 import re
 import time
@@ -45,26 +45,26 @@ def event(database: ClickHouseSettings) -> AuditEvent:
 
 @pytest.fixture
 def room(database: ClickHouseSettings, event: AuditEvent) -> Room:
-    """The page with one event and one finished export of org-0, and whatever is whose."""
+    """The page with one event and one finished export of org-0."""
     made = desk(database)
     with made.client(ACME) as client:
         answer = client.post("/api/v1/exports", json={"query": "range=90d"}, headers=form_of(client))
     job = made.exports.job(UUID(answer.json()["id"]))
     assert job is not None
     made.exports.finish(job, MARK.encode())
-    made.noted.clear()
+    made.emitted.clear()
     return Room(desk=made, event=event, export=job.id)
 
 
 def form_of(client: TestClient) -> dict[str, str]:
-    """What a form of the page carries."""
+    """The CSRF token of a page, as a header."""
     found = re.search(r'name="csrf-token" content="([^"]+)"', client.get("/events").text)
     assert found is not None
     return {"x-csrf-token": found[1]}
 
 
 def all_routes(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
-    """The routes of an application, and those of the routers that it includes."""
+    """The routes of an application and of its routers."""
     for route in routes:
         included = getattr(route, "original_router", None)
         if included is None:
@@ -74,7 +74,7 @@ def all_routes(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
 
 
 def requests(room: Room) -> list[tuple[str, str, dict[str, Any]]]:
-    """A sound request to every route of the application."""
+    """One valid request for every route of the application."""
     found: list[tuple[str, str, dict[str, Any]]] = []
     for route in all_routes(room.desk.app.routes.routes):
         if isinstance(route, Mount):
@@ -87,21 +87,21 @@ def requests(room: Room) -> list[tuple[str, str, dict[str, Any]]]:
             if method == "POST":
                 more = {"json": {}} if route.path.startswith("/api/") else {"data": {"role": "auditor", "query": ""}}
             found.append((method, route.path.replace("{id}", str(identity)), more))
-    # What ends a session or an export comes last.
+    # Requests that end a session or an export come last.
     return sorted(found, key=lambda request: (request[0] != "GET", request[1] == "/logout"))
 
 
 OPEN = {"/healthz", "/login", "/login/start", "/login/callback", "/login/development", "/static/page.css"}
 
 
-def test_the_walk_meets_every_route(room: Room) -> None:
+def test_these_tests_request_every_route(room: Room) -> None:
     paths = {path for _, path, _ in requests(room)}
     assert len(paths) >= 20
     assert {"/events", "/tail", "/histogram", "/exports", "/api/v1/events", "/api/v1/openapi.json", "/logout"} <= paths
     assert not any("{" in path for path in paths)
 
 
-def test_nobody_gets_nothing_but_health_and_the_sign_in(room: Room) -> None:
+def test_without_sign_in_only_health_and_sign_in_are_open(room: Room) -> None:
     with room.desk.client() as client:
         for method, path, more in requests(room):
             answer = client.request(method, path, **more)
@@ -114,16 +114,16 @@ def test_nobody_gets_nothing_but_health_and_the_sign_in(room: Room) -> None:
             else:
                 assert answer.status_code == 303, (method, path)
                 assert answer.headers["location"].startswith("/login?next=")
-        # A path that is not there says no more than one that is.
+        # An unknown path gets the same response as a known one.
         assert client.get("/nowhere").status_code == 303
         assert client.get("/api/v1/nowhere").status_code == 401
-    denials = [event for event in room.desk.noted if event.action == "audit_log.access.deny"]
+    denials = [event for event in room.desk.emitted if event.action == "audit_log.access.deny"]
     assert 0 < len(denials) <= 10
     assert {event.actor.id for event in denials} == {"nobody"}
 
 
 @pytest.mark.parametrize("viewer", [GLOBEX, ACME, AUDITOR], ids=["another", "admin", "auditor"])
-def test_every_route_shows_a_viewer_their_own(room: Room, viewer: Viewer) -> None:
+def test_every_route_is_limited_to_the_scopes_of_the_viewer(room: Room, viewer: Viewer) -> None:
     seen = set()
     with room.desk.client(viewer) as client:
         form = form_of(client)
@@ -144,7 +144,7 @@ def test_every_route_shows_a_viewer_their_own(room: Room, viewer: Viewer) -> Non
     assert seen == (set() if viewer is GLOBEX else own)
 
 
-def test_another_organisations_things_are_not_there(room: Room) -> None:
+def test_events_and_exports_of_other_organisations_are_not_found(room: Room) -> None:
     with room.desk.client(GLOBEX) as client:
         form = form_of(client)
         for path in (f"/events/{room.event.id}", f"/exports/{room.export}", f"/exports/{room.export}/file"):
@@ -165,7 +165,7 @@ def test_another_organisations_things_are_not_there(room: Room) -> None:
         assert sum(found["events"] for found in actions) == 1
 
 
-def test_an_auditor_reads_and_requests_nothing(room: Room) -> None:
+def test_an_auditor_may_read_but_not_export(room: Room) -> None:
     with room.desk.client(AUDITOR) as client:
         form = form_of(client)
         assert client.get(f"/exports/{room.export}/file").text == MARK
@@ -175,11 +175,11 @@ def test_an_auditor_reads_and_requests_nothing(room: Room) -> None:
             client.delete(f"/api/v1/exports/{room.export}", headers=form),
         ):
             assert answer.status_code == 403
-    denials = [event for event in room.desk.noted if event.action == "audit_log.access.deny"]
+    denials = [event for event in room.desk.emitted if event.action == "audit_log.access.deny"]
     assert [event.actor.id for event in denials] == ["ann"] * 3
 
 
-def test_a_change_needs_a_form_of_the_page(room: Room) -> None:
+def test_a_write_needs_a_csrf_token_of_the_viewer(room: Room) -> None:
     with room.desk.client(ACME) as client, room.desk.client(GLOBEX) as other:
         mine, theirs = form_of(client), form_of(other)
         for headers in (
@@ -195,7 +195,7 @@ def test_a_change_needs_a_form_of_the_page(room: Room) -> None:
         assert client.post("/logout", headers={**mine, "origin": URL}).status_code == 303
 
 
-def test_every_answer_has_the_headers_that_guard_it(room: Room) -> None:
+def test_every_response_has_the_security_headers(room: Room) -> None:
     with room.desk.client(ACME) as client:
         for path in ("/events", "/nowhere", "/api/v1/events", "/static/page.css", "/healthz"):
             headers = client.get(path).headers
@@ -210,13 +210,13 @@ def test_every_answer_has_the_headers_that_guard_it(room: Room) -> None:
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|javascript:", page)
 
 
-def test_another_name_for_this_machine_is_refused(room: Room) -> None:
+def test_requests_for_another_host_name_are_refused(room: Room) -> None:
     with room.desk.client(ACME) as client:
         assert client.get("/events", headers={"host": "evil.example"}).status_code == 421
         assert client.get("/healthz", headers={"host": "10.0.0.1"}).status_code == 200
 
 
-def test_who_asks_too_often_waits(database: ClickHouseSettings) -> None:
+def test_requests_over_the_rate_limit_are_refused(database: ClickHouseSettings) -> None:
     made = desk(database, admin_rate="3/minute", admin_anonymous_rate="2/minute")
     with made.client(ACME) as client, made.client(GLOBEX) as other, made.client() as nobody:
         assert [client.get("/events").status_code for _ in range(4)] == [200, 200, 200, 429]
@@ -243,13 +243,13 @@ def test_a_session_ends(database: ClickHouseSettings) -> None:
     assert safe.cookie(ACME).startswith("__Host-auditstream=")
 
 
-def test_what_is_looked_at_becomes_events(room: Room) -> None:
+def test_views_and_queries_become_audit_events(room: Room) -> None:
     with room.desk.client(ACME) as client:
         client.get("/events", params={"action": "context.*", "scope": "org-0"})
         client.get("/api/v1/events", params={"limit": 1})
-    page, query = room.desk.noted
+    page, query = room.desk.emitted
     assert [page.action, query.action] == ["audit_log.page.view", "audit_log.api.query"]
-    assert {event.scope.id for event in room.desk.noted if event.scope} == {"org-0"}
+    assert {event.scope.id for event in room.desk.emitted if event.scope} == {"org-0"}
     assert page.actor.id == "ada"
     assert page.request is not None
     assert set(page.request.attributes) == {"ip", "user_agent"}
