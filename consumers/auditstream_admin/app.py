@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from auditstream_admin.api import routes as api
-from auditstream_admin.api.openapi import openapi
+from auditstream_admin.api.models import openapi
 from auditstream_admin.auth.access import access_of
 from auditstream_admin.auth.middleware import AuthMethods, AuthMiddleware
 from auditstream_admin.auth.oidc import OidcSignIn
@@ -115,13 +115,11 @@ def create_app(
     routes.include_router(sign_in.router, include_in_schema=False)
     routes.mount("/static", StaticPages(directory=str(STATIC)), name="static")
     _handle_errors(routes, context)
-    assertions = ProxyAssertions(settings) if settings.admin_sign_in == "proxy" else None
     methods = AuthMethods(
         sessions=context.sessions,
         forms=Forms(secret, seconds=settings.admin_session_seconds),
-        token=tokens.viewer,
-        assertion_header=None if assertions is None else settings.admin_proxy_header.lower(),
-        assertion=None if assertions is None else assertions.viewer,
+        tokens=tokens,
+        proxy=ProxyAssertions(settings) if settings.admin_sign_in == "proxy" else None,
         url=url,
     )
     return AdminApp(asgi=AuthMiddleware(routes, methods, context.limits, context.audit), routes=routes, url=url)

@@ -48,11 +48,6 @@ class AppContext:
     oidc: OidcSignIn | None
     clock: Callable[[], int]
 
-    @property
-    def is_secure(self) -> bool:
-        """Whether the page is served over https."""
-        return self.url.startswith("https:")
-
 
 def context_of(request: Request) -> AppContext:
     """The context of the application that serves a request."""

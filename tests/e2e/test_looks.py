@@ -15,7 +15,7 @@ from auditstream_export import ExportFilter, ExportRequest, JobFile, OutputForma
 from auditstream_schemas.event import Entity
 from auditstream_schemas.timestamp import NANOSECONDS
 from tests.e2e.conftest import Sites
-from tests.support.admin import AUDITOR, Desk, new_job
+from tests.support.admin import AUDITOR, AdminPage, new_job
 from tests.support.browser import NARROW, WIDE, NewPage, Scheme
 
 PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
@@ -116,9 +116,9 @@ def _files(name: str, sizes: list[int]) -> dict[str, Any]:
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_page_is_accessible_and_fits_the_window(sites: Sites, new_page: NewPage, view: str, width: int) -> None:
     site, path, viewer, act = VIEWS[view]
-    desk: Desk = getattr(sites, site)
-    cookie = None if viewer is None else desk.cookie(viewer)
-    page = new_page(desk.app.url, cookie=cookie, width=width, height=900 if width == WIDE else 844)
+    admin_page: AdminPage = getattr(sites, site)
+    cookie = None if viewer is None else admin_page.cookie(viewer)
+    page = new_page(admin_page.app.url, cookie=cookie, width=width, height=900 if width == WIDE else 844)
     page.goto(path)
     if act is not None:
         act(page)

@@ -107,8 +107,8 @@ def test_sign_in_filter_zoom_open_pivot_export_verify_and_find_it_in_the_log(
         actions = page.locator("#rows .row .c-action").all_inner_texts()
         assert {text.rpartition(".")[2] for text in actions} >= {"request", "finish", "download"}
 
-        taken = page.evaluate("async path => (await fetch(path)).status", _download_path(page))
-        assert taken == 200
+        status = page.evaluate("async path => (await fetch(path)).status", _download_path(page))
+        assert status == 200
         other = new_page(url)
         other.goto("/exports")
         _sign_in(other, "org-2")
@@ -145,16 +145,16 @@ def _zoom_into_the_last_bar(page: Page) -> None:
     page.wait_for_url(re.compile("from="))
 
 
-def _open_and_pivot(page: Page, shown: AuditEvent, seen: Sequence[AuditEvent]) -> None:
+def _open_and_pivot(page: Page, newest: AuditEvent, seen: Sequence[AuditEvent]) -> None:
     """Open the newest event, list the other events of its actor, and go back."""
     page.locator("#rows .row").first.click()
     panel = page.get_by_role("complementary", name="Event")
     expect(panel.get_by_role("heading", level=2)).to_be_visible()
-    expect(panel).to_contain_text(str(shown.id))
-    assert _address(page)["open"] == [str(shown.id)]
+    expect(panel).to_contain_text(str(newest.id))
+    assert _address(page)["open"] == [str(newest.id)]
     panel.get_by_role("link", name="Same actor").click()
-    expect(page.locator(".chips")).to_contain_text(shown.actor.id)
-    assert _count(page) == len([event for event in seen if event.actor.id == shown.actor.id])
+    expect(page.locator(".chips")).to_contain_text(newest.actor.id)
+    assert _count(page) == len([event for event in seen if event.actor.id == newest.actor.id])
     page.go_back()
     expect(page.locator(".chips")).to_contain_text("*.delete")
 
@@ -172,13 +172,13 @@ def _export(page: Page, tenant: Tenant, target: Path, *, key_file: Path, downloa
         expect(row).to_contain_text("Finished", timeout=30_000)
         code, _, errors = end(process)
         assert code == 0, errors
-    found = []
+    files = []
     for name in ("Download", "Manifest", "Signature"):
         with page.expect_download() as download:
             row.get_by_role("link", name=name).click()
-        found.append(downloads / download.value.suggested_filename)
-        download.value.save_as(found[-1])
-    return found[0]
+        files.append(downloads / download.value.suggested_filename)
+        download.value.save_as(files[-1])
+    return files[0]
 
 
 def _download_path(page: Page) -> str:

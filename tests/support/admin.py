@@ -46,7 +46,7 @@ def admin_database(endpoints: Endpoints) -> Iterator[ClickHouseSettings]:
 
 
 @dataclass(kw_only=True)
-class Desk:
+class AdminPage:
     """The page of a test.
 
     Attributes:
@@ -75,14 +75,15 @@ class Desk:
     def cookie(self, viewer: Viewer, *, now: int | None = None) -> str:
         """The session cookie of a viewer."""
         sessions = Sessions(KEY, seconds=8 * 3600, idle_seconds=3600, is_secure=self.app.url.startswith("https"))
-        return sessions.write(Session.begin(viewer, int(time.time()) if now is None else now)).partition(";")[0]
+        began = int(time.time()) if now is None else now
+        return sessions.write(Session(viewer=viewer, began=began, used=began)).partition(";")[0]
 
     def actions(self) -> list[str]:
         """The actions of the emitted events."""
         return [event.action for event in self.emitted]
 
 
-def desk(settings: ClickHouseSettings, *, exports: ExportJobs | None = None, **changes: Any) -> Desk:
+def admin_page(settings: ClickHouseSettings, *, exports: ExportJobs | None = None, **changes: Any) -> AdminPage:
     """The page over a database."""
     values: dict[str, Any] = {
         "clickhouse_url": settings.clickhouse_url,
@@ -95,19 +96,19 @@ def desk(settings: ClickHouseSettings, *, exports: ExportJobs | None = None, **c
     own = AdminSettings(**{**values, **changes})
     emitted: list[AuditEvent] = []
     memory = MemoryExports()
-    return Desk(
+    return AdminPage(
         app=create_app(own, emitted.append, exports=exports or memory), settings=own, emitted=emitted, exports=memory
     )
 
 
 @contextmanager
-def served(settings: ClickHouseSettings) -> Iterator[Desk]:
+def served(settings: ClickHouseSettings) -> Iterator[AdminPage]:
     """The page on a real port, in a thread."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         # Before the server thread runs: an early client waits instead of being refused.
         listener.listen()
-        made = desk(settings, admin_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        made = admin_page(settings, admin_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
         config = uvicorn.Config(made.app.asgi, log_config=None, access_log=False, ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))

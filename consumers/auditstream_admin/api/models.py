@@ -1,12 +1,13 @@
-"""The models of the API, for its OpenAPI document and its exports. Events are sent as text, so payloads stay exact."""
+"""The OpenAPI document of the API and its models. Events are sent as text, so payloads stay exact."""
 
 from typing import Any, Literal
 from uuid import UUID
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditstream_admin.exports.viewer_exports import ExportFormat
-from auditstream_export import ExportJob, JobState
+from auditstream_export import ExportJob, Format, JobState
 from auditstream_schemas.timestamp import format_timestamp
 
 
@@ -87,7 +88,7 @@ class ExportRequestModel(BaseModel):
     query: str = Field(
         default="", max_length=8000, description="The filter, as the query of the page's URL: range=7d&action=user.*"
     )
-    format: ExportFormat = "csv"
+    format: Format = "csv"
 
 
 class ExportModel(BaseModel):
@@ -99,7 +100,7 @@ class ExportModel(BaseModel):
     query: str
     start: str
     end: str
-    format: ExportFormat
+    format: Format
     requested_by: str
     requested_at: str
     rows: int = Field(description="Events written so far.")
@@ -159,3 +160,26 @@ class ProblemModel(BaseModel):
     detail: str
     request_id: str | None = None
     errors: list[ParameterErrorModel] | None = None
+
+
+def openapi(routes: FastAPI) -> dict[str, Any]:
+    """The document; generated once.
+
+    FastAPI documents status 422 for malformed parameters. The API responds with 400 and a problem document instead.
+    """
+    if routes.openapi_schema is None:
+        document = get_openapi(title=routes.title, version=routes.version, summary=routes.summary, routes=routes.routes)
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        schemas = document["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        problem = ProblemModel.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs", {}), ProblemModel=problem)
+        document["components"]["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer", "description": "Created by `auditstream token create`."}
+        }
+        document["security"] = [{"token": []}]
+        routes.openapi_schema = document
+    return routes.openapi_schema

@@ -6,27 +6,26 @@ default, and an unauthenticated client cannot find out which paths exist.
 
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qs, quote, urlsplit
 
 from anyio import to_thread
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auditstream_admin.auth.access import KEY, Access, AuthMethod, Origin
 from auditstream_admin.auth.problems import problem
+from auditstream_admin.auth.proxy_assertion import ProxyAssertions
 from auditstream_admin.auth.rate_limits import RateLimits
 from auditstream_admin.auth.self_audit import SelfAudit
 from auditstream_admin.auth.sessions import Forms, Session, Sessions
+from auditstream_admin.auth.tokens import TokenStore
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_schemas.errors import AdminError, DeniedError
-
-Authenticate = Callable[[str], Viewer]
-"""Returns the viewer of a token or an assertion; may block on the network; raises `DeniedError` if it is not valid."""
 
 HEALTH = "/healthz"
 OPEN_PATHS = frozenset({HEALTH, "/login", "/login/start", "/login/callback", "/login/development"})
@@ -57,28 +56,16 @@ class AuthMethods:
     Attributes:
         sessions: Session cookies; ignored if a proxy signs people in.
         forms: CSRF tokens.
-        token: Authenticates a bearer token; for the API only.
-        assertion_header: Name of the proxy's header, lower case; None without a proxy.
-        assertion: Authenticates the proxy's header; None without a proxy.
+        tokens: API tokens; for the API only.
+        proxy: Assertions of the sign-in proxy; None without a proxy.
         url: Public address of the page, without a path.
     """
 
     sessions: Sessions
     forms: Forms
-    token: Authenticate
-    assertion_header: str | None
-    assertion: Authenticate | None
+    tokens: TokenStore
+    proxy: ProxyAssertions | None
     url: str
-
-
-class _Refusal(Exception):  # noqa: N818 - becomes a response inside this module
-    """A request that does not reach the routes."""
-
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.headers = headers
 
 
 class AuthMiddleware:
@@ -103,8 +90,8 @@ class AuthMiddleware:
             access, session = await self._authenticate(request, origin)
             if access.viewer is not None and access.auth_method != "token" and origin.method in _WRITE_METHODS:
                 receive = await self._check_form(request, _holder(access.viewer, session))
-        except _Refusal as refusal:
-            await _refused(request, refusal, origin)(scope, receive, respond)
+        except HTTPException as error:
+            await _refused(request, error, origin)(scope, receive, respond)
             return
         scope[KEY] = access
         if session is not None and (renewed := self._methods.sessions.renewed(session, int(time.time()))) is not None:
@@ -115,7 +102,7 @@ class AuthMiddleware:
         path = request.scope["path"]
         if path != HEALTH and request.headers.get("host", "") != urlsplit(self._methods.url).netloc:
             # Against DNS rebinding: another site can make its own name resolve to this machine.
-            raise _Refusal(HTTPStatus.MISDIRECTED_REQUEST, f"this page is at {self._methods.url}")
+            raise HTTPException(HTTPStatus.MISDIRECTED_REQUEST, f"this page is at {self._methods.url}")
         is_static = path == HEALTH or path.startswith(STATIC_PREFIX)
         is_open = is_static or path in OPEN_PATHS
         viewer: Viewer | None = None
@@ -127,9 +114,9 @@ class AuthMiddleware:
             if not is_open:
                 self._audit_denial(origin, str(error))
                 self._limit(self._limits.address(origin.address))
-                raise _Refusal(HTTPStatus.UNAUTHORIZED, str(error), _CHALLENGE) from error
+                raise HTTPException(HTTPStatus.UNAUTHORIZED, str(error), _CHALLENGE) from error
         except AdminError as error:
-            raise _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         if viewer is not None:
             self._limit(self._limits.viewer(viewer.subject))
             token = "" if method == "token" else self._methods.forms.token(_holder(viewer, session))
@@ -138,8 +125,8 @@ class AuthMiddleware:
             self._limit(self._limits.address(origin.address))
         if not is_open:
             if not _is_page(request):
-                self._audit_denial(origin, "nobody has signed in")
-            raise _Refusal(HTTPStatus.UNAUTHORIZED, "sign in first", _CHALLENGE)
+                self._audit_denial(origin, "the request has no credentials")
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, "sign in first", _CHALLENGE)
         if origin.method in _WRITE_METHODS:
             self._check_same_origin(request)
         return Access(viewer=None, auth_method="none", form_token="", origin=origin), None
@@ -156,12 +143,12 @@ class AuthMiddleware:
             scheme, _, text = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise DeniedError("send the token as: Authorization: Bearer TOKEN")
-            return await to_thread.run_sync(methods.token, text.strip()), "token", None
-        if methods.assertion_header is not None and methods.assertion is not None:
-            text = request.headers.get(methods.assertion_header, "")
+            return await to_thread.run_sync(methods.tokens.viewer, text.strip()), "token", None
+        if methods.proxy is not None:
+            text = request.headers.get(methods.proxy.header, "")
             if not text:
                 return None, "none", None
-            return await to_thread.run_sync(methods.assertion, text), "proxy", None
+            return await to_thread.run_sync(methods.proxy.viewer, text), "proxy", None
         session = methods.sessions.read(request.cookies.get(methods.sessions.name), int(time.time()))
         return (None, "none", None) if session is None else (session.viewer, "session", session)
 
@@ -169,7 +156,7 @@ class AuthMiddleware:
         """Check the CSRF token of a request; return the request body, to be read again.
 
         Raises:
-            _Refusal: The token is missing, not valid, or another site sent the request.
+            HTTPException: The token is missing, not valid, or another site sent the request.
         """
         self._check_same_origin(request)
         token, receive = request.headers.get("x-csrf-token", ""), request.receive
@@ -178,7 +165,7 @@ class AuthMiddleware:
             token = parse_qs(body.decode("latin-1")).get("csrf", [""])[0]
             receive = _replay(body, receive)
         if not self._methods.forms.is_valid(token, holder):
-            raise _Refusal(HTTPStatus.FORBIDDEN, "the form has expired: reload its page and send it again")
+            raise HTTPException(HTTPStatus.FORBIDDEN, "the form has expired: reload its page and send it again")
         return receive
 
     def _check_same_origin(self, request: Request) -> None:
@@ -186,13 +173,13 @@ class AuthMiddleware:
         site = request.headers.get("sec-fetch-site", "none")
         sender = request.headers.get("origin", self._methods.url)
         if site not in {"same-origin", "none"} or sender != self._methods.url:
-            raise _Refusal(HTTPStatus.FORBIDDEN, "another site sent this request")
+            raise HTTPException(HTTPStatus.FORBIDDEN, "another site sent this request")
 
     @staticmethod
     def _limit(wait: int) -> None:
         if wait:
             detail = f"too many requests: wait {wait} s"
-            raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, detail, {"retry-after": str(wait)})
+            raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, detail, {"retry-after": str(wait)})
 
     def _audit_denial(self, origin: Origin, reason: str) -> None:
         if self._limits.allows_denial_event(origin.address):
@@ -222,9 +209,9 @@ class _Respond:
 _CHALLENGE = {"www-authenticate": "Bearer"}
 
 
-def _refused(request: Request, refusal: _Refusal, origin: Origin) -> Response:
-    if refusal.status != HTTPStatus.UNAUTHORIZED or not _is_page(request):
-        return problem(refusal.status, refusal.detail, headers=refusal.headers, request_id=origin.request_id)
+def _refused(request: Request, error: HTTPException, origin: Origin) -> Response:
+    if error.status_code != HTTPStatus.UNAUTHORIZED or not _is_page(request):
+        return problem(error.status_code, error.detail, headers=error.headers, request_id=origin.request_id)
     if "hx-request" in request.headers:
         # htmx would put the sign-in into a part of the page; this header makes the whole page go there.
         return Response(status_code=HTTPStatus.UNAUTHORIZED, headers={"hx-redirect": "/login"})
@@ -265,9 +252,9 @@ async def _body(request: Request) -> bytes:
             body += chunk
             if len(body) > _MAX_FORM_BYTES:
                 detail = f"the form is larger than {_MAX_FORM_BYTES} bytes"
-                raise _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
     except ClientDisconnect:
-        raise _Refusal(HTTPStatus.BAD_REQUEST, "the request was cut off") from None
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "the request was cut off") from None
     return bytes(body)
 
 

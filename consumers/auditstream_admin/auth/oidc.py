@@ -28,19 +28,6 @@ _LEEWAY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignInBegun:
-    """A sign-in that has started.
-
-    Attributes:
-        url: Address at the issuer to which the browser is redirected.
-        state: Signed state of the sign-in, stored in a cookie until the browser comes back.
-    """
-
-    url: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Provider:
     metadata: Mapping[str, Any]
     keys: KeySet
@@ -58,17 +45,16 @@ class OidcSignIn:
             secret: Signs the state of a sign-in.
             redirect_url: Address to which the issuer sends the browser back.
         """
+        self._settings = settings
         self._issuer = settings.admin_oidc_issuer.rstrip("/")
         self._client_id = settings.admin_oidc_client_id
-        self._client_secret = str(settings.admin_oidc_client_secret)
-        self._scope = settings.admin_oidc_scope
         self._redirect_url = redirect_url
         self._signer = signer(secret, "sign-in")
         self._provider: _Provider | None = None
         self._lock = asyncio.Lock()
 
-    async def begin(self, next_path: str) -> SignInBegun:
-        """Start a sign-in.
+    async def begin(self, next_path: str) -> tuple[str, str]:
+        """Start a sign-in; return the address at the issuer and the signed state to keep in a cookie.
 
         Args:
             next_path: Path of this page to open after the sign-in.
@@ -82,7 +68,7 @@ class OidcSignIn:
             url, _ = client.create_authorization_url(
                 provider.metadata["authorization_endpoint"], state=state, nonce=nonce, code_verifier=verifier
             )
-        return SignInBegun(url=str(url), state=str(self._signer.dumps([state, nonce, verifier, next_path])))
+        return str(url), str(self._signer.dumps([state, nonce, verifier, next_path]))
 
     async def finish(self, code: str, state: str, begun: str) -> tuple[Mapping[str, Any], str]:
         """Finish a sign-in: exchange the code for an id token; return its claims and the path to open next.
@@ -172,11 +158,12 @@ class OidcSignIn:
             return self._provider
 
     def _client(self) -> AsyncOAuth2Client:
+        client_secret = str(self._settings.admin_oidc_client_secret)
         return AsyncOAuth2Client(
             client_id=self._client_id,
-            client_secret=self._client_secret or None,
-            token_endpoint_auth_method="client_secret_basic" if self._client_secret else "none",
-            scope=self._scope,
+            client_secret=client_secret or None,
+            token_endpoint_auth_method="client_secret_basic" if client_secret else "none",
+            scope=self._settings.admin_oidc_scope,
             redirect_uri=self._redirect_url,
             code_challenge_method="S256",
             timeout=_TIMEOUT_SECONDS,

@@ -1,6 +1,7 @@
 """Errors as problem+json (RFC 9457), for API clients. Browsers get error pages instead."""
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -20,7 +21,7 @@ def status_of(error: AdminError) -> int:
     return _STATUSES.get(type(error), HTTPStatus.CONFLICT)
 
 
-def problem(status: int, detail: str, *, headers: dict[str, str] | None = None, **members: Any) -> Response:
+def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
     """A response with a problem document; extra members follow the standard ones."""
     document = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **members}
     body = json.dumps(document, ensure_ascii=False).encode()

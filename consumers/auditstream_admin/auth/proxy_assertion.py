@@ -27,7 +27,11 @@ Key = RSAKey | ECKey | OKPKey
 
 
 class ProxyAssertions:
-    """Validates the assertions of the proxy. Safe to share between threads."""
+    """Validates the assertions of the proxy. Safe to share between threads.
+
+    Attributes:
+        header: Name of the request header with the assertion.
+    """
 
     def __init__(self, settings: AdminSettings) -> None:
         """Read the keys, if they are in a file.
@@ -35,6 +39,7 @@ class ProxyAssertions:
         Raises:
             SettingsError: The file cannot be read, contains no public key, or an algorithm does not use public keys.
         """
+        self.header = settings.admin_proxy_header
         self._settings = settings
         self._location = settings.admin_proxy_keys
         self._algorithms = sorted({name.strip() for name in settings.admin_proxy_algorithms.split(",") if name.strip()})
@@ -94,17 +99,13 @@ def _from_file(path: Path) -> KeySet | Key:
         text = path.read_text("utf-8")
         if text.lstrip().startswith("{"):
             return KeySet.import_key_set(json.loads(text))
-        return _from_pem(text)
     except OSError as error:
         raise SettingsError(f"cannot read AUDITSTREAM_ADMIN_PROXY_KEYS {path}: {error.strerror}") from error
-    except (JoseError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(
-            f"AUDITSTREAM_ADMIN_PROXY_KEYS {path}: write the path of a JWK set or of a public key in PEM format"
-        ) from error
-
-
-def _from_pem(text: str) -> Key:
+    except (JoseError, ValueError, KeyError, TypeError):
+        text = ""
     for key_class in (RSAKey, ECKey, OKPKey):
         with contextlib.suppress(JoseError, ValueError, TypeError):
             return key_class.import_key(text)
-    raise ValueError("not a public key")
+    raise SettingsError(
+        f"AUDITSTREAM_ADMIN_PROXY_KEYS {path}: write the path of a JWK set or of a public key in PEM format"
+    )

@@ -5,7 +5,7 @@ A session cannot be revoked before it ends; only its browser can delete it. Sess
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
@@ -36,11 +36,6 @@ class Session:
     began: int
     used: int
 
-    @classmethod
-    def begin(cls, viewer: Viewer, now: int) -> Self:
-        """A new session; ``now`` is in seconds since the epoch."""
-        return cls(viewer=viewer, began=now, used=now)
-
 
 class Forms:
     """Protects forms against cross-site request forgery: each form carries a token that only this page can write."""
@@ -62,7 +57,12 @@ class Forms:
 
 
 class Sessions:
-    """Writes and reads session cookies."""
+    """Writes and reads session cookies.
+
+    Attributes:
+        is_secure: Whether the page is served over https.
+        name: Name of the cookie.
+    """
 
     def __init__(self, secret: str, *, seconds: int, idle_seconds: int, is_secure: bool) -> None:
         """Set the limits.
@@ -76,7 +76,7 @@ class Sessions:
         self._signer = signer(secret, "session")
         self._seconds = seconds
         self._idle_seconds = idle_seconds
-        self._is_secure = is_secure
+        self.is_secure = is_secure
         # With the prefix __Host-, no other host, path or plain http connection can set this cookie.
         self.name = "__Host-auditstream" if is_secure else "auditstream"
 
@@ -84,11 +84,11 @@ class Sessions:
         """The header ``set-cookie`` of a session."""
         viewer = session.viewer
         values = [viewer.subject, viewer.name, viewer.role, viewer.scopes, session.began, session.used]
-        return cookie(self.name, str(self._signer.dumps(values)), seconds=self._seconds, is_secure=self._is_secure)
+        return cookie(self.name, str(self._signer.dumps(values)), seconds=self._seconds, is_secure=self.is_secure)
 
     def end(self) -> str:
         """The header ``set-cookie`` that deletes the cookie in the browser."""
-        return cookie(self.name, "", seconds=0, is_secure=self._is_secure)
+        return cookie(self.name, "", seconds=0, is_secure=self.is_secure)
 
     def read(self, text: str | None, now: int) -> Session | None:
         """The session in a cookie; None if there is no cookie, its signature is wrong, or the session has ended."""
@@ -103,7 +103,7 @@ class Sessions:
         return Session(viewer=viewer, began=began, used=used)
 
     def renewed(self, session: Session, now: int) -> Session | None:
-        """The session with its last use set to now; None if the cookie is recent enough."""
+        """The session, used now; None if its cookie is recent enough."""
         return replace(session, used=now) if now >= session.used + self._idle_seconds // _RENEWALS else None
 
 

@@ -9,7 +9,6 @@ that was stored after it may be on a page that has not been read yet; it is on n
 A cursor of another viewer or another filter, or one that was tampered with, is rejected.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,16 +63,10 @@ class Cursors:
 
     def write(self, cursor: Cursor, viewer: Viewer, event_filter: EventFilter) -> str:
         """The cursor as a URL parameter."""
-        return self._text(
-            "cursor",
-            viewer,
-            event_filter,
-            [
-                _DIRECTIONS.index(cursor.direction),
-                *(cursor.key.occurred_at, cursor.key.id),
-                *(cursor.span.start, cursor.span.end, cursor.bound),
-            ],
-        )
+        key, span = cursor.key, cursor.span
+        direction = _DIRECTIONS.index(cursor.direction)
+        values = [direction, key.occurred_at, key.id, span.start, span.end, cursor.bound]
+        return str(self._signer("cursor", viewer, event_filter).dumps(values))
 
     def read(self, text: str, viewer: Viewer, event_filter: EventFilter) -> Cursor:
         """Read a cursor.
@@ -92,7 +85,7 @@ class Cursors:
     def write_mark(self, mark: TailMark, viewer: Viewer, event_filter: EventFilter) -> str:
         """The tail mark as a URL parameter."""
         offsets = [(last.topic_id, last.partition, last.offset) for last in mark.offsets]
-        return self._text("tail", viewer, event_filter, [mark.not_before, offsets])
+        return str(self._signer("tail", viewer, event_filter).dumps([mark.not_before, offsets]))
 
     def read_mark(self, text: str, viewer: Viewer, event_filter: EventFilter) -> TailMark:
         """Read a tail mark.
@@ -108,9 +101,6 @@ class Cursors:
                 for topic_id, partition, offset in offsets
             ),
         )
-
-    def _text(self, kind: str, viewer: Viewer, event_filter: EventFilter, values: Sequence[object]) -> str:
-        return str(self._signer(kind, viewer, event_filter).dumps(values))
 
     def _values(self, kind: str, text: str, viewer: Viewer, event_filter: EventFilter) -> list[Any]:
         try:

@@ -114,22 +114,21 @@ class StoredEvent(EventSummary):
 
     def to_json(self) -> str:
         """The event as compact JSON, as services emit it; the text of the payload is unchanged."""
-        members = [
-            f'"action":{_json(self.action)}',
-            f'"actor":{_json(self.actor.members())}',
-            f'"target":{_json(self.target.members())}',
-            f'"payload":{self.payload}',
-            f'"occurred_at":"{format_timestamp(self.key.occurred_at)}"',
-            f'"metadata":{_json(self.metadata)}',
-            f'"id":"{self.id}"',
-            f'"version":{self.version}',
-        ]
-        if self.scope is not None:
-            members.append(f'"scope":{_json(self.scope.members())}')
-        members.append(f'"success":{_json(self.success)}')
-        if self.request_id is not None:
-            members.append(f'"request":{_json({"id": self.request_id, **self.request_attributes})}')
-        return "{" + ",".join(members) + "}"
+        request = {"id": self.request_id, **self.request_attributes}
+        members = {
+            "action": _json(self.action),
+            "actor": _json(self.actor.members()),
+            "target": _json(self.target.members()),
+            "payload": self.payload,
+            "occurred_at": _json(format_timestamp(self.key.occurred_at)),
+            "metadata": _json(self.metadata),
+            "id": _json(self.id),
+            "version": _json(self.version),
+            "scope": None if self.scope is None else _json(self.scope.members()),
+            "success": _json(self.success),
+            "request": None if self.request_id is None else _json(request),
+        }
+        return "{" + ",".join(f'"{name}":{text}' for name, text in members.items() if text is not None) + "}"
 
     def to_api_json(self) -> str:
         """The event as compact JSON, followed by ``ingested_at`` and the Kafka coordinates."""

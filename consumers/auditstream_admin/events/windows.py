@@ -21,10 +21,10 @@ class Windows:
     Iterate, and call `widen` after each window: it estimates the length of the next window from the results so far.
     """
 
-    def __init__(self, span: TimeSpan, *, newest_first: bool, first: int = FIRST) -> None:
+    def __init__(self, span: TimeSpan, *, newest_first: bool) -> None:
         self._rest = span
         self._newest_first = newest_first
-        self._width = first
+        self._width = FIRST
         self._searched = 0
 
     def __iter__(self) -> Iterator[TimeSpan]:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Literal
 from urllib.parse import parse_qsl, quote
 from uuid import UUID
 
@@ -14,7 +13,7 @@ from auditstream_admin.auth.access import Origin
 from auditstream_admin.auth.self_audit import actor_of, request_of
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportRequest, OutputFormat
+from auditstream_export import ExportFilter, ExportJob, ExportJobs, ExportRequest, Format, OutputFormat
 from auditstream_schemas.errors import (
     AdminError,
     AuditstreamError,
@@ -23,8 +22,6 @@ from auditstream_schemas.errors import (
     ExportSourceError,
     StoreUnavailableError,
 )
-
-ExportFormat = Literal["csv", "ndjson", "parquet"]
 
 
 class ViewerExports:
@@ -41,7 +38,7 @@ class ViewerExports:
         self._actor = actor_of(viewer)
         self._request = request_of(origin)
 
-    def request(self, query: str, format: ExportFormat, now: int) -> ExportJob:
+    def request(self, query: str, format: Format, now: int) -> ExportJob:
         """Request an export of the events that the page lists for a query; CSV and NDJSON files are compressed.
 
         Args:

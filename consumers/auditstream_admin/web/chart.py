@@ -27,26 +27,16 @@ class Bar:
     Attributes:
         bucket: The bucket.
         x: Left edge.
-        top: Upper edge; `HEIGHT` for an empty bar.
-        failed_top: Upper edge of the failed part.
+        height: Height of the bar.
+        failed_height: Height of the failed part.
         label: Time and counts, as text.
     """
 
     bucket: HistogramBucket
     x: int
-    top: float
-    failed_top: float
+    height: float
+    failed_height: float
     label: str
-
-    @property
-    def height(self) -> float:
-        """Height of the bar."""
-        return round(HEIGHT - self.top, 2)
-
-    @property
-    def failed_height(self) -> float:
-        """Height of the failed part."""
-        return round(HEIGHT - self.failed_top, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +63,8 @@ def chart(histogram: Histogram, zone: tzinfo) -> Chart:
         Bar(
             bucket=bucket,
             x=number * STEP,
-            top=_top(bucket.events, peak, minimum=_MIN_HEIGHT),
-            failed_top=_top(bucket.failed, peak, minimum=_MIN_FAILED_HEIGHT),
+            height=_height(bucket.events, peak, minimum=_MIN_HEIGHT),
+            failed_height=_height(bucket.failed, peak, minimum=_MIN_FAILED_HEIGHT),
             label=_label(bucket, zone),
         )
         for number, bucket in enumerate(histogram.buckets)
@@ -85,8 +75,8 @@ def chart(histogram: Histogram, zone: tzinfo) -> Chart:
     return Chart(bars=bars, ticks=ticks, width=max(len(bars), 1) * STEP, bucket=_length(histogram.width))
 
 
-def _top(events: int, peak: int, *, minimum: float) -> float:
-    return round(HEIGHT - (max(events / peak * HEIGHT, minimum) if events else 0), 2)
+def _height(events: int, peak: int, *, minimum: float) -> float:
+    return round(max(events / peak * HEIGHT, minimum), 2) if events else 0
 
 
 def _label(bucket: HistogramBucket, zone: tzinfo) -> str:
@@ -109,8 +99,6 @@ def _tick(nanoseconds: int, length: int, zone: tzinfo) -> str:
 
 def _length(nanoseconds: int) -> str:
     seconds = nanoseconds // NANOSECONDS
-    for unit, name in ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
-        if seconds % unit == 0 and seconds >= unit:
-            count = seconds // unit
-            return name if count == 1 else f"{count} {name}s"
-    return f"{seconds} seconds"
+    units = ((86_400, "day"), (3600, "hour"), (60, "minute"))
+    unit, name = next((unit for unit in units if seconds % unit[0] == 0), (1, "second"))
+    return counted(seconds // unit, name)

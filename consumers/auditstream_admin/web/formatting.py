@@ -79,13 +79,6 @@ def thousands(count: int) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "time": date_time,
-    "day": day,
-    "clock": clock,
-    "long": long,
-    "moment": moment,
-    "duration": duration,
-    "size": size,
-    "counted": counted,
-    "thousands": thousands,
+    **{function.__name__: function for function in (day, clock, long, moment, duration, size, counted, thousands)},
 }
 """The filters by their name in templates."""

@@ -15,9 +15,9 @@ from auditstream_admin.context import AppContext, Context, CurrentViewer, Export
 from auditstream_admin.events.completeness import Completeness
 from auditstream_admin.events.cursors import Cursor
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.exports.viewer_exports import ExportFormat
 from auditstream_admin.web.filter_view import PRESET_NAMES, ZONES, action_tree, chips, list_url, range_name
 from auditstream_admin.web.templating import templates
+from auditstream_export import Format
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.errors import FilterError, StoreUnavailableError
 from auditstream_storage.retention import RETENTION_MONTHS
@@ -110,7 +110,7 @@ def event(request: Request, viewer: CurrentViewer, context: Context, id: UUID) -
         raise HTTPException(404, "this event does not exist, or you may not see it")
     is_panel = "hx-request" in request.headers and "hx-boosted" not in request.headers
     template = "event_panel.html" if is_panel else "event.html"
-    return render(request, template, section="events", viewer=viewer, events=stored, **_zone(request))
+    return render(request, template, section="events", events=stored, **_zone(request))
 
 
 @router.get("/tail")
@@ -133,7 +133,7 @@ def exports(request: Request, viewer: CurrentViewer, context: Context) -> Respon
     """The latest exports."""
     jobs = [] if context.exports is None else exports_of(request, viewer, context).jobs()
     context.audit.page_viewed(access_of(request).origin, viewer, "exports", wanted={}, rows=len(jobs))
-    return render(request, "exports.html", section="exports", viewer=viewer, jobs=jobs, **_zone(request))
+    return render(request, "exports.html", section="exports", jobs=jobs, **_zone(request))
 
 
 @router.post("/exports")
@@ -141,7 +141,7 @@ def request_export(
     exports: Exports,
     context: Context,
     query: Annotated[str, Form(max_length=8000)] = "",
-    format: Annotated[ExportFormat, Form()] = "csv",
+    format: Annotated[Format, Form()] = "csv",
 ) -> Response:
     """Request an export of the listed events."""
     job = exports.request(query, format, context.clock())
@@ -149,9 +149,9 @@ def request_export(
 
 
 @router.get("/exports/{id}")
-def export(request: Request, viewer: CurrentViewer, exports: Exports, id: UUID) -> Response:
+def export(request: Request, exports: Exports, id: UUID) -> Response:
     """One export: a table row, which polls this route until the export has ended."""
-    return render(request, "_export.html", viewer=viewer, job=exports.job(id), **_zone(request))
+    return render(request, "_export.html", job=exports.job(id), **_zone(request))
 
 
 @router.post("/exports/{id}/cancel")
@@ -230,13 +230,11 @@ _PARAMETER_LABELS = {
 
 
 def _list_context(viewer: Viewer, event_filter: EventFilter, *, error: FilterError | None = None) -> dict[str, Any]:
-    tree, other_globs = action_tree(
-        [(name, entry.description) for name, entry in catalog().items()], event_filter.actions
-    )
+    actions = [(name, entry.description) for name, entry in catalog().items()]
+    tree, other_globs = action_tree(actions, event_filter.actions)
     zone = event_filter.display_zone
     return {
         "section": "events",
-        "viewer": viewer,
         "event_filter": event_filter,
         "zone": zone,
         "presets": PRESET_NAMES,
@@ -250,10 +248,6 @@ def _list_context(viewer: Viewer, event_filter: EventFilter, *, error: FilterErr
         "error": error,
         "error_label": "" if error is None else _PARAMETER_LABELS.get(error.parameter, error.parameter.title()),
         "page": None,
-        "histogram": None,
-        "older": None,
-        "newer": None,
-        "opened": (),
         "open_id": None,
         "live": False,
     }

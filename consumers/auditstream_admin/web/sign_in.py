@@ -14,20 +14,19 @@ from auditstream_admin.auth.viewer import Role, Viewer
 from auditstream_admin.context import AppContext, Context
 from auditstream_admin.web import pages
 from auditstream_schemas.errors import DeniedError
+from auditstream_schemas.timestamp import NANOSECONDS
 
 router = APIRouter()
 
 _HOME = "/"
-_FLOW_SECONDS = 600
+_STATE_SECONDS = 600
 
 
 def own_path(text: str | None) -> str:
     """The path to open after the sign-in; the home page for everything that is not a path of this page."""
-    if not text or not text.startswith("/") or text.startswith(("//", "/\\", "/login", "/logout")):
+    if not text or not text.isprintable() or "\\" in text:
         return _HOME
-    if any(character in text for character in "\r\n\t\\") or not text.isprintable():
-        return _HOME
-    return text
+    return text if text.startswith("/") and not text.startswith(("//", "/login", "/logout")) else _HOME
 
 
 @router.get("/login")
@@ -67,7 +66,8 @@ def logout(context: Context) -> Response:
 
 def begin_session(request: Request, context: AppContext, viewer: Viewer, next_path: str, *, method: str) -> Response:
     """Start a session, and open the next page."""
-    session = Session.begin(viewer, context.clock() // 1_000_000_000)
+    now = context.clock() // NANOSECONDS
+    session = Session(viewer=viewer, began=now, used=now)
     context.audit.signed_in(access_of(request).origin, viewer, method=method)
     response = RedirectResponse(own_path(next_path), status_code=303)
     response.headers.append("set-cookie", context.sessions.write(session))
@@ -77,10 +77,9 @@ def begin_session(request: Request, context: AppContext, viewer: Viewer, next_pa
 @router.get("/login/start")
 async def login_start(context: Context, next: str | None = None) -> Response:
     """Redirect to the OpenID Connect issuer."""
-    begun = await _oidc(context).begin(own_path(next))
-    response = RedirectResponse(begun.url, status_code=303)
-    flow = cookie(_flow_name(context), begun.state, seconds=_FLOW_SECONDS, is_secure=context.is_secure)
-    response.headers.append("set-cookie", flow)
+    url, state = await _oidc(context).begin(own_path(next))
+    response = RedirectResponse(url, status_code=303)
+    response.headers.append("set-cookie", _state_cookie(context, state, seconds=_STATE_SECONDS))
     return response
 
 
@@ -91,10 +90,10 @@ async def login_callback(
     """The redirect back from the issuer."""
     if code is None:
         raise DeniedError(f"the issuer refused the sign-in: {(error or 'it sent no code')[:80]}")
-    claims, next_path = await _oidc(context).finish(code, state, request.cookies.get(_flow_name(context), ""))
-    viewer = viewer_of_claims(claims, context.settings)
-    response = begin_session(request, context, viewer, next_path, method="oidc")
-    response.headers.append("set-cookie", cookie(_flow_name(context), "", seconds=0, is_secure=context.is_secure))
+    signed_state = request.cookies.get(_state_name(context), "")
+    claims, next_path = await _oidc(context).finish(code, state, signed_state)
+    response = begin_session(request, context, viewer_of_claims(claims, context.settings), next_path, method="oidc")
+    response.headers.append("set-cookie", _state_cookie(context, "", seconds=0))
     return response
 
 
@@ -104,5 +103,9 @@ def _oidc(context: AppContext) -> OidcSignIn:
     return context.oidc
 
 
-def _flow_name(context: AppContext) -> str:
-    return "__Host-auditstream-sign-in" if context.is_secure else "auditstream-sign-in"
+def _state_name(context: AppContext) -> str:
+    return f"{context.sessions.name}-sign-in"
+
+
+def _state_cookie(context: AppContext, state: str, *, seconds: int) -> str:
+    return cookie(_state_name(context), state, seconds=seconds, is_secure=context.sessions.is_secure)

@@ -48,16 +48,6 @@ def event_url(id: str, event_filter: EventFilter) -> str:
     return f"/events/{id}?{query}" if query else f"/events/{id}"
 
 
-def preset_url(event_filter: EventFilter, name: str) -> str:
-    """The URL of the list with a preset time range."""
-    return list_url(event_filter, time=TimeRange(preset=name))
-
-
-def between(event_filter: EventFilter, start: int, end: int) -> str:
-    """The URL of the list with the time range of a bucket."""
-    return list_url(event_filter, time=TimeRange(start=start, end=end))
-
-
 def templates(now: Callable[[], int]) -> Jinja2Templates:
     """Load the templates; ``now`` is the clock, in nanoseconds since the epoch."""
 
@@ -76,8 +66,8 @@ def templates(now: Callable[[], int]) -> Jinja2Templates:
         lstrip_blocks=True,
     )
     environment.globals.update(
+        TimeRange=TimeRange,
         asset=asset,
-        between=between,
         catalog=catalog(),
         changed=list_url,
         chart_of=chart,
@@ -87,7 +77,6 @@ def templates(now: Callable[[], int]) -> Jinja2Templates:
         lapse=formatting.lapse,
         marked=marked,
         pivot=pivot,
-        preset_url=preset_url,
         zone_name=formatting.zone_name,
     )
     environment.filters.update(formatting.FILTERS)

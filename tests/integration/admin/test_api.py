@@ -22,7 +22,7 @@ from auditstream_admin.auth.viewer import Role
 from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.errors import AdminError
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.admin import ACME, AUDITOR, GLOBEX, Desk, admin_database, desk, served
+from tests.support.admin import ACME, AUDITOR, GLOBEX, AdminPage, admin_database, admin_page, served
 from tests.support.events import make_event
 from tests.support.stored_events import connect, store
 
@@ -31,14 +31,14 @@ EARLIER = datetime.now(UTC) - timedelta(minutes=5)
 
 @pytest.fixture(scope="module")
 def database(stack: Endpoints) -> Iterator[ClickHouseSettings]:
-    with admin_database(stack) as found:
-        store(found, [make_event(number) for number in range(40)], ingested_at=EARLIER)
-        yield found
+    with admin_database(stack) as settings_:
+        store(settings_, [make_event(number) for number in range(40)], ingested_at=EARLIER)
+        yield settings_
 
 
 @pytest.fixture(scope="module")
-def page(database: ClickHouseSettings) -> Desk:
-    return desk(database)
+def page(database: ClickHouseSettings) -> AdminPage:
+    return admin_page(database)
 
 
 def bearer(text: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ def test_responses_to_generated_requests_match_the_document(database: ClickHouse
     with served(database) as page, requests.Session() as session:
         document = session.get(f"{page.app.url}/api/v1/openapi.json", headers=bearer(token), timeout=30).json()
         schema = schemathesis.openapi.from_dict(document)
-        operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
+        operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
         assert len(operations) >= 8
         for operation in operations:
             attempt(operation, session, page.app.url, bearer(token))
@@ -89,21 +89,21 @@ def attempt(operation: Any, session: requests.Session, url: str, headers: dict[s
     run()
 
 
-def test_cursors_lead_through_all_pages(page: Desk) -> None:
+def test_cursors_lead_through_all_pages(page: AdminPage) -> None:
     with page.client(AUDITOR) as client:
-        found: list[str] = []
+        listed: list[str] = []
         query: dict[str, str] = {"limit": "7", "range": "30d"}
         while True:
             answer = client.get("/api/v1/events", params=query).json()
-            found += [event["id"] for event in answer["events"]]
+            listed += [event["id"] for event in answer["events"]]
             if answer["next_cursor"] is None:
                 break
             query["cursor"] = answer["next_cursor"]
-        assert found == [str(make_event(number).id) for number in reversed(range(40))]
+        assert listed == [str(make_event(number).id) for number in reversed(range(40))]
 
 
 def test_a_token_is_limited_to_its_scopes_until_it_expires_or_is_revoked(
-    page: Desk, database: ClickHouseSettings
+    page: AdminPage, database: ClickHouseSettings
 ) -> None:
     identity, token = made_token(database)
     _, auditors = made_token(database, role=Role.AUDITOR, scopes=[])
@@ -134,11 +134,11 @@ def test_a_token_is_limited_to_its_scopes_until_it_expires_or_is_revoked(
         with pytest.raises(AdminError, match="there is no token"):
             tokens.revoke(UUID(int=1), revoked_by="a test")
         tokens.close()
-    kept = connect(database).query(f"SELECT * FROM {database.clickhouse_database}.api_tokens").result_rows
-    assert token[37:] not in str(kept)
+    rows = connect(database).query(f"SELECT * FROM {database.clickhouse_database}.api_tokens").result_rows
+    assert token[37:] not in str(rows)
 
 
-def test_the_commands_create_list_and_revoke_tokens(database: ClickHouseSettings, stack: Endpoints, page: Desk) -> None:
+def test_commands_for_tokens(database: ClickHouseSettings, stack: Endpoints, page: AdminPage) -> None:
     env = {
         **stack.env(),
         "AUDITSTREAM_CLICKHOUSE_DATABASE": database.clickhouse_database,
@@ -181,16 +181,16 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_parameters_are_harmless(page: Desk, text: str) -> None:
+def test_hostile_parameters_are_harmless(page: AdminPage, text: str) -> None:
     fields = {"action": text, "actor": text, "target": text, "request": text, "meta": f"{text}={text}", "q": text}
     with page.client(ACME) as client:
         for name, value in [*fields.items(), ("scope", text)]:
             query = urlencode({name: value, "range": "30d"})
-            found = client.get(f"/api/v1/events?{query}")
-            assert found.status_code == 200, (name, found.text)
-            assert {event["scope"]["id"] for event in found.json()["events"]} <= {"org-0"}
+            answer = client.get(f"/api/v1/events?{query}")
+            assert answer.status_code == 200, (name, answer.text)
+            assert {event["scope"]["id"] for event in answer.json()["events"]} <= {"org-0"}
             if name not in {"q", "action"}:
-                assert found.json()["events"] == []
+                assert answer.json()["events"] == []
             answer = client.get(f"/events?{query}")
             assert answer.status_code == 200
             assert "<script>alert" not in answer.text
@@ -206,7 +206,7 @@ def test_hostile_parameters_are_harmless(page: Desk, text: str) -> None:
         assert "<script>alert" not in login.text
 
 
-def test_events_with_hostile_content_are_shown_as_text(database: ClickHouseSettings, page: Desk) -> None:
+def test_events_with_hostile_content_are_shown_as_text(database: ClickHouseSettings, page: AdminPage) -> None:
     events = [
         make_event(
             500 + number,
@@ -226,14 +226,14 @@ def test_events_with_hostile_content_are_shown_as_text(database: ClickHouseSetti
             pages.append(shown.text)
             # "Same actor" finds the event by every id.
             same = client.get("/api/v1/events", params={"actor": event.actor.id, "range": "30d"})
-            assert [found["id"] for found in same.json()["events"]] == [str(event.id)]
+            assert [event["id"] for event in same.json()["events"]] == [str(event.id)]
     for text in pages:
         assert "<script>alert" not in text
         assert "<img src=x" not in text
         assert "8641969" not in text
 
 
-def test_cursors_marks_and_links_of_another_organisation_are_rejected(page: Desk) -> None:
+def test_cursors_marks_and_links_of_another_organisation_are_rejected(page: AdminPage) -> None:
     with page.client(ACME) as mine, page.client(GLOBEX) as theirs:
         answer = mine.get("/api/v1/events", params={"limit": 1, "range": "30d"}).json()
         cursor = {"limit": 1, "range": "30d", "cursor": answer["next_cursor"]}
@@ -245,7 +245,7 @@ def test_cursors_marks_and_links_of_another_organisation_are_rejected(page: Desk
         assert theirs.get(again).status_code == 400
 
 
-def test_a_file_name_cannot_break_its_header(page: Desk) -> None:
+def test_a_file_name_cannot_break_its_header(page: AdminPage) -> None:
     with page.client(ACME) as client:
         form = {"x-csrf-token": client.get("/events").text.partition('csrf-token" content="')[2].partition('"')[0]}
         made = client.post("/api/v1/exports", json={"query": "action=user.*"}, headers=form).json()
@@ -268,7 +268,7 @@ def test_a_file_name_cannot_break_its_header(page: Desk) -> None:
 
 def test_an_unreachable_clickhouse_is_reported_as_503(stack: Endpoints) -> None:
     del stack
-    lost = desk(ClickHouseSettings(clickhouse_url="http://127.0.0.1:9"))
+    lost = admin_page(ClickHouseSettings(clickhouse_url="http://127.0.0.1:9"))
     with lost.client(ACME) as client:
         answer = client.get("/api/v1/events")
         assert answer.status_code == 503

@@ -15,7 +15,7 @@ from auditstream_export import ExportFilter, ExportJobs, ExportRequest, OutputFo
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.timestamp import from_datetime
-from tests.support.admin import ACME, AUDITOR, GLOBEX, desk
+from tests.support.admin import ACME, AUDITOR, GLOBEX, admin_page
 from tests.support.events import make_event
 from tests.support.export_jobs import ANN, job_settings, run_exporter
 from tests.support.stack import Tenant
@@ -31,7 +31,7 @@ def test_each_file_of_a_split_export_can_be_downloaded(tenant: Tenant, tmp_path:
     wanted = ExportRequest(start=0, end=from_datetime(datetime.now(UTC)), filter=ExportFilter())
     job = jobs.request(wanted, requester=ANN, shape=OutputFormat(format="ndjson", split_rows=5))
     run_exporter(settings)
-    with desk(settings, exports=jobs).client(AUDITOR) as ann:
+    with admin_page(settings, exports=jobs).client(AUDITOR) as ann:
         row = ann.get(f"/exports/{job.id}").text
         links = re.findall(r'href="(/exports/[^"]+-\d+\.ndjson)"', row)
         parts = [ann.get(link).text.splitlines() for link in links]
@@ -53,7 +53,7 @@ def test_an_export_contains_the_listed_events_and_is_hidden_from_other_organisat
     store(settings, events, ingested_at=datetime.now(UTC) - timedelta(minutes=5))
     emitted: list[Any] = []
     jobs = ExportJobs(settings, emitted.append)
-    page = desk(settings, exports=jobs)
+    page = admin_page(settings, exports=jobs)
     query = "range=30d&action=context.*&action=user.*&success=true&meta=region%3Deu-central-1&q=event"
     with page.client(ACME) as ada, page.client(GLOBEX) as eve, page.client(AUDITOR) as ann:
         csrf = ada.get("/events").text.partition('csrf-token" content="')[2].partition('"')[0]

@@ -9,7 +9,7 @@ from auditstream_admin import AdminSettings, create_app
 from auditstream_admin.events.event_store import EventStore
 from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.admin import ACME, KEY, URL, Desk, MemoryExports, admin_database
+from tests.support.admin import ACME, KEY, URL, AdminPage, MemoryExports, admin_database
 from tests.support.stored_events import connect
 
 _TOPIC_ID = "00000000-0000-0000-0000-000000000001"
@@ -44,9 +44,9 @@ def _line(
 
 def test_the_ledger_balances_until_a_line_does_not_add_up(database: ClickHouseSettings) -> None:
     def look() -> tuple[datetime | None, int]:
-        found = EventStore(database).books()
-        until = None if found.until is None else datetime.fromtimestamp(found.until / 1000, UTC)
-        return until, found.faults
+        completeness = EventStore(database).books()
+        until = None if completeness.until is None else datetime.fromtimestamp(completeness.until / 1000, UTC)
+        return until, completeness.faults
 
     assert look() == (None, 0)
     _line(database, 0, 9, read=10, stored=9)
@@ -69,8 +69,8 @@ def test_a_page_without_exports_says_how_to_configure_them(database: ClickHouseS
         admin_secret=KEY,  # type: ignore[arg-type] # a secret is made of it
     )
     app = create_app(settings, lambda _event: None)
-    desk = Desk(app=app, settings=settings, emitted=[], exports=MemoryExports())
-    with desk.client(ACME) as client:
+    admin_page = AdminPage(app=app, settings=settings, emitted=[], exports=MemoryExports())
+    with admin_page.client(ACME) as client:
         for path in ("/events", "/exports"):
             assert "Exports are not configured" in client.get(path).text
             assert "auditstream exporter" in client.get(path).text

@@ -70,13 +70,13 @@ def test_bar_heights_follow_the_counts_and_one_failure_among_a_million_is_visibl
         for number, (events, failed) in enumerate([(1_000_000, 1), (500_000, 500_000), (0, 0)])
     )
     width = 60 * NANOSECONDS
-    drawn = chart(Histogram(span=span, width=width, buckets=buckets, is_exact=True, counted_from=None), UTC)
-    full, half, empty = drawn.bars
-    assert (full.top, half.top, empty.top) == (0, HEIGHT / 2, HEIGHT)
+    picture = chart(Histogram(span=span, width=width, buckets=buckets, is_exact=True, counted_from=None), UTC)
+    full, half, empty = picture.bars
+    assert (full.height, half.height, empty.height) == (HEIGHT, HEIGHT / 2, 0)
     assert 0 < full.failed_height < 5
-    assert half.failed_top == half.top
+    assert half.failed_height == half.height
     assert full.label == "1 Jan 1970 00:00:00 to 00:01:00: 1,000,000 events, 1 failed"
-    assert drawn.bucket == "minute"
+    assert picture.bucket == "1 minute"
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | texts(), st.lists, max_leaves=8))

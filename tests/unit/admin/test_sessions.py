@@ -31,7 +31,7 @@ def value(header: str) -> str:
 
 
 def test_a_session_is_valid_until_it_ends() -> None:
-    text = value(sessions().write(Session.begin(ADA, NOW)))
+    text = value(sessions().write(Session(viewer=ADA, began=NOW, used=NOW)))
     session = sessions().read(text, NOW + 599)
     assert session is not None
     assert session.viewer == ADA
@@ -45,7 +45,7 @@ def test_a_session_is_valid_until_it_ends() -> None:
 
 
 def test_a_forged_or_broken_session_is_rejected() -> None:
-    text = value(sessions().write(Session.begin(ADA, NOW)))
+    text = value(sessions().write(Session(viewer=ADA, began=NOW, used=NOW)))
     assert sessions(secret=KEY + "x").read(text, NOW) is None
     for broken in (None, "", "x", text[:-1], text[1:], text + "x", "a.b.c"):
         assert sessions().read(broken, NOW) is None
@@ -55,7 +55,7 @@ def test_a_forged_or_broken_session_is_rejected() -> None:
 
 
 def test_the_cookie_is_limited_to_this_host_and_hidden_from_scripts() -> None:
-    header = sessions().write(Session.begin(ADA, NOW))
+    header = sessions().write(Session(viewer=ADA, began=NOW, used=NOW))
     assert header.startswith("__Host-auditstream=")
     assert header.endswith("; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax; Secure")
     assert "Max-Age=0" in sessions().end()

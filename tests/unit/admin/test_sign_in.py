@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from auditstream_schemas.errors import SettingsError
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.admin import AUDITOR, URL, Desk, desk
+from tests.support.admin import AUDITOR, URL, AdminPage, admin_page
 from tests.support.oidc_provider import CLIENT_ID, CLIENT_PASSWORD, Provider, running_provider
 
 NOWHERE = ClickHouseSettings(clickhouse_url="http://127.0.0.1:9")
@@ -35,14 +35,14 @@ def provider(running: Provider) -> Provider:
     return running
 
 
-def oidc(provider: Provider, **changes: Any) -> Desk:
+def oidc(provider: Provider, **changes: Any) -> AdminPage:
     values = {
         "admin_sign_in": "oidc",
         "admin_oidc_issuer": provider.url,
         "admin_oidc_client_id": CLIENT_ID,
         "admin_oidc_client_secret": CLIENT_PASSWORD,
     }
-    return desk(NOWHERE, **{**values, **changes})
+    return admin_page(NOWHERE, **{**values, **changes})
 
 
 def signed_in(client: TestClient, *, next_path: str = "/exports") -> httpx2.Response:
@@ -133,12 +133,12 @@ def test_an_unreachable_provider_is_reported(provider: Provider) -> None:
 
 
 def test_the_development_sign_in_is_off_by_default(provider: Provider) -> None:
-    for made in (oidc(provider), desk(NOWHERE)):
+    for made in (oidc(provider), admin_page(NOWHERE)):
         with made.client() as client:
             answer = client.post("/login/development", data={"role": "auditor"})
             assert answer.status_code == 403
             assert "set-cookie" not in answer.headers
-    with desk(NOWHERE, admin_sign_in="development").client() as client:
+    with admin_page(NOWHERE, admin_sign_in="development").client() as client:
         cross = client.post("/login/development", data={"role": "auditor"}, headers={"origin": "https://evil.example"})
         assert cross.status_code == 403
         answer = client.post("/login/development", data={"role": "admin", "scopes": "org-1, org-2", "next_path": "//x"})
@@ -157,14 +157,14 @@ def assertion(key: Any = EC, *, alg: str = "ES256", kid: str = "proxy", **change
 
 
 @pytest.fixture
-def proxied(tmp_path: Path) -> Desk:
+def proxied(tmp_path: Path) -> AdminPage:
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps(KeySet([EC]).as_dict(private=False)))
     return proxy(keys)
 
 
-def proxy(keys: Path | str) -> Desk:
-    return desk(
+def proxy(keys: Path | str) -> AdminPage:
+    return admin_page(
         NOWHERE,
         admin_sign_in="proxy",
         admin_proxy_keys=str(keys),
@@ -174,7 +174,7 @@ def proxy(keys: Path | str) -> Desk:
     )
 
 
-def test_a_valid_assertion_is_accepted(proxied: Desk) -> None:
+def test_a_valid_assertion_is_accepted(proxied: AdminPage) -> None:
     with proxied.client() as client:
         page = client.get("/exports", headers={"X-Assertion": assertion()})
         assert page.status_code == 200
@@ -209,14 +209,14 @@ def test_a_valid_assertion_is_accepted(proxied: Desk) -> None:
         "eyJhbGciOiJub25lIn0." + assertion().split(".")[1] + ".",
     ],
 )
-def test_an_invalid_assertion_is_denied(proxied: Desk, text: str) -> None:
+def test_an_invalid_assertion_is_denied(proxied: AdminPage, text: str) -> None:
     with proxied.client() as client:
         answer = client.get("/api/v1/exports", headers={"X-Assertion": text})
         assert answer.status_code == 401
         assert client.get("/exports", headers={"X-Assertion": text}).status_code == 303
 
 
-def test_session_cookies_are_ignored_behind_a_proxy(proxied: Desk) -> None:
+def test_session_cookies_are_ignored_behind_a_proxy(proxied: AdminPage) -> None:
     with proxied.client(AUDITOR) as client:
         assert client.get("/exports").status_code == 303
 
@@ -237,7 +237,7 @@ def test_the_proxys_keys_come_from_a_url_or_a_pem_file(provider: Provider, tmp_p
         with pytest.raises(SettingsError, match="AUDITSTREAM_ADMIN_PROXY_KEYS"):
             proxy(pem)
     with pytest.raises(SettingsError, match="ALGORITHMS"):
-        desk(
+        admin_page(
             NOWHERE,
             admin_sign_in="proxy",
             admin_proxy_keys=str(pem),

@@ -56,7 +56,7 @@
     if (elt.id === "tail" || elt.dataset.underWay !== undefined) return;
     let text = "The server cannot be reached. Try again in a minute.";
     if (xhr?.status) {
-      text = `The server answered ${xhr.status}.`;
+      text = `The server responded with status ${xhr.status}.`;
       try { text = JSON.parse(xhr.responseText).detail; } catch {
         const page = new DOMParser().parseFromString(xhr.responseText, "text/html");
         text = find("h1 + p", page)?.textContent ?? text;
