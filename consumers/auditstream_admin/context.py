@@ -1,34 +1,39 @@
-"""What the routes share."""
+"""The application context and the dependencies of the routes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
+from starlette.exceptions import HTTPException
 
+from auditstream_admin.auth.access import access_of, viewer_of
 from auditstream_admin.auth.oidc import OidcSignIn
 from auditstream_admin.auth.rate_limits import RateLimits
 from auditstream_admin.auth.self_audit import SelfAudit
 from auditstream_admin.auth.sessions import Sessions
+from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.events.cursors import Cursors
 from auditstream_admin.events.event_store import EventStore
-from auditstream_admin.exports.service import ExportService
+from auditstream_admin.exports.viewer_exports import ViewerExports
 from auditstream_admin.settings import AdminSettings
+from auditstream_export import ExportJobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppContext:
-    """What the routes share.
+    """The objects that all routes share.
 
     Attributes:
-        settings: What the page was told.
-        url: Its address as browsers have it.
+        settings: Settings of the page.
+        url: Public address of the page, without a path.
         store: Reads events.
         cursors: Writes and reads cursors.
         sessions: Writes and reads session cookies.
         limits: Counts requests.
-        audit: Says who looked at what.
-        exports: Runs exports; None shows none.
-        oidc: Signs people in by OpenID Connect; None if they sign in otherwise.
+        audit: Emits the audit events about the page itself.
+        exports: Export jobs; None if exports are not configured.
+        oidc: Sign-in by OpenID Connect; None if it is not configured.
         clock: Nanoseconds since the epoch.
     """
 
@@ -39,17 +44,30 @@ class AppContext:
     sessions: Sessions
     limits: RateLimits
     audit: SelfAudit
-    exports: ExportService | None
+    exports: ExportJobs | None
     oidc: OidcSignIn | None
     clock: Callable[[], int]
 
-    @property
-    def is_secure(self) -> bool:
-        """Whether the page is reached over https."""
-        return self.url.startswith("https:")
+
+def context_of(request: Request) -> AppContext:
+    """The context of the application that serves a request."""
+    context: AppContext = request.app.state.context
+    return context
 
 
-def parts_of(request: Request) -> AppContext:
-    """What was put together when the page started."""
-    parts: AppContext = request.app.state.parts
-    return parts
+CurrentViewer = Annotated[Viewer, Depends(viewer_of)]
+Context = Annotated[AppContext, Depends(context_of)]
+
+
+def exports_of(request: Request, viewer: CurrentViewer, context: Context) -> ViewerExports:
+    """The exports of the viewer.
+
+    Raises:
+        HTTPException: 501: exports are not configured.
+    """
+    if context.exports is None:
+        raise HTTPException(501, "exports are not configured: set AUDITSTREAM_EXPORT_TARGET")
+    return ViewerExports(context.exports, viewer, access_of(request).origin)
+
+
+Exports = Annotated[ViewerExports, Depends(exports_of)]

@@ -1,4 +1,4 @@
-"""What the admins' page can be told."""
+"""Settings of the audit log page."""
 
 import dataclasses
 import ipaddress
@@ -17,13 +17,13 @@ _MIN_SECRET = 32
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdminSettings(ClickHouseSettings, AuditTrailSettings):
-    """Where the page listens, who may see it, and how often."""
+    """Settings of the audit log page: address, sign-in, roles, limits."""
 
     admin_address: str = setting(
-        "127.0.0.1:8090", "Listen on host:port; :port is on 127.0.0.1, :0 on a free port there."
+        "127.0.0.1:8090", "Address to listen on, host:port; :port means 127.0.0.1, port 0 a free port."
     )
     admin_url: str = setting(
-        "", "The page's address as browsers have it, such as https://audit.example.com; empty: http and the address."
+        "", "Public address of the page, such as https://audit.example.com; empty: http and the listen address."
     )
     admin_secret: SecretStr = setting(
         SecretStr(""),
@@ -31,45 +31,41 @@ class AdminSettings(ClickHouseSettings, AuditTrailSettings):
     )
     admin_sign_in: SignIn = setting(
         "",
-        "How people sign in: 'oidc', 'proxy' (a signed header), 'development' (local stack alone); empty: tokens only.",
+        "Sign-in: 'oidc', 'proxy' (a signed header), 'development' (local stack only); empty: API tokens only.",
     )
-    admin_oidc_issuer: str = setting("", "Issuer; its metadata are at /.well-known/openid-configuration below it.")
-    admin_oidc_client_id: str = setting("", "Id that the issuer gave this page.")
-    admin_oidc_client_secret: SecretStr = setting(
-        SecretStr(""), "Secret that the issuer gave; empty for a public client."
-    )
-    admin_oidc_scope: str = setting("openid profile email", "Scopes asked of the issuer.")
-    admin_proxy_header: str = setting("X-Auth-Assertion", "Header with the proxy's JWT.")
-    admin_proxy_issuer: str = setting("", "Issuer that the JWT must name.")
-    admin_proxy_audience: str = setting("", "Audience that the JWT must name.")
-    admin_proxy_keys: str = setting(
-        "", "Where the proxy's public keys are: https URL or file of a JWK set, or a PEM file."
-    )
-    admin_proxy_algorithms: str = setting("RS256,ES256,EdDSA", "Signatures that are taken, separated by commas.")
+    admin_oidc_issuer: str = setting("", "OpenID Connect issuer; serves /.well-known/openid-configuration.")
+    admin_oidc_client_id: str = setting("", "Client id at the issuer.")
+    admin_oidc_client_secret: SecretStr = setting(SecretStr(""), "Client secret; empty for a public client.")
+    admin_oidc_scope: str = setting("openid profile email", "OpenID Connect scopes to request.")
+    admin_proxy_header: str = setting("X-Auth-Assertion", "Header with the JWT of the proxy.")
+    admin_proxy_issuer: str = setting("", "Required issuer (iss) of the JWT.")
+    admin_proxy_audience: str = setting("", "Required audience (aud) of the JWT.")
+    admin_proxy_keys: str = setting("", "Public keys of the proxy: https URL or file of a JWK set, or a PEM file.")
+    admin_proxy_algorithms: str = setting("RS256,ES256,EdDSA", "Accepted signature algorithms, comma-separated.")
     admin_role_claim: str = setting("auditstream_role", "Claim with the role or roles; dots lead into objects.")
-    admin_role_admin: str = setting("admin", "Value of that claim that makes an admin.")
-    admin_role_auditor: str = setting("auditor", "Value of that claim that makes an auditor.")
+    admin_role_admin: str = setting("admin", "Value of the role claim for admins.")
+    admin_role_auditor: str = setting("auditor", "Value of the role claim for auditors.")
     admin_scopes_claim: str = setting(
         "auditstream_scopes", "Claim with the scope id or ids of an admin; dots lead into objects."
     )
-    admin_session_seconds: int = setting(8 * 3600, "A session ends so long after the sign-in.")
-    admin_idle_seconds: int = setting(3600, "A session ends when it was not used for so long.")
-    admin_rate: str = setting("300/minute", "Requests of one viewer.")
+    admin_session_seconds: int = setting(8 * 3600, "Seconds from sign-in to the end of a session.")
+    admin_idle_seconds: int = setting(3600, "Seconds without a request after which a session ends.")
+    admin_rate: str = setting("300/minute", "Rate limit of one viewer.")
     admin_anonymous_rate: str = setting(
-        "60/minute", "Requests of one address without a session, sign-ins and wrong tokens included."
+        "60/minute", "Rate limit of one address without a session, including sign-ins and rejected tokens."
     )
-    admin_trusted_proxies: str = setting("", "Addresses whose X-Forwarded-For is believed, separated by commas.")
+    admin_trusted_proxies: str = setting("", "Addresses whose X-Forwarded-For is trusted, comma-separated.")
     admin_row_policy: bool = setting(
         False,  # noqa: FBT003 - the default of a setting
-        "Send each viewer's scopes to ClickHouse as the setting SQL_auditstream_scopes, for its row policies.",
+        "Send the viewer's scopes to ClickHouse as the setting SQL_auditstream_scopes, for row policies.",
     )
-    admin_query_seconds: float = setting(20.0, "A query of ClickHouse that takes longer fails.")
+    admin_query_seconds: float = setting(20.0, "Time limit of a ClickHouse query, seconds.")
 
     def checked(self) -> "AdminSettings":
-        """Return the settings if they make sense together.
+        """Return the settings if they are complete and safe together.
 
         Raises:
-            SettingsError: A setting is missing or too weak; names it.
+            SettingsError: A setting is missing or unsafe; the message names it.
         """
         secret = str(self.admin_secret)
         if secret and len(secret) < _MIN_SECRET:
@@ -85,8 +81,8 @@ class AdminSettings(ClickHouseSettings, AuditTrailSettings):
             is_loopback(self.address[0]) and is_loopback(urlsplit(self.clickhouse_url).hostname or "")
         ):
             raise SettingsError(
-                "AUDITSTREAM_ADMIN_SIGN_IN=development lets anybody in: it is for the local stack alone, with "
-                "this page and ClickHouse on a loopback address; choose oidc or proxy"
+                "AUDITSTREAM_ADMIN_SIGN_IN=development lets anybody in: use it for the local stack only, with this "
+                "page and ClickHouse on loopback addresses; choose oidc or proxy"
             )
         if self.admin_sign_in in {"oidc", "proxy"} and not secret:
             raise SettingsError(
@@ -110,7 +106,7 @@ class AdminSettings(ClickHouseSettings, AuditTrailSettings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine alone."""
+    """Whether a host is a loopback address."""
     if host == "localhost":
         return True
     try:

@@ -2,7 +2,7 @@
 
 from auditstream_export.export import ExportResult, Progress, export_events, write_events
 from auditstream_export.files.part_file import FileSummary
-from auditstream_export.formats.output_format import OutputFormat, format_of
+from auditstream_export.formats.output_format import Format, OutputFormat, format_of
 from auditstream_export.formats.rows import event_json_from_row
 from auditstream_export.jobs.export_job import ExportJob, JobFile, JobState
 from auditstream_export.jobs.export_jobs import ExportJobs, OpenFile
@@ -20,6 +20,7 @@ __all__ = [
     "ExportSettings",
     "Exporter",
     "FileSummary",
+    "Format",
     "JobFile",
     "JobSettings",
     "JobState",

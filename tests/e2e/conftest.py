@@ -14,7 +14,7 @@ from auditstream_ops.demo_events import demo_events
 from auditstream_schemas.event import AuditEvent, Entity, Request
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import NANOSECONDS
-from tests.support.admin import Desk, admin_database, served
+from tests.support.admin import AdminPage, admin_database, served
 from tests.support.stored_events import connect, store
 
 EVENTS = 1_000_000
@@ -23,26 +23,26 @@ _SEEDS = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sites:
-    """Pages over databases with so many events."""
+    """Pages over databases of three sizes."""
 
-    none: Desk
-    one: Desk
-    many: Desk
+    none: AdminPage
+    one: AdminPage
+    many: AdminPage
 
 
 @pytest.fixture(scope="session")
 def sites(stack: Endpoints) -> Iterator[Sites]:
-    with ExitStack() as parts:
-        databases = [parts.enter_context(admin_database(stack)) for _ in range(3)]
+    with ExitStack() as resources:
+        databases = [resources.enter_context(admin_database(stack)) for _ in range(3)]
         _none, one, many = databases
         store(one, [odd_events()[0]])
         _fill(many)
-        desks = [parts.enter_context(served(database)) for database in databases]
-        yield Sites(none=desks[0], one=desks[1], many=desks[2])
+        pages = [resources.enter_context(served(database)) for database in databases]
+        yield Sites(none=pages[0], one=pages[1], many=pages[2])
 
 
 def odd_events() -> list[AuditEvent]:
-    """The newest events: with long names, texts from right to left, emoji, and a payload worth reading."""
+    """The newest events: long names, right-to-left text, emoji, and a nested payload."""
     now = time.time_ns()
     payload = {
         "name": "DEPLOY_KEY",
@@ -113,7 +113,7 @@ def odd_events() -> list[AuditEvent]:
 
 
 def _fill(settings: ClickHouseSettings) -> None:
-    """A million events of the last year, made of the demo's: busier by day and of late, with a bad night."""
+    """Insert a million events of the last year, made from the demo events, with daily peaks and a night of failures."""
     now = datetime.now(UTC)
     seeds = list(demo_events(_SEEDS, now=time.time_ns(), seed=7))
     odd = odd_events()

@@ -1,8 +1,9 @@
-"""Every page at two widths, in light and dark: no finding of axe, nothing wider than the window, a picture of each."""
+"""Every page at two widths, in light and dark: no axe violation, no overflow, and a screenshot of each."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,11 +11,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from auditstream_admin.auth.viewer import Role, Viewer
-from auditstream_admin.events.time_range import TimeSpan
-from auditstream_admin.exports.service import ExportJobView
+from auditstream_export import ExportFilter, ExportRequest, JobFile, OutputFormat
+from auditstream_schemas.event import Entity
 from auditstream_schemas.timestamp import NANOSECONDS
 from tests.e2e.conftest import Sites
-from tests.support.admin import AUDITOR, Desk
+from tests.support.admin import AUDITOR, AdminPage, new_job
 from tests.support.browser import NARROW, WIDE, NewPage, Scheme
 
 PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
@@ -23,12 +24,12 @@ SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 
 ACME = Viewer(subject="ada", name="Ada Byron", role=Role.ADMIN, scopes=("org-acme",))
 
-# What sticks out of the window; what lies in a drawer that can be scrolled, or is closed, does not.
+# Elements that overflow the window; the contents of scrollable and closed menus do not count.
 _TOO_WIDE = """
 width => document.documentElement.scrollWidth > width
     && [...document.querySelectorAll('body *:not(.filters *, .pop, .pop *)')]
-        .filter(one => one.getBoundingClientRect().right > width)
-        .map(one => one.outerHTML.slice(0, 100))
+        .filter(element => element.getBoundingClientRect().right > width)
+        .map(element => element.outerHTML.slice(0, 100))
 """
 
 Act = Callable[[Page], object]
@@ -66,12 +67,17 @@ VIEWS: dict[str, tuple[str, str, Viewer | None, Act | None]] = {
 @pytest.fixture(scope="session", autouse=True)
 def _exports(sites: Sites) -> None:
     """Exports in every state."""
-    now = sites.many.app.routes.state.parts.clock()
-    base = ExportJobView(
-        id=uuid4(), state="queued", scopes=("org-acme",), filter="action=project.%2A&range=90d",
-        span=TimeSpan(start=now - 90 * 86_400 * NANOSECONDS, end=now), format="csv",
-        requested_by="ada@acme.example", requested_at=now - 5 * NANOSECONDS,
-    )  # fmt: skip
+    now = sites.many.app.routes.state.context.clock()
+    base = replace(
+        new_job(
+            ExportRequest(start=now - 90 * 86_400 * NANOSECONDS, end=now, filter=ExportFilter(scopes=("org-acme",))),
+            requester=Entity(id="ada@acme.example", type="user"),
+            label="action=project.%2A&range=90d",
+            output_format=OutputFormat(),
+        ),
+        requested_at=now - 5 * NANOSECONDS,
+    )
+    both = replace(base.request, filter=ExportFilter(scopes=("org-acme", "org-東京電機")))
     jobs = [
         base,
         replace(
@@ -80,45 +86,39 @@ def _exports(sites: Sites) -> None:
             rows=1_234_567,
             total=4_711_000,
             rate=61_840.0,
-            remaining=56.2,
-            format="ndjson",
-            requested_by="نادية",
+            output_format=OutputFormat(format="ndjson"),
+            requester=Entity(id="نادية", type="user"),
         ),
+        replace(base, state="finished", rows=48_213, total=48_213, expires_at=now, **_files("a", [19_482_113])),
         replace(
-            base,
-            state="finished",
-            rows=48_213,
-            total=48_213,
-            size=19_482_113,
-            sha256="ab" * 32,
-            expires_at=now,
-            files=("a.csv.gz", "a.manifest.json", "a.manifest.json.sig"),
-        ),
-        replace(
-            base,
-            state="finished",
-            rows=3_000_000,
-            total=3_000_000,
-            size=1_212_113_000,
-            expires_at=now,
-            files=(*(f"b-{number}.csv.gz" for number in (1, 2, 3)), "b.manifest.json", "b.manifest.json.sig"),
+            base, state="finished", rows=3_000_000, total=3_000_000, expires_at=now, **_files("b", [404_037_667] * 3)
         ),
         replace(base, state="failed", error="the disk of the worker is full: free some, then ask again"),
         replace(base, state="cancelled", rows=17),
-        replace(base, state="expired", rows=1, scopes=("org-acme", "org-東京電機"), requested_by="x" * 90),
+        replace(base, state="expired", rows=1, request=both, requester=Entity(id="x" * 90, type="user")),
     ]
     for number, job in reversed([*enumerate(jobs)]):
-        kept = replace(job, id=uuid4(), requested_at=job.requested_at - number * 3_700 * NANOSECONDS)
-        sites.many.exports.found[kept.id] = kept
+        other = replace(job, id=uuid4(), requested_at=job.requested_at - number * 3_700 * NANOSECONDS)
+        sites.many.exports.stored[other.id] = other
+
+
+def _files(name: str, sizes: list[int]) -> dict[str, Any]:
+    """The files of a finished export, with its manifest and the signature."""
+    files = {f"{name}-{number}.csv.gz": size for number, size in enumerate(sizes)}
+    files |= {f"{name}.manifest.json": 900, f"{name}.manifest.json.sig": 64}
+    return {
+        "files": tuple(JobFile(name=file, rows=1, bytes=size, sha256="ab" * 32) for file, size in files.items()),
+        "manifest": f"{name}.manifest.json",
+    }
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("view", VIEWS)
-def test_is_fit_to_be_seen(sites: Sites, new_page: NewPage, view: str, width: int) -> None:
+def test_a_page_is_accessible_and_fits_the_window(sites: Sites, new_page: NewPage, view: str, width: int) -> None:
     site, path, viewer, act = VIEWS[view]
-    desk: Desk = getattr(sites, site)
-    cookie = None if viewer is None else desk.cookie(viewer)
-    page = new_page(desk.app.url, cookie=cookie, width=width, height=900 if width == WIDE else 844)
+    admin_page: AdminPage = getattr(sites, site)
+    cookie = None if viewer is None else admin_page.cookie(viewer)
+    page = new_page(admin_page.app.url, cookie=cookie, width=width, height=900 if width == WIDE else 844)
     page.goto(path)
     if act is not None:
         act(page)
@@ -127,7 +127,7 @@ def test_is_fit_to_be_seen(sites: Sites, new_page: NewPage, view: str, width: in
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         page.screenshot(path=PICTURES / f"{view}-{width}-{scheme}.png", animations="disabled")
-        # In the dark, and at another width, the page is the same but for how its colours contrast, and what is shown.
+        # The dark scheme changes only the colours, so only the contrast is checked again.
         if scheme == "light":
             assert serious(page) == []
         elif width == WIDE:
@@ -140,10 +140,10 @@ def test_is_fit_to_be_seen(sites: Sites, new_page: NewPage, view: str, width: in
 
 
 def serious(page: Page, **options: object) -> list[tuple[str, str, list[str]]]:
-    """The findings of axe that keep somebody out, each with the first elements that it is about."""
-    found = Axe().run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
+    """The serious violations that axe reports, with the first elements of each."""
+    violations = Axe().run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
     return [
-        (one["id"], one["help"], [node["html"][:200] for node in one["nodes"]][:4])
-        for one in found
-        if one["impact"] in {"serious", "critical"}
+        (violation["id"], violation["help"], [node["html"][:200] for node in violation["nodes"]][:4])
+        for violation in violations
+        if violation["impact"] in {"serious", "critical"}
     ]

@@ -1,4 +1,4 @@
-"""What people do on the page, in a browser."""
+"""Tasks that people do on the page, in a browser."""
 
 import gzip
 import json
@@ -62,7 +62,7 @@ def request_topic(tenant: Tenant) -> Iterator[str]:
 def test_sign_in_filter_zoom_open_pivot_export_verify_and_find_it_in_the_log(
     tenant: Tenant, new_page: NewPage, tmp_path: Path
 ) -> None:
-    # Two busy hours, three days apart; what is looked for happened in the second.
+    # Two busy hours, three days apart; the test looks for events of the second.
     late = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=2)
     first = [make_event(number, occurred_at=late - timedelta(days=3, minutes=number)) for number in range(30)]
     second = [make_event(number, occurred_at=late + timedelta(minutes=number)) for number in range(30, 60)]
@@ -80,16 +80,16 @@ def test_sign_in_filter_zoom_open_pivot_export_verify_and_find_it_in_the_log(
         page.screenshot(path=PICTURES / "sign-in-1440-light.png")
         assert serious(page) == []
         _sign_in(page, "org-0, org-1")
-        expect(page.locator(".books")).to_contain_text("Books balanced up to")
+        expect(page.locator(".subtitle")).to_contain_text("Complete up to")
         assert _count(page) == len([event for event in seen if event.success])
 
         _choose_actions(page)
-        wanted = [
+        matching = [
             event for event in seen if event.success and event.action in {"user.logged_in", "project.env_var.delete"}
         ]
-        assert _count(page) == len(wanted)
+        assert _count(page) == len(matching)
         _zoom_into_the_last_bar(page)
-        zoomed = [event for event in wanted if event in second]
+        zoomed = [event for event in matching if event in second]
         expect(page.locator("#rows .row")).to_have_count(len(zoomed))
         _open_and_pivot(page, max(zoomed, key=lambda event: event.occurred_at), seen)
 
@@ -100,14 +100,14 @@ def test_sign_in_filter_zoom_open_pivot_export_verify_and_find_it_in_the_log(
         rows = gzip.decompress(file.read_bytes()).splitlines()
         assert sorted(json.loads(row)["id"] for row in rows) == sorted(str(event.id) for event in zoomed)
 
-        # What was done on the page is on the topic, and from there in the log.
+        # The actions on the page are audit events on the topic, and the sink stores them.
         _until_stored(tenant, "audit_log.export.download")
         page.goto("/events?action=audit_log.export.*")
-        said = page.locator("#rows .row .c-action").all_inner_texts()
-        assert {text.rpartition(".")[2] for text in said} >= {"request", "finish", "download"}
+        actions = page.locator("#rows .row .c-action").all_inner_texts()
+        assert {text.rpartition(".")[2] for text in actions} >= {"request", "finish", "download"}
 
-        taken = page.evaluate("async path => (await fetch(path)).status", _download_path(page))
-        assert taken == 200
+        status = page.evaluate("async path => (await fetch(path)).status", _download_path(page))
+        assert status == 200
         other = new_page(url)
         other.goto("/exports")
         _sign_in(other, "org-2")
@@ -144,22 +144,22 @@ def _zoom_into_the_last_bar(page: Page) -> None:
     page.wait_for_url(re.compile("from="))
 
 
-def _open_and_pivot(page: Page, shown: AuditEvent, seen: Sequence[AuditEvent]) -> None:
-    """Open the newest event, look at what else its actor did, and come back."""
+def _open_and_pivot(page: Page, newest: AuditEvent, seen: Sequence[AuditEvent]) -> None:
+    """Open the newest event, list the other events of its actor, and go back."""
     page.locator("#rows .row").first.click()
     panel = page.get_by_role("complementary", name="Event")
     expect(panel.get_by_role("heading", level=2)).to_be_visible()
-    expect(panel).to_contain_text(str(shown.id))
-    assert _address(page)["open"] == [str(shown.id)]
+    expect(panel).to_contain_text(str(newest.id))
+    assert _address(page)["open"] == [str(newest.id)]
     panel.get_by_role("link", name="Same actor").click()
-    expect(page.locator(".chips")).to_contain_text(shown.actor.id)
-    assert _count(page) == len([event for event in seen if event.actor.id == shown.actor.id])
+    expect(page.locator(".chips")).to_contain_text(newest.actor.id)
+    assert _count(page) == len([event for event in seen if event.actor.id == newest.actor.id])
     page.go_back()
     expect(page.locator(".chips")).to_contain_text("*.delete")
 
 
 def _export(page: Page, tenant: Tenant, target: Path, *, key_file: Path, downloads: Path) -> Path:
-    """Export what is seen, watch it finish, and take it away with its manifest and the signature of that."""
+    """Export the listed events, wait until it is finished, and download file, manifest and signature."""
     page.locator(".title-end summary").click()
     page.get_by_label("NDJSON").check()
     page.locator(".title-end").get_by_role("button", name="Export").click()
@@ -171,24 +171,24 @@ def _export(page: Page, tenant: Tenant, target: Path, *, key_file: Path, downloa
         expect(row).to_contain_text("Finished", timeout=30_000)
         code, _, errors = end(process)
         assert code == 0, errors
-    found = []
+    files = []
     for name in ("Download", "Manifest", "Signature"):
         with page.expect_download() as download:
             row.get_by_role("link", name=name).click()
-        found.append(downloads / download.value.suggested_filename)
-        download.value.save_as(found[-1])
-    return found[0]
+        files.append(downloads / download.value.suggested_filename)
+        download.value.save_as(files[-1])
+    return files[0]
 
 
 def _download_path(page: Page) -> str:
-    """Of the export that the page of exports shows first."""
+    """Path of the first download link on the page of exports."""
     if urlsplit(page.url).path != "/exports":
         page.goto("/exports")
     return str(page.get_by_role("link", name="Download").get_attribute("href"))
 
 
 def _until_stored(tenant: Tenant, action: str) -> None:
-    """Sink until an event of an action is visible; what emits it waits for nobody."""
+    """Run the sink until an event with this action is stored; the page emits in the background."""
     deadline = time.monotonic() + 30
     client = connect(sink_settings(tenant))
     question = f"SELECT count() FROM {tenant.database}.events WHERE action = {{action:String}}"
@@ -198,29 +198,29 @@ def _until_stored(tenant: Tenant, action: str) -> None:
     client.close()
 
 
-def test_an_export_is_asked_for_watched_and_downloaded(sites: Sites, new_page: NewPage) -> None:
+def test_an_export_is_requested_shows_progress_and_is_downloaded(sites: Sites, new_page: NewPage) -> None:
     page = new_page(sites.many.app.url, cookie=sites.many.cookie(ACME))
     page.goto("/events?success=false&action=context.*")
     page.locator(".title-end summary").click()
     page.get_by_label("NDJSON").check()
     exports: MemoryExports = sites.many.exports
-    before = set(exports.found)
+    before = set(exports.stored)
     page.locator(".title-end").get_by_role("button", name="Export").click()
     page.wait_for_url(re.compile("/exports#export-"))
-    (id,) = set(exports.found) - before
-    job = exports.found[id]
-    assert (job.format, job.filter) == ("ndjson", "action=context.%2A&success=false")
+    (id,) = set(exports.stored) - before
+    job = exports.stored[id]
+    assert (job.output_format.format, job.label) == ("ndjson", "action=context.%2A&success=false")
     row = page.locator(f"#export-{id}")
     expect(row).to_contain_text("Waiting for a worker")
-    exports.found[id] = replace(job, state="running", rows=2_500, total=40_000, rate=1250.0, remaining=30.0)
-    expect(row).to_contain_text("2,500 of 40,000 events, 1,250 a second, 30 s left")
+    exports.stored[id] = replace(job, state="running", rows=2_500, total=40_000, rate=1250.0)
+    expect(row).to_contain_text("2,500 of 40,000 events, 1,250 per second, 30 s left")
     exports.finish(job, b'{"action":"context.create"}\n')
     with page.expect_download() as download:
         row.get_by_role("link", name="Download").click()
     assert download.value.path().read_bytes() == b'{"action":"context.create"}\n'
 
 
-def test_keys_move_through_the_list(sites: Sites, new_page: NewPage) -> None:
+def test_keyboard_shortcuts(sites: Sites, new_page: NewPage) -> None:
     page = new_page(sites.many.app.url, cookie=sites.many.cookie(ACME))
     page.goto("/events")
     opens = page.locator("#rows .open")
@@ -255,7 +255,7 @@ def test_keys_move_through_the_list(sites: Sites, new_page: NewPage) -> None:
     expect(opens.first).to_have_attribute("href", str(newest))
 
 
-def test_an_open_event_is_in_the_address_and_its_payload_can_be_searched_and_copied(
+def test_the_url_contains_the_open_event_and_its_payload_can_be_searched_and_copied(
     sites: Sites, new_page: NewPage
 ) -> None:
     page = new_page(sites.many.app.url, cookie=sites.many.cookie(ACME))
@@ -276,13 +276,13 @@ def test_an_open_event_is_in_the_address_and_its_payload_can_be_searched_and_cop
     assert urlsplit(page.url).path == f"/events/{event.id}"
 
 
-def test_what_arrives_is_shown_once_while_one_looks(
+def test_the_live_list_shows_each_new_event_once(
     sites: Sites, new_page: NewPage, request: pytest.FixtureRequest
 ) -> None:
     page = new_page(sites.none.app.url, cookie=sites.none.cookie(AUDITOR))
     page.goto("/events")
     page.locator("[data-live-switch]").click()
-    expect(page.locator("[data-arrived]")).to_have_text("nothing yet")
+    expect(page.locator("[data-arrived]")).to_have_text("no new events yet")
     assert _address(page) == {"live": ["true"]}
     arrived = [
         make_event(number, id=uuid4(), occurred_at=time.time_ns(), actor=Entity(id="<i>", type="user", name="<i>x"))
@@ -296,12 +296,12 @@ def test_what_arrives_is_shown_once_while_one_looks(
     store(settings, arrived)
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("<i>x")
-    expect(page.locator("[data-arrived]")).to_have_text("2 since this page was opened")
+    expect(page.locator("[data-arrived]")).to_have_text("2 since you opened this page")
     assert serious(page) == []
     page.screenshot(path=PICTURES / "live-1440-light.png")
 
 
-def test_dragging_over_the_histogram_zooms_and_the_zone_is_the_readers(sites: Sites, new_page: NewPage) -> None:
+def test_dragging_in_the_histogram_zooms_and_times_follow_the_chosen_zone(sites: Sites, new_page: NewPage) -> None:
     page = new_page(sites.many.app.url, cookie=sites.many.cookie(ACME), zone="Asia/Tokyo")
     page.goto("/events")
     box = page.locator("[data-histogram]").bounding_box()
@@ -326,7 +326,7 @@ def test_dragging_over_the_histogram_zooms_and_the_zone_is_the_readers(sites: Si
     assert local == datetime.fromisoformat(span["from"][0])
 
 
-def test_without_a_script_the_page_filters_opens_and_turns_over(sites: Sites, new_page: NewPage) -> None:
+def test_filter_event_and_pages_work_without_javascript(sites: Sites, new_page: NewPage) -> None:
     page = new_page(sites.many.app.url, cookie=sites.many.cookie(ACME), script=False, width=NARROW)
     page.goto("/events?success=false")
     page.get_by_role("link", name="Older").click()
@@ -341,11 +341,11 @@ def test_without_a_script_the_page_filters_opens_and_turns_over(sites: Sites, ne
     assert json.loads(page.locator(".raw pre").text_content() or "")["actor"]["id"] == "user-31"
 
 
-def test_a_wrong_filter_names_itself_and_how_to_go_on(sites: Sites, new_page: NewPage) -> None:
+def test_a_malformed_filter_is_named_and_can_be_removed(sites: Sites, new_page: NewPage) -> None:
     page = new_page(sites.many.app.url, cookie=sites.many.cookie(ACME))
     page.goto("/events?tz=Mars/Olympus&success=false")
     alert = page.locator(".alert")
-    expect(alert).to_contain_text("Time zone: 'Mars/Olympus' is no time zone such as Europe/Berlin.")
-    alert.get_by_role("link", name="Leave it out").click()
+    expect(alert).to_contain_text("Time zone: 'Mars/Olympus' is not a time zone: write a name such as Europe/Berlin.")
+    alert.get_by_role("link", name="Remove it").click()
     page.wait_for_url("/events?success=false")
     expect(page.locator(".chips")).to_contain_text("Failed")

@@ -1,11 +1,11 @@
-"""The admins' page over a database of a test's own, and somebody to look at it."""
+"""The audit log page over a database of a test's own, with viewers and export jobs in memory."""
 
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,18 +15,16 @@ from starlette.testclient import TestClient
 from auditstream_admin import AdminApp, AdminSettings, create_app
 from auditstream_admin.auth.sessions import Session, Sessions
 from auditstream_admin.auth.viewer import Role, Viewer
-from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.time_range import TimeSpan
-from auditstream_admin.exports.service import Asker, ExportFile, ExportFormat, ExportJobView, ExportService
+from auditstream_export import ExportJob, ExportJobs, ExportRequest, JobFile, OpenFile, OutputFormat
 from auditstream_local.endpoints import Endpoints
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.deploy.migrate import migrate
-from auditstream_schemas.errors import AdminError, DeniedError
-from auditstream_schemas.event import AuditEvent
+from auditstream_schemas.errors import ExportDeniedError, ExportError
+from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.settings import ClickHouseSettings
 
 URL = "http://audit.test"
-KEY = "what signs the cookies of tests: more than 32 characters"
+KEY = "the secret of the tests: more than 32 characters"
 
 ACME = Viewer(subject="ada", name="Ada", role=Role.ADMIN, scopes=("org-0",))
 GLOBEX = Viewer(subject="eve", name="Eve", role=Role.ADMIN, scopes=("org-1",))
@@ -48,23 +46,24 @@ def admin_database(endpoints: Endpoints) -> Iterator[ClickHouseSettings]:
 
 
 @dataclass(kw_only=True)
-class Desk:
-    """The page, put together for a test.
+class AdminPage:
+    """The page of a test.
 
     Attributes:
         app: The application.
-        noted: Events that it emitted.
-        exports: What runs its exports.
+        settings: Its settings.
+        emitted: The audit events that it emitted.
+        exports: Its export jobs, unless the test passed others.
     """
 
     app: AdminApp
     settings: AdminSettings
-    noted: list[AuditEvent]
+    emitted: list[AuditEvent]
     exports: "MemoryExports"
 
     @contextmanager
     def client(self, viewer: Viewer | None = None, *, cookie: str | None = None) -> Iterator[TestClient]:
-        """A browser without redirects, signed in as a viewer."""
+        """A client that follows no redirects, signed in as a viewer."""
         if viewer is not None:
             cookie = self.cookie(viewer)
         headers = {} if cookie is None else {"cookie": cookie}
@@ -74,16 +73,17 @@ class Desk:
             yield client
 
     def cookie(self, viewer: Viewer, *, now: int | None = None) -> str:
-        """The cookie of somebody who has signed in."""
+        """The session cookie of a viewer."""
         sessions = Sessions(KEY, seconds=8 * 3600, idle_seconds=3600, is_secure=self.app.url.startswith("https"))
-        return sessions.write(Session.begin(viewer, int(time.time()) if now is None else now)).partition(";")[0]
+        began = int(time.time()) if now is None else now
+        return sessions.write(Session(viewer=viewer, began=began, used=began)).partition(";")[0]
 
     def actions(self) -> list[str]:
-        """The actions of what it emitted."""
-        return [event.action for event in self.noted]
+        """The actions of the emitted events."""
+        return [event.action for event in self.emitted]
 
 
-def desk(settings: ClickHouseSettings, *, exports: ExportService | None = None, **changes: Any) -> Desk:
+def admin_page(settings: ClickHouseSettings, *, exports: ExportJobs | None = None, **changes: Any) -> AdminPage:
     """The page over a database."""
     values: dict[str, Any] = {
         "clickhouse_url": settings.clickhouse_url,
@@ -94,19 +94,21 @@ def desk(settings: ClickHouseSettings, *, exports: ExportService | None = None, 
         "admin_anonymous_rate": "100000/minute",
     }
     own = AdminSettings(**{**values, **changes})
-    noted: list[AuditEvent] = []
+    emitted: list[AuditEvent] = []
     memory = MemoryExports()
-    return Desk(app=create_app(own, noted.append, exports=exports or memory), settings=own, noted=noted, exports=memory)
+    return AdminPage(
+        app=create_app(own, emitted.append, exports=exports or memory), settings=own, emitted=emitted, exports=memory
+    )
 
 
 @contextmanager
-def served(settings: ClickHouseSettings) -> Iterator[Desk]:
+def served(settings: ClickHouseSettings) -> Iterator[AdminPage]:
     """The page on a real port, in a thread."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        # Before the thread does: who comes early waits.
+        # Before the server thread runs: an early client waits instead of being refused.
         listener.listen()
-        made = desk(settings, admin_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        made = admin_page(settings, admin_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
         config = uvicorn.Config(made.app.asgi, log_config=None, access_log=False, ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -118,58 +120,69 @@ def served(settings: ClickHouseSettings) -> Iterator[Desk]:
             thread.join()
 
 
-@dataclass
-class MemoryExports:
-    """Runs exports at once, in memory; keeps every promise of the protocol but that of lasting."""
+class MemoryExports(ExportJobs):
+    """Export jobs in memory, without Kafka, ClickHouse and workers.
 
-    found: dict[UUID, ExportJobView] = field(default_factory=dict)
-    files: dict[UUID, bytes] = field(default_factory=dict)
-    quota: int = 1000
+    Attributes:
+        stored: The jobs by id, oldest first.
+        files: Contents of files by job id.
+        quota: Number of jobs after which requests are denied.
+    """
 
-    def request(self, wanted: EventFilter, span: TimeSpan, format: ExportFormat, *, by: Asker) -> ExportJobView:
-        if len(self.found) >= self.quota:
-            raise DeniedError("the quota of today is used up")
-        job = ExportJobView(
-            id=uuid4(),
-            state="queued",
-            scopes=by.viewer.scopes if wanted.scope is None else (wanted.scope,),
-            filter=wanted.query(),
-            span=span,
-            format=format,
-            requested_by=by.viewer.subject,
-            requested_at=span.end,
+    def __init__(self) -> None:
+        self.stored: dict[UUID, ExportJob] = {}
+        self.files: dict[UUID, bytes] = {}
+        self.quota = 1000
+
+    def request(self, export_request: ExportRequest, *, requester: Entity, **options: Any) -> ExportJob:
+        if len(self.stored) >= self.quota:
+            raise ExportDeniedError("the quota of today is used up")
+        job = new_job(
+            export_request, requester=requester, label=options["label"], output_format=options["output_format"]
         )
-        self.found[job.id] = job
+        self.stored[job.id] = job
         return job
 
-    def finish(self, job: ExportJobView, content: bytes) -> ExportJobView:
+    def finish(self, job: ExportJob, content: bytes) -> ExportJob:
         self.files[job.id] = content
-        done = replace(job, state="finished", rows=1, total=1, size=len(content), sha256="0" * 64)
-        self.found[job.id] = done
-        return done
+        file = JobFile(name=f'export "{job.id}"\r\n.csv', rows=1, bytes=len(content), sha256="0" * 64)
+        self.stored[job.id] = finished = replace(job, state="finished", rows=1, total=1, files=(file,))
+        return finished
 
-    def jobs(self, scopes: Sequence[str] | None) -> Sequence[ExportJobView]:
-        del scopes  # The page must not rest on it.
-        return list(self.found.values())[::-1]
+    def jobs(self, scopes: Sequence[str] | None, *, limit: int = 100) -> list[ExportJob]:
+        del scopes, limit  # The page must not rely on the scopes.
+        return list(self.stored.values())[::-1]
 
-    def job(self, id: UUID) -> ExportJobView | None:
-        return self.found.get(id)
+    def job(self, id: UUID) -> ExportJob | None:
+        return self.stored.get(id)
 
-    def cancel(self, id: UUID, *, by: Asker) -> None:
-        assert by.viewer.may_export
-        if self.found[id].is_under_way:
-            self.found[id] = replace(self.found[id], state="cancelled")
-
-    def open(self, id: UUID, name: str | None, *, by: Asker) -> AbstractContextManager[ExportFile]:
-        assert by.viewer.sees_all or by.viewer.scopes
-        assert name is None
-        if id not in self.files:
-            raise AdminError("there is no file (any more)")
-        return self._file(id)
+    def cancel(self, id: UUID, **options: Any) -> ExportJob:
+        assert options["by"].attributes["role"] == "admin"
+        if self.stored[id].is_under_way:
+            self.stored[id] = replace(self.stored[id], state="cancelled")
+        return self.stored[id]
 
     @contextmanager
-    def _file(self, id: UUID) -> Iterator[ExportFile]:
-        content = self.files[id]
-        yield ExportFile(
-            name=f'export "{id}"\r\n.csv', size=len(content), media_type="text/csv", pieces=iter([content])
-        )
+    def open(self, id: UUID, **options: Any) -> Iterator[OpenFile]:
+        assert options["name"] is None
+        if id not in self.files:
+            raise ExportError("there is no file")
+        content, name = self.files[id], self.stored[id].data[0].name
+        yield OpenFile(name=name, size=len(content), media_type="text/csv", pieces=iter([content]))
+
+
+def new_job(
+    export_request: ExportRequest, *, requester: Entity, label: str = "", output_format: OutputFormat
+) -> ExportJob:
+    """A queued job."""
+    now = export_request.end
+    return ExportJob(
+        id=uuid4(),
+        request=export_request,
+        output_format=output_format,
+        requester=requester,
+        label=label,
+        requested_at=now,
+        queued_at=now,
+        changed_at=now,
+    )

@@ -1,4 +1,4 @@
-"""The pytest plugin that gives tests a browser: the system's Chromium, driven by Playwright."""
+"""Pytest plugin with a browser: the system's Chromium, driven by Playwright."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ NewPage = Callable[..., Page]
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium, started for the first test that asks."""
+    """Chromium, started once per session."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed; on Debian, apt install chromium")
     with sync_playwright() as playwright:
-        # Its own sandbox needs more rights than a container has; it sees pages of ours alone.
+        # The sandbox needs more rights than a container has; these tests open only our own pages.
         started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield started
         started.close()
@@ -30,13 +30,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def new_page(browser: Browser) -> Iterator[NewPage]:
-    """Makes pages, each in a browser profile of its own; fails the test whose page broke a rule of its own.
+    """Opens pages, each in its own browser profile. Fails the test if a page reports an error on the console.
 
-    What the page says on the console as an error, a script that threw and whatever the content security policy
-    refused are such breaches.
+    Uncaught exceptions and violations of the content security policy are such errors.
     """
-    made: list[BrowserContext] = []
-    faults: list[str] = []
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
 
     def make(
         url: str,
@@ -59,23 +58,23 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
             permissions=["clipboard-read", "clipboard-write"],
         )
         context.set_default_timeout(_PATIENCE_MS)
-        made.append(context)
+        contexts.append(context)
         if cookie is not None:
             name, _, value = cookie.partition("=")
             context.add_cookies([{"name": name, "value": value, "url": url}])
         page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.on(
-            "console", lambda message: faults.append(message.text) if _is_fault(message.type, message.text) else None
+            "console", lambda message: errors.append(message.text) if _is_error(message.type, message.text) else None
         )
         return page
 
     yield make
-    for context in made:
+    for context in contexts:
         context.close()
-    assert not faults
+    assert not errors
 
 
-def _is_fault(kind: str, text: str) -> bool:
-    """Chromium also reports each answer of 400 and more there, which pages of ours give where they should."""
+def _is_error(kind: str, text: str) -> bool:
+    """Whether a console message is an error; Chromium also logs every response of 400 and more, which tests expect."""
     return kind == "error" and not text.startswith("Failed to load resource")

@@ -17,19 +17,19 @@ from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
 CLIENT_ID = "auditstream"
-CLIENT_PASSWORD = "what the provider gave"  # noqa: S105 - of a test
+CLIENT_PASSWORD = "client secret"  # noqa: S105 - of a test
 
 
 @dataclass(kw_only=True)
 class Provider:
-    """A provider whose user has already said yes.
+    """A provider whose user is already signed in.
 
     Attributes:
-        claims: What it says of its user, besides what every token has.
-        changes: What it changes in its tokens, to be refused; a value of None takes a claim out.
-        codes: What it gave out codes for.
-        key: What it signs with.
-        url: Its address.
+        claims: Claims of the user.
+        changes: Changes to the id token that make it invalid; None removes a claim.
+        codes: Authorization requests by code.
+        key: Signing key.
+        url: Address of the provider.
     """
 
     claims: dict[str, Any] = field(default_factory=dict)
@@ -39,14 +39,14 @@ class Provider:
     url: str = ""
 
     def rotate(self) -> None:
-        """Sign with another key from now on."""
+        """Replace the signing key."""
         self.key = RSAKey.generate_key(2048, {"kid": secrets.token_hex(4), "use": "sig"})
 
     def id_token(self, nonce: str) -> str:
         now = int(time.time())
         own = {"iss": self.url, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "nonce": nonce}
-        found = {**own, **self.claims, **self.changes}
-        claims = {name: value for name, value in found.items() if value is not None}
+        claims = {**own, **self.claims, **self.changes}
+        claims = {name: value for name, value in claims.items() if value is not None}
         return jwt.encode({"alg": "RS256", "kid": str(self.key.kid)}, claims, self.key)
 
 
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        given = {name: values[0] for name, values in parse_qs(url.query).items()}
+        parameters = {name: values[0] for name, values in parse_qs(url.query).items()}
         if url.path == "/.well-known/openid-configuration":
             base = self.provider.url
             self._answer(
@@ -70,41 +70,41 @@ class _Handler(BaseHTTPRequestHandler):
         elif url.path == "/jwks":
             self._answer(dict(KeySet([self.provider.key]).as_dict(private=False)))
         elif url.path == "/authorize":
-            assert given["response_type"] == "code"
-            assert given["code_challenge_method"] == "S256"
-            assert given["client_id"] == CLIENT_ID
-            assert "openid" in given["scope"].split()
+            assert parameters["response_type"] == "code"
+            assert parameters["code_challenge_method"] == "S256"
+            assert parameters["client_id"] == CLIENT_ID
+            assert "openid" in parameters["scope"].split()
             code = secrets.token_urlsafe(16)
-            self.provider.codes[code] = given
+            self.provider.codes[code] = parameters
             self.send_response(302)
-            back = urlencode({"code": code, "state": given["state"]})
-            self.send_header("location", f"{given['redirect_uri']}?{back}")
+            back = urlencode({"code": code, "state": parameters["state"]})
+            self.send_header("location", f"{parameters['redirect_uri']}?{back}")
             self.end_headers()
         else:
             self.send_error(404)
 
     def do_POST(self) -> None:
         length = int(self.headers["content-length"])
-        given = {name: values[0] for name, values in parse_qs(self.rfile.read(length).decode()).items()}
+        parameters = {name: values[0] for name, values in parse_qs(self.rfile.read(length).decode()).items()}
         expected = base64.b64encode(f"{CLIENT_ID}:{CLIENT_PASSWORD}".encode()).decode()
-        asked = self.provider.codes.pop(given.get("code", ""), None)
+        request = self.provider.codes.pop(parameters.get("code", ""), None)
         if self.headers.get("authorization") != f"Basic {expected}":
             self._answer({"error": "invalid_client"}, 401)
         elif (
-            asked is None
-            or asked["redirect_uri"] != given["redirect_uri"]
-            or _challenge(given.get("code_verifier", "")) != asked["code_challenge"]
+            request is None
+            or request["redirect_uri"] != parameters["redirect_uri"]
+            or _challenge(parameters.get("code_verifier", "")) != request["code_challenge"]
         ):
             self._answer({"error": "invalid_grant"}, 400)
         else:
-            token = self.provider.id_token(asked["nonce"])
+            token = self.provider.id_token(request["nonce"])
             self._answer({"access_token": "x", "token_type": "Bearer", "expires_in": 60, "id_token": token})
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing to say."""
+        """Log nothing."""
 
-    def _answer(self, found: dict[str, Any], status: int = 200) -> None:
-        body = json.dumps(found).encode()
+    def _answer(self, document: dict[str, Any], status: int = 200) -> None:
+        body = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))

@@ -1,6 +1,6 @@
-"""The API, version 1: JSON for programs, with the rights of a token, or of whoever has signed in.
+"""The API, version 1: JSON for programs, with an API token or a session.
 
-Filters are the parameters of the page's URL. Errors are problem+json.
+Filters use the same parameters as the page's URL. Errors are problem+json.
 """
 
 from typing import Annotated, Any, Literal
@@ -19,142 +19,146 @@ from auditstream_admin.api.models import (
     ExportRequestModel,
     ExportsModel,
 )
-from auditstream_admin.auth.access import access_of, viewer_of
-from auditstream_admin.auth.viewer import Viewer
-from auditstream_admin.context import AppContext, parts_of
+from auditstream_admin.auth.access import access_of
+from auditstream_admin.context import Context, CurrentViewer, Exports
 from auditstream_admin.events.event_filter import MAX_TEXT, EventFilter
 from auditstream_admin.events.stored_event import StoredEvent
 from auditstream_admin.events.time_range import PRESETS
-from auditstream_admin.web import export_routes
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.timestamp import format_timestamp
 
 _JSON = "application/json"
 
 
-def _problem(description: str) -> dict[str, Any]:
+def _problems(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemModel"}}}
-    return {"description": description, "content": content}
+    return {status: {"description": text, "content": content} for status, text in descriptions.items()}
 
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: _problem("A parameter makes no sense."),
-    401: _problem("No token, or one that is unknown, has expired or was revoked."),
-    403: _problem("This is not for this viewer to do."),
-    421: _problem("The page has another address."),
-    429: _problem("Too many requests: Retry-After says how long to wait."),
-    503: _problem("ClickHouse cannot be asked; try again."),
-}
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: _problem("It is not there, or not for this viewer to see.")}
-_NO_EXPORTS: dict[int | str, dict[str, Any]] = {501: _problem("Exports are not set up here.")}
-_CONFLICT: dict[int | str, dict[str, Any]] = {409: _problem("Its state does not allow this.")}
+_NOT_FOUND = _problems({404: "It does not exist, or the viewer may not see it."})
+_NO_EXPORTS = _problems({501: "Exports are not configured."})
+_CONFLICT = _problems({409: "The state of the export does not allow this."})
 
-router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
+router = APIRouter(
+    prefix="/api/v1",
+    responses=_problems(
+        {
+            400: "A parameter is malformed.",
+            401: "The token is missing, unknown, expired or revoked.",
+            403: "The viewer may not do this.",
+            421: "The request was sent to another host name than the page's.",
+            429: "Too many requests; Retry-After is the time to wait in seconds.",
+            503: "ClickHouse is not available; try again.",
+        }
+    ),
+)
 
-Who = Annotated[Viewer, Depends(viewer_of)]
-Shared = Annotated[AppContext, Depends(parts_of)]
 _Text = Annotated[str | None, Query(max_length=MAX_TEXT)]
 
 
-def _wanted(  # noqa: PLR0917 - FastAPI gives them by name
+def _event_filter(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
     range: Annotated[
-        str | None, Query(pattern=f"^({'|'.join(PRESETS)})$", description="A range that ends now.")
+        str | None, Query(pattern=f"^({'|'.join(PRESETS)})$", description="A time range that ends now.")
     ] = None,
     from_: Annotated[
-        str | None, Query(alias="from", max_length=MAX_TEXT, description="First instant: a date, or ISO-8601.")
+        str | None, Query(alias="from", max_length=MAX_TEXT, description="Start: a date or an ISO-8601 time.")
     ] = None,
-    to: Annotated[str | None, Query(max_length=MAX_TEXT, description="First instant after the range; now.")] = None,
-    action: Annotated[list[str] | None, Query(max_length=40, description="Globs: * any characters, ? one.")] = None,
+    to: Annotated[str | None, Query(max_length=MAX_TEXT, description="End, exclusive; default: now.")] = None,
+    action: Annotated[
+        list[str] | None, Query(max_length=40, description="Patterns: * is any text, ? is one character.")
+    ] = None,
     actor: _Text = None,
     target: _Text = None,
     scope: _Text = None,
     request_id: Annotated[str | None, Query(alias="request", max_length=MAX_TEXT)] = None,
     success: Annotated[Literal["true", "false"] | None, Query()] = None,
     meta: Annotated[list[str] | None, Query(max_length=40, description="key=value")] = None,
-    q: Annotated[str | None, Query(max_length=MAX_TEXT, description="Words that the payload must have.")] = None,
+    q: Annotated[str | None, Query(max_length=MAX_TEXT, description="Words that the payload must contain.")] = None,
 ) -> EventFilter:
-    """The filter; the parameters are named for the OpenAPI document, and read as the page reads them."""
+    """Read the filter. The parameters are declared for the OpenAPI document; `EventFilter` parses them."""
     del range, from_, to, action, actor, target, scope, request_id, success, meta, q
     return EventFilter.read(request.query_params.multi_items())
 
 
-Wanted = Annotated[EventFilter, Depends(_wanted)]
+Filter = Annotated[EventFilter, Depends(_event_filter)]
 
 
 @router.get("/events", response_model=EventsModel)
-def events(  # noqa: PLR0917 - FastAPI gives them by name
+def events(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
-    viewer: Who,
-    parts: Shared,
-    wanted: Wanted,
+    viewer: CurrentViewer,
+    context: Context,
+    event_filter: Filter,
     cursor: Annotated[str | None, Query(max_length=4000)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
-    """Events, newest first.
+    """List events, newest first.
 
-    Follow next_cursor until it is null: every event that was visible at the first request comes exactly once.
+    Follow next_cursor until it is null: each event that was visible at the first request is returned exactly once.
     """
-    place = None if cursor is None else parts.cursors.read(cursor, viewer, wanted)
-    page = parts.store.page(viewer, wanted, cursor=place, size=limit, now=parts.clock(), whole=True)
-    parts.audit.api_queried(access_of(request).origin, viewer, wanted=wanted.to_dict(), rows=len(page.lines))
+    position = None if cursor is None else context.cursors.read(cursor, viewer, event_filter)
+    page = context.store.page(viewer, event_filter, cursor=position, size=limit, now=context.clock(), whole=True)
+    context.audit.api_queried(access_of(request).origin, viewer, wanted=event_filter.to_dict(), rows=len(page.lines))
     lines = ",".join(line.to_api_json() for line in page.lines if isinstance(line, StoredEvent))
-    after = "null" if page.older is None else f'"{parts.cursors.write(page.older, viewer, wanted)}"'
-    to = "null" if page.searched_to is None else f'"{format_timestamp(page.searched_to)}"'
-    return Response(f'{{"events":[{lines}],"next_cursor":{after},"searched_to":{to}}}', media_type=_JSON)
+    next_cursor = "null" if page.older is None else f'"{context.cursors.write(page.older, viewer, event_filter)}"'
+    searched_to = "null" if page.searched_to is None else f'"{format_timestamp(page.searched_to)}"'
+    text = f'{{"events":[{lines}],"next_cursor":{next_cursor},"searched_to":{searched_to}}}'
+    return Response(text, media_type=_JSON)
 
 
 @router.get("/events/{id}", response_model=EventModel, responses=_NOT_FOUND)
-def event(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:
-    """One event by its id."""
-    found = parts.store.events(viewer, id)
-    parts.audit.api_queried(access_of(request).origin, viewer, wanted={"id": str(id)}, rows=len(found))
-    if not found:
-        raise HTTPException(404, "there is no such event, or it is not for you to see")
-    return Response(found[0].to_api_json(), media_type=_JSON)
+def event(request: Request, viewer: CurrentViewer, context: Context, id: UUID) -> Response:
+    """Get one event by its id."""
+    stored = context.store.events(viewer, id)
+    context.audit.api_queried(access_of(request).origin, viewer, wanted={"id": str(id)}, rows=len(stored))
+    if not stored:
+        raise HTTPException(404, "this event does not exist, or you may not see it")
+    return Response(stored[0].to_api_json(), media_type=_JSON)
 
 
 @router.get("/actions")
-def actions(request: Request, viewer: Who, parts: Shared, wanted: Wanted) -> ActionsModel:
-    """The actions of the catalog, and those of a range of time that it does not list; only the range is looked at."""
-    counts = dict(parts.store.actions(viewer, wanted.time.span(parts.clock())))
-    parts.audit.api_queried(access_of(request).origin, viewer, wanted=wanted.to_dict(), rows=sum(counts.values()))
-    known = catalog()
+def actions(request: Request, viewer: CurrentViewer, context: Context, event_filter: Filter) -> ActionsModel:
+    """List the actions of the catalog and other actions in a time range. Only the time range of the filter is used."""
+    counts = dict(context.store.actions(viewer, event_filter.time.span(context.clock())))
+    context.audit.api_queried(
+        access_of(request).origin, viewer, wanted=event_filter.to_dict(), rows=sum(counts.values())
+    )
+    listed = catalog()
     return ActionsModel(
         actions=[
             ActionModel(
                 action=name,
                 events=counts.get(name, 0),
-                description=known[name].description if name in known else None,
+                description=listed[name].description if name in listed else None,
             )
-            for name in sorted({*known, *counts})
+            for name in sorted({*listed, *counts})
         ]
     )
 
 
 @router.get("/exports", responses=_NO_EXPORTS)
-def exports(request: Request, viewer: Who, parts: Shared) -> ExportsModel:
-    """The latest exports of one's own organisations, newest first."""
-    jobs = export_routes.exports_of(request, parts, viewer).jobs()
-    return ExportsModel(exports=[ExportModel.of(job) for job in jobs])
+def exports(exports: Exports) -> ExportsModel:
+    """List the latest exports of the viewer's organisations, newest first."""
+    return ExportsModel(exports=[ExportModel.of(job) for job in exports.jobs()])
 
 
 @router.post("/exports", status_code=202, responses=_NO_EXPORTS)
-def request_export(request: Request, viewer: Who, parts: Shared, body: ExportRequestModel) -> ExportModel:
-    """Ask for an export of what the filter shows; admins of an organisation only."""
-    return ExportModel.of(export_routes.request_export(request, parts, viewer, body.query, body.format))
+def request_export(exports: Exports, context: Context, body: ExportRequestModel) -> ExportModel:
+    """Request an export of the events that match a filter. Only admins of an organisation may."""
+    return ExportModel.of(exports.request(body.query, body.format, context.clock()))
 
 
 @router.get("/exports/{id}", responses={**_NOT_FOUND, **_NO_EXPORTS})
-def export(request: Request, viewer: Who, parts: Shared, id: UUID) -> ExportModel:
-    """One export and how far it is."""
-    return ExportModel.of(export_routes.found_job(export_routes.exports_of(request, parts, viewer), id))
+def export(exports: Exports, id: UUID) -> ExportModel:
+    """Get one export with its progress."""
+    return ExportModel.of(exports.job(id))
 
 
 @router.delete("/exports/{id}", responses={**_NOT_FOUND, **_NO_EXPORTS})
-def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> ExportModel:
-    """Stop an export that is under way."""
-    return ExportModel.of(export_routes.cancel_export(request, parts, viewer, id))
+def cancel_export(exports: Exports, id: UUID) -> ExportModel:
+    """Cancel an export that is queued or running."""
+    return ExportModel.of(exports.cancel(id))
 
 
 @router.get(
@@ -168,11 +172,11 @@ def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Exp
     },
 )
 def download(
-    request: Request,
-    viewer: Who,
-    parts: Shared,
+    exports: Exports,
     id: UUID,
-    name: Annotated[str | None, Query(max_length=200, description="One of the export's files; the first.")] = None,
+    name: Annotated[
+        str | None, Query(max_length=200, description="One of the export's files; default: the first.")
+    ] = None,
 ) -> Response:
-    """A file of a finished export: its events, its manifest, or the manifest's signature."""
-    return export_routes.download(request, parts, viewer, id, name)
+    """Download a file of a finished export: its events, its manifest, or the manifest's signature."""
+    return exports.download(id, name)

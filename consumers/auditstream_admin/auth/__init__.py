@@ -1,1 +1,1 @@
-"""Who is signed in, what they may see, and the audit events of what they do."""
+"""Authentication, roles, rate limits, and the audit events about the page itself."""

@@ -1,4 +1,4 @@
-"""What is known of a request: who sends it, how they showed it, from where."""
+"""The authenticated request: its viewer, the auth method, and the origin of the request."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,10 +8,10 @@ from fastapi import Request
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_schemas.errors import DeniedError
 
-Means = Literal["session", "proxy", "token", "nothing"]
+AuthMethod = Literal["session", "proxy", "token", "none"]
 
 KEY = "auditstream.access"
-"""Where the gate leaves it in the ASGI scope."""
+"""Key of the ASGI scope under which the auth middleware stores the `Access`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +19,11 @@ class Origin:
     """Where a request comes from.
 
     Attributes:
-        request_id: Its own id, also in the answer's header X-Request-Id.
-        address: Of the client.
-        user_agent: What it calls itself, cut.
-        method: GET or the like.
-        path: Without the query, cut.
+        request_id: Id of the request, also in the response header X-Request-Id.
+        address: IP address of the client.
+        user_agent: The header User-Agent, shortened.
+        method: HTTP method.
+        path: Path without the query, shortened.
     """
 
     request_id: str
@@ -35,38 +35,38 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who sends a request.
+    """The result of authentication.
 
     Attributes:
-        viewer: Who; None on the few pages that need nobody.
-        means: How they showed it.
-        form_token: What their forms must carry; empty for tokens, which no browser sends by itself.
+        viewer: The authenticated viewer; None on the few paths that need none.
+        auth_method: How the viewer was authenticated.
+        form_token: CSRF token for the forms of this viewer; empty for API tokens, which need none.
         origin: Where the request comes from.
     """
 
     viewer: Viewer | None
-    means: Means
+    auth_method: AuthMethod
     form_token: str
     origin: Origin
 
 
 def access_of(request: Request) -> Access:
-    """What the gate found out.
+    """The access that the auth middleware stored.
 
     Raises:
-        DeniedError: The request did not come through the gate.
+        DeniedError: The request did not pass the auth middleware.
     """
     access = request.scope.get(KEY)
     if not isinstance(access, Access):
-        raise DeniedError("the request did not come through the gate")
+        raise DeniedError("the request did not pass the auth middleware")
     return access
 
 
 def viewer_of(request: Request) -> Viewer:
-    """Who sends a request; the dependency of every route that shows events.
+    """The viewer of a request; the dependency of every route that shows events.
 
     Raises:
-        DeniedError: Nobody.
+        DeniedError: The request has no viewer.
     """
     viewer = access_of(request).viewer
     if viewer is None:

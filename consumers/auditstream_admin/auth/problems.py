@@ -1,38 +1,28 @@
-"""Errors as answers: problem+json (RFC 9457) for programs; pages make their own."""
+"""Errors as problem+json (RFC 9457), for API clients. Browsers get error pages instead."""
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
-from fastapi import Request
 from starlette.responses import Response
 
 from auditstream_schemas.errors import AdminError, DeniedError, FilterError, StoreUnavailableError
 
-MEDIA_TYPE = "application/problem+json"
+_STATUSES: dict[type[AdminError], int] = {
+    FilterError: HTTPStatus.BAD_REQUEST,
+    DeniedError: HTTPStatus.FORBIDDEN,
+    StoreUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
 
 
 def status_of(error: AdminError) -> int:
-    """The HTTP status that an error of ours is answered with."""
-    if isinstance(error, FilterError):
-        return HTTPStatus.BAD_REQUEST
-    if isinstance(error, DeniedError):
-        return HTTPStatus.FORBIDDEN
-    if isinstance(error, StoreUnavailableError):
-        return HTTPStatus.SERVICE_UNAVAILABLE
-    return HTTPStatus.CONFLICT
+    """The HTTP status of an error; 409 for those without a more specific one."""
+    return _STATUSES.get(type(error), HTTPStatus.CONFLICT)
 
 
-def problem_body(status: int, detail: str, **more: object) -> bytes:
-    """The JSON of a problem; its members follow RFC 9457."""
-    found = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
-    return json.dumps(found, ensure_ascii=False).encode()
-
-
-def problem(status: int, detail: str, **more: object) -> Response:
-    """The answer."""
-    return Response(problem_body(status, detail, **more), status, media_type=MEDIA_TYPE)
-
-
-def is_for_programs(request: Request) -> bool:
-    """Whether a request is answered with JSON, also when it fails."""
-    return request.url.path.startswith("/api/")
+def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
+    """A response with a problem document; extra members follow the standard ones."""
+    document = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **members}
+    body = json.dumps(document, ensure_ascii=False).encode()
+    return Response(body, status, headers=headers, media_type="application/problem+json")

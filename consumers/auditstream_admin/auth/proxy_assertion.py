@@ -1,4 +1,4 @@
-"""Who a signing proxy says that somebody is: a JWT in a header, checked for signature, issuer, audience and time."""
+"""Sign-in by a proxy: a JWT in a request header, checked for signature, issuer, audience and time."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 from joserfc.jwt import JWTClaimsRegistry
 
-from auditstream_admin.auth.claims import ClaimRules
+from auditstream_admin.auth.claims import SIGNATURE_ALGORITHMS, viewer_of_claims
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.settings import AdminSettings
 from auditstream_schemas.errors import DeniedError, SettingsError, StoreUnavailableError
@@ -20,30 +20,33 @@ from auditstream_schemas.errors import DeniedError, SettingsError, StoreUnavaila
 _TIMEOUT_SECONDS = 10.0
 _LEEWAY_SECONDS = 30
 _KEYS_SECONDS = 3600
-_ANEW_SECONDS = 60
-"""A key that is not known is looked for at the URL again, but not more often than this."""
-_PUBLIC = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
-
+_RETRY_SECONDS = 60
+"""If a key id is unknown, the keys are fetched again, but not more often than this."""
 
 Key = RSAKey | ECKey | OKPKey
 
 
 class ProxyAssertions:
-    """Reads the proxy's assertions. Safe to share between threads."""
+    """Validates the assertions of the proxy. Safe to share between threads.
+
+    Attributes:
+        header: Name of the request header with the assertion.
+    """
 
     def __init__(self, settings: AdminSettings) -> None:
         """Read the keys, if they are in a file.
 
         Raises:
-            SettingsError: The file cannot be read or holds no public keys, or an algorithm is none of public keys.
+            SettingsError: The file cannot be read, contains no public key, or an algorithm does not use public keys.
         """
-        self._rules = ClaimRules.of(settings)
-        self._where = settings.admin_proxy_keys
+        self.header = settings.admin_proxy_header
+        self._settings = settings
+        self._location = settings.admin_proxy_keys
         self._algorithms = sorted({name.strip() for name in settings.admin_proxy_algorithms.split(",") if name.strip()})
-        if not self._algorithms or not set(self._algorithms) <= _PUBLIC:
+        if not self._algorithms or not set(self._algorithms) <= SIGNATURE_ALGORITHMS:
             raise SettingsError(
                 f"AUDITSTREAM_ADMIN_PROXY_ALGORITHMS: was {settings.admin_proxy_algorithms!r}; "
-                f"write some of {', '.join(sorted(_PUBLIC))}"
+                f"write one or more of {', '.join(sorted(SIGNATURE_ALGORITHMS))}"
             )
         self._registry = JWTClaimsRegistry(
             leeway=_LEEWAY_SECONDS,
@@ -53,39 +56,39 @@ class ProxyAssertions:
             sub={"essential": True},
         )
         self._lock = threading.Lock()
-        self._is_remote = self._where.startswith(("https://", "http://"))
-        self._keys: KeySet | Key = KeySet([]) if self._is_remote else _from_file(Path(self._where))
+        self._is_remote = self._location.startswith(("https://", "http://"))
+        self._keys: KeySet | Key = KeySet([]) if self._is_remote else _from_file(Path(self._location))
         self._read_at: float | None = None
 
     def viewer(self, text: str) -> Viewer:
-        """Who an assertion speaks for; blocks if the keys must be fetched.
+        """The viewer of an assertion; blocks if the keys must be fetched.
 
         Raises:
-            DeniedError: It does not hold, or speaks for nobody who may see anything.
+            DeniedError: The assertion is not valid, or its claims give no role.
             StoreUnavailableError: The keys cannot be fetched.
         """
         try:
             try:
-                token = jwt.decode(text, self._known(_KEYS_SECONDS), algorithms=self._algorithms)
+                token = jwt.decode(text, self._current_keys(_KEYS_SECONDS), algorithms=self._algorithms)
             except InvalidKeyIdError:
-                token = jwt.decode(text, self._known(_ANEW_SECONDS), algorithms=self._algorithms)
+                token = jwt.decode(text, self._current_keys(_RETRY_SECONDS), algorithms=self._algorithms)
             self._registry.validate(token.claims)
         except (JoseError, ValueError) as error:
-            raise DeniedError(f"the assertion of the proxy does not hold: {error}") from error
-        return self._rules.viewer(token.claims)
+            raise DeniedError(f"the assertion of the proxy is not valid: {error}") from error
+        return viewer_of_claims(token.claims, self._settings)
 
-    def _known(self, seconds: float) -> KeySet | Key:
-        """The keys, read anew if they are older than so many seconds."""
+    def _current_keys(self, seconds: float) -> KeySet | Key:
+        """The keys, fetched again if they are older than ``seconds``."""
         with self._lock:
             now = time.monotonic()
             if self._is_remote and (self._read_at is None or now >= self._read_at + seconds):
                 try:
-                    answer = httpx2.get(self._where, timeout=_TIMEOUT_SECONDS)
+                    answer = httpx2.get(self._location, timeout=_TIMEOUT_SECONDS)
                     answer.raise_for_status()
                     self._keys = KeySet.import_key_set(answer.json())
                 except (httpx2.HTTPError, httpx2.InvalidURL, KeyError, ValueError, JoseError) as error:
                     raise StoreUnavailableError(
-                        f"the proxy's keys cannot be fetched: {type(error).__name__}; try again"
+                        f"the keys of the proxy cannot be fetched: {type(error).__name__}; try again"
                     ) from error
                 self._read_at = now
             return self._keys
@@ -96,17 +99,13 @@ def _from_file(path: Path) -> KeySet | Key:
         text = path.read_text("utf-8")
         if text.lstrip().startswith("{"):
             return KeySet.import_key_set(json.loads(text))
-        return _from_pem(text)
     except OSError as error:
         raise SettingsError(f"cannot read AUDITSTREAM_ADMIN_PROXY_KEYS {path}: {error.strerror}") from error
-    except (JoseError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(
-            f"AUDITSTREAM_ADMIN_PROXY_KEYS {path}: neither a JWK set nor a public key as PEM"
-        ) from error
-
-
-def _from_pem(text: str) -> Key:
+    except (JoseError, ValueError, KeyError, TypeError):
+        text = ""
     for key_class in (RSAKey, ECKey, OKPKey):
         with contextlib.suppress(JoseError, ValueError, TypeError):
             return key_class.import_key(text)
-    raise ValueError("no key")
+    raise SettingsError(
+        f"AUDITSTREAM_ADMIN_PROXY_KEYS {path}: write the path of a JWK set or of a public key in PEM format"
+    )

@@ -1,7 +1,6 @@
-"""How often somebody may ask: counted in this process alone, so several processes let through several times as much."""
+"""Rate limits. Each process counts for itself, so several processes together allow several times the rate."""
 
 import time
-from dataclasses import dataclass
 
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
@@ -11,53 +10,40 @@ from auditstream_admin.settings import AdminSettings
 from auditstream_schemas.errors import SettingsError
 
 _DENIALS = "10/minute"
-"""Denials of one address, and of one viewer, that become events: a scan must not fill the log."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateVerdict:
-    """Whether a request is let through.
-
-    Attributes:
-        is_passed: Whether it is.
-        wait: Seconds after which the next one will be; 0 if this one is.
-    """
-
-    is_passed: bool
-    wait: int = 0
+"""Denials of one address or viewer that become audit events, so that a scan cannot fill the log."""
 
 
 class RateLimits:
-    """Counts requests by who sends them. Safe to share between threads."""
+    """Counts requests per viewer and per address. Safe to share between threads."""
 
     def __init__(self, settings: AdminSettings) -> None:
-        """Read the rates.
+        """Parse the rates.
 
         Raises:
-            SettingsError: One cannot be read.
+            SettingsError: A rate is malformed.
         """
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._viewers = _rate("AUDITSTREAM_ADMIN_RATE", settings.admin_rate)
         self._addresses = _rate("AUDITSTREAM_ADMIN_ANONYMOUS_RATE", settings.admin_anonymous_rate)
         self._denials = parse(_DENIALS)
 
-    def viewer(self, subject: str) -> RateVerdict:
-        """A request of somebody who is known."""
+    def viewer(self, subject: str) -> int:
+        """Count a request of a viewer; return the seconds to wait, 0 if the request is within the rate."""
         return self._hit(self._viewers, "viewer", subject)
 
-    def address(self, address: str) -> RateVerdict:
-        """A request of nobody."""
+    def address(self, address: str) -> int:
+        """Count a request without a viewer; return the seconds to wait, 0 if the request is within the rate."""
         return self._hit(self._addresses, "address", address)
 
-    def is_denial_told(self, who: str) -> bool:
-        """Whether one more denial becomes an event."""
-        return self._limiter.hit(self._denials, "denial", who)
+    def allows_denial_event(self, identity: str) -> bool:
+        """Count a denial; return whether it becomes an audit event."""
+        return self._limiter.hit(self._denials, "denial", identity)
 
-    def _hit(self, rate: RateLimitItem, kind: str, who: str) -> RateVerdict:
-        if self._limiter.hit(rate, kind, who):
-            return RateVerdict(is_passed=True)
-        reset, _ = self._limiter.get_window_stats(rate, kind, who)
-        return RateVerdict(is_passed=False, wait=max(1, round(reset - time.time())))
+    def _hit(self, rate: RateLimitItem, kind: str, identity: str) -> int:
+        if self._limiter.hit(rate, kind, identity):
+            return 0
+        reset, _ = self._limiter.get_window_stats(rate, kind, identity)
+        return max(1, round(reset - time.time()))
 
 
 def _rate(name: str, text: str) -> RateLimitItem:

@@ -1,111 +1,113 @@
-"""Sessions: a signed cookie that says who somebody is, and until when. The server keeps nothing.
+"""Sessions and other signed values. A session is a signed cookie; the server stores nothing.
 
-A session cannot be taken back before it ends, only forgotten by its browser; hence it ends soon.
+A session cannot be revoked before it ends; only its browser can delete it. Sessions are short for this reason.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
-from itsdangerous import BadData
+from itsdangerous import BadData, URLSafeTimedSerializer
 
-from auditstream_admin.auth.signing import signed, signed_for_a_time
 from auditstream_admin.auth.viewer import Role, Viewer
 
-_RENEW_SHARE = 10
+_RENEWALS = 10
+"""A session in use is rewritten after this fraction of the idle time."""
+
+
+def signer(secret: str, purpose: str) -> URLSafeTimedSerializer:
+    """Writes and reads signed values for one purpose; a value that was signed for another purpose is rejected."""
+    return URLSafeTimedSerializer(
+        secret, salt=purpose, signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Somebody who signed in.
+    """A signed-in viewer.
 
     Attributes:
-        viewer: Who.
-        began: When they signed in, seconds since the epoch.
-        used: When the session was last written, seconds since the epoch.
+        viewer: The viewer.
+        began: Time of the sign-in, seconds since the epoch.
+        used: Time at which the cookie was last written, seconds since the epoch.
     """
 
     viewer: Viewer
     began: int
     used: int
 
-    @classmethod
-    def begin(cls, viewer: Viewer, now: int) -> Self:
-        """A new session, at a moment in seconds since the epoch."""
-        return cls(viewer=viewer, began=now, used=now)
-
 
 class Forms:
-    """Tells forms of this page from those of others: each carries a value that only this page can have written."""
+    """Protects forms against cross-site request forgery: each form carries a token that only this page can write."""
 
     def __init__(self, secret: str, *, seconds: int) -> None:
-        self._serializer = signed_for_a_time(secret, "form")
+        self._signer = signer(secret, "form")
         self._seconds = seconds
 
     def token(self, holder: str) -> str:
-        """What a form of somebody's page carries."""
-        return str(self._serializer.dumps(holder))
+        """The token for the forms of one holder, which is a viewer and a session."""
+        return str(self._signer.dumps(holder))
 
-    def is_ours(self, token: str, holder: str) -> bool:
-        """Whether a form carries what was written for them, and not too long ago."""
+    def is_valid(self, token: str, holder: str) -> bool:
+        """Whether a token was written for this holder and has not expired."""
         try:
-            return bool(self._serializer.loads(token, max_age=self._seconds) == holder)
+            return bool(self._signer.loads(token, max_age=self._seconds) == holder)
         except BadData:
             return False
 
 
 class Sessions:
-    """Writes and reads session cookies, and the state of a sign-in under way."""
+    """Writes and reads session cookies.
+
+    Attributes:
+        is_secure: Whether the page is served over https.
+        name: Name of the cookie.
+    """
 
     def __init__(self, secret: str, *, seconds: int, idle_seconds: int, is_secure: bool) -> None:
-        """Nothing is kept.
+        """Set the limits.
 
         Args:
             secret: Signs the cookies.
-            seconds: A session ends so long after the sign-in.
-            idle_seconds: It ends when it was not used for so long.
-            is_secure: The page is reached over https: cookies are sent nowhere else.
+            seconds: A session ends this long after the sign-in.
+            idle_seconds: A session ends when it was not used for this long.
+            is_secure: The page is served over https, so cookies are sent over https only.
         """
-        self._serializer = signed(secret, "session")
+        self._signer = signer(secret, "session")
         self._seconds = seconds
         self._idle_seconds = idle_seconds
-        self._is_secure = is_secure
-        # Of this very host, set over https, for every path: nobody else's page can set one.
+        self.is_secure = is_secure
+        # With the prefix __Host-, no other host, path or plain http connection can set this cookie.
         self.name = "__Host-auditstream" if is_secure else "auditstream"
 
     def write(self, session: Session) -> str:
         """The header ``set-cookie`` of a session."""
         viewer = session.viewer
-        text = self._serializer.dumps(
-            [viewer.subject, viewer.name, viewer.role, viewer.scopes, session.began, session.used]
-        )
-        return cookie(self.name, str(text), seconds=self._seconds, is_secure=self._is_secure)
+        values = [viewer.subject, viewer.name, viewer.role, viewer.scopes, session.began, session.used]
+        return cookie(self.name, str(self._signer.dumps(values)), seconds=self._seconds, is_secure=self.is_secure)
 
     def end(self) -> str:
-        """The header ``set-cookie`` that makes a browser forget its session."""
-        return cookie(self.name, "", seconds=0, is_secure=self._is_secure)
+        """The header ``set-cookie`` that deletes the cookie in the browser."""
+        return cookie(self.name, "", seconds=0, is_secure=self.is_secure)
 
     def read(self, text: str | None, now: int) -> Session | None:
-        """The session of a cookie; None if there is none, it is not ours, or it has ended."""
-        if not text:
-            return None
+        """The session in a cookie; None if there is no cookie, its signature is wrong, or the session has ended."""
         try:
-            found: list[Any] = self._serializer.loads(text)
+            values: list[Any] = self._signer.loads(text or "")
         except BadData:
             return None
-        subject, name, role, scopes, began, used = found
+        subject, name, role, scopes, began, used = values
         if now >= began + self._seconds or now >= used + self._idle_seconds:
             return None
         viewer = Viewer(subject=subject, name=name, role=Role(role), scopes=tuple(scopes))
         return Session(viewer=viewer, began=began, used=used)
 
     def renewed(self, session: Session, now: int) -> Session | None:
-        """The session as used now, if it is worth writing anew."""
-        if now < session.used + self._idle_seconds // _RENEW_SHARE:
-            return None
-        return replace(session, used=now)
+        """The session, used now; None if its cookie is recent enough."""
+        return replace(session, used=now) if now >= session.used + self._idle_seconds // _RENEWALS else None
 
 
 def cookie(name: str, value: str, *, seconds: int, is_secure: bool) -> str:
-    """A cookie that no script reads and no other site's form sends."""
-    parts = [f"{name}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly", "SameSite=Lax"]
-    return "; ".join([*parts, "Secure"] if is_secure else parts)
+    """The header ``set-cookie`` of a cookie that scripts cannot read and forms of other sites do not send."""
+    attributes = f"{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax"
+    return f"{attributes}; Secure" if is_secure else attributes

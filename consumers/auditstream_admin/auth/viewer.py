@@ -1,4 +1,4 @@
-"""Who looks: a person or a token, and what they may see. No query can be made without one."""
+"""The viewer: a person or an API token, with the scopes that it may see. Every query needs one."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,26 +7,26 @@ from auditstream_schemas.errors import AdminError
 
 
 class Role(StrEnum):
-    """What a viewer is; nobody else sees anything."""
+    """The role of a viewer; without one of these roles nobody sees anything."""
 
     ADMIN = "admin"
-    """Of organisations: sees and exports the events of their own scopes."""
+    """Admin of organisations: sees and exports the events of these scopes."""
     AUDITOR = "auditor"
-    """Sees the events of all scopes, those without one too; changes nothing and requests nothing."""
+    """Sees the events of all scopes and those without a scope; changes nothing and requests no exports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viewer:
-    """Somebody who may see events.
+    """A person or an API token that may see events.
 
     Attributes:
-        subject: Who it is, as the sign-in says; ``token:ID`` for an API token. Not empty.
-        name: Name for people to read; the subject if none is known.
-        role: What they are.
-        scopes: Ids of the scopes of an admin, sorted; empty for an auditor, who sees all.
+        subject: Identity from the sign-in, not empty; ``token:ID`` for an API token.
+        name: Name to display; the subject if no name is known.
+        role: The role.
+        scopes: Scope ids of an admin, sorted; empty for an auditor, who sees all scopes.
 
     Raises:
-        AdminError: An admin has no scope, or one with an empty id: that would be the events without a scope.
+        AdminError: An admin has no scope, or an empty scope id, which would mean the events without a scope.
     """
 
     subject: str
@@ -38,20 +38,20 @@ class Viewer:
         if not self.subject:
             raise AdminError("a viewer needs a subject")
         if self.role is Role.ADMIN and (not self.scopes or "" in self.scopes):
-            raise AdminError(f"{self.subject} is an admin of no scope: give the ids of their organisations")
+            raise AdminError(f"{self.subject} is an admin without a scope: give the ids of their organisations")
         scopes = () if self.role is Role.AUDITOR else tuple(sorted(set(self.scopes)))
         object.__setattr__(self, "scopes", scopes)
 
     @property
     def sees_all(self) -> bool:
-        """Whether no scope is hidden."""
+        """Whether the viewer sees all scopes."""
         return self.role is Role.AUDITOR
 
     @property
     def may_export(self) -> bool:
-        """Whether they may request exports and cancel them."""
+        """Whether the viewer may request and cancel exports."""
         return self.role is Role.ADMIN
 
     def may_see(self, scope: str) -> bool:
-        """Whether the events of a scope are theirs to see; the empty id means events without one."""
+        """Whether the viewer may see the events of a scope; the empty id means events without a scope."""
         return self.sees_all or scope in self.scopes

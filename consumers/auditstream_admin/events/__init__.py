@@ -1,1 +1,1 @@
-"""Reading events for the page and the API."""
+"""Reading events from ClickHouse for the page and the API."""

@@ -1,19 +1,20 @@
-"""Cursors: where a page ends, signed. One of another viewer, of another filter, or of one's own making is refused.
+"""Signed cursors for pagination and for the live tail.
 
-What a reader of a sequence of pages is promised: the first page fixes the range of time and a bound, the moment of its
-query; every event that was visible then, and that a sink had dated by then, is on just one page. Events that come later
-are on none of them, also where they happened within the range: ``occurred_at`` is the emitter's clock, so they may
-belong between rows that were shown already. (One that a sink dated before the bound and stored after it may be on a
-page that was not read yet; it is on no page twice.) The first page, asked for anew, shows them all.
+The first page fixes the time range and a bound, the time of its query. Every event that was visible at that time and
+has ``ingested_at`` up to the bound is on exactly one page. Events that arrive later are on none of these pages, even if
+they occurred within the range: ``occurred_at`` comes from the emitter's clock, so they could belong between rows that
+were already shown. A new request for the first page shows them all. (An event with ``ingested_at`` before the bound
+that was stored after it may be on a page that has not been read yet; it is on no page twice.)
+
+A cursor of another viewer or another filter, or one that was tampered with, is rejected.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData, URLSafeTimedSerializer
 
-from auditstream_admin.auth.signing import signed
+from auditstream_admin.auth.sessions import signer
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.statements import Key, Offsets
@@ -26,13 +27,13 @@ _DIRECTIONS: tuple[Direction, ...] = ("older", "newer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """Where a page begins.
+    """The position at which a page starts.
 
     Attributes:
-        direction: Which way it goes on from the key.
-        key: The last event of the page before, in that direction.
-        span: The range of time, fixed by the first page.
-        bound: Latest ``ingested_at`` of the sequence, milliseconds since the epoch, fixed by the first page.
+        direction: Whether the page contains older or newer events than the key.
+        key: The last event of the previous page, in that direction.
+        span: Time range, fixed by the first page.
+        bound: Latest ``ingested_at``, milliseconds since the epoch, fixed by the first page.
     """
 
     direction: Direction
@@ -43,11 +44,11 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailMark:
-    """How far the live tail has come.
+    """The position of a live tail.
 
     Attributes:
-        offsets: How far each partition has been shown.
-        not_before: Earliest ``ingested_at`` of what is still to be looked at, milliseconds since the epoch.
+        offsets: Last offset shown of each partition.
+        not_before: Earliest ``ingested_at`` that later polls read, milliseconds since the epoch.
     """
 
     offsets: tuple[Offsets, ...]
@@ -55,31 +56,25 @@ class TailMark:
 
 
 class Cursors:
-    """Writes and reads cursors."""
+    """Writes and reads cursors and tail marks."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
 
-    def write(self, cursor: Cursor, viewer: Viewer, wanted: EventFilter) -> str:
-        """The cursor as text for a URL."""
-        return self._text(
-            "cursor",
-            viewer,
-            wanted,
-            [
-                _DIRECTIONS.index(cursor.direction),
-                *(cursor.key.occurred_at, cursor.key.id),
-                *(cursor.span.start, cursor.span.end, cursor.bound),
-            ],
-        )
+    def write(self, cursor: Cursor, viewer: Viewer, event_filter: EventFilter) -> str:
+        """The cursor as a URL parameter."""
+        key, span = cursor.key, cursor.span
+        direction = _DIRECTIONS.index(cursor.direction)
+        values = [direction, key.occurred_at, key.id, span.start, span.end, cursor.bound]
+        return str(self._signer("cursor", viewer, event_filter).dumps(values))
 
-    def read(self, text: str, viewer: Viewer, wanted: EventFilter) -> Cursor:
-        """Read a cursor that was written for this viewer and this filter.
+    def read(self, text: str, viewer: Viewer, event_filter: EventFilter) -> Cursor:
+        """Read a cursor.
 
         Raises:
-            FilterError: It was not.
+            FilterError: The cursor was not written for this viewer and this filter.
         """
-        direction, time, id, start, end, bound = self._values("cursor", text, viewer, wanted)
+        direction, time, id, start, end, bound = self._values("cursor", text, viewer, event_filter)
         return Cursor(
             direction=_DIRECTIONS[direction],
             key=Key(occurred_at=time, id=id),
@@ -87,18 +82,18 @@ class Cursors:
             bound=bound,
         )
 
-    def write_mark(self, mark: TailMark, viewer: Viewer, wanted: EventFilter) -> str:
-        """The mark of a live tail as text for a URL."""
-        offsets = [(one.topic_id, one.partition, one.offset) for one in mark.offsets]
-        return self._text("tail", viewer, wanted, [mark.not_before, offsets])
+    def write_mark(self, mark: TailMark, viewer: Viewer, event_filter: EventFilter) -> str:
+        """The tail mark as a URL parameter."""
+        offsets = [(last.topic_id, last.partition, last.offset) for last in mark.offsets]
+        return str(self._signer("tail", viewer, event_filter).dumps([mark.not_before, offsets]))
 
-    def read_mark(self, text: str, viewer: Viewer, wanted: EventFilter) -> TailMark:
-        """Read a mark that was written for this viewer and this filter.
+    def read_mark(self, text: str, viewer: Viewer, event_filter: EventFilter) -> TailMark:
+        """Read a tail mark.
 
         Raises:
-            FilterError: It was not.
+            FilterError: The mark was not written for this viewer and this filter.
         """
-        not_before, offsets = self._values("tail", text, viewer, wanted)
+        not_before, offsets = self._values("tail", text, viewer, event_filter)
         return TailMark(
             not_before=not_before,
             offsets=tuple(
@@ -107,17 +102,14 @@ class Cursors:
             ),
         )
 
-    def _text(self, kind: str, viewer: Viewer, wanted: EventFilter, values: Sequence[object]) -> str:
-        return str(self._serializer(kind, viewer, wanted).dumps(values))
-
-    def _values(self, kind: str, text: str, viewer: Viewer, wanted: EventFilter) -> list[Any]:
+    def _values(self, kind: str, text: str, viewer: Viewer, event_filter: EventFilter) -> list[Any]:
         try:
-            found: list[Any] = self._serializer(kind, viewer, wanted).loads(text)
+            values: list[Any] = self._signer(kind, viewer, event_filter).loads(text)
         except BadData:
-            raise FilterError(kind, "not made here for you and this filter: begin at the first page") from None
-        return found
+            raise FilterError(kind, "not valid for you and this filter: start at the first page") from None
+        return values
 
-    def _serializer(self, kind: str, viewer: Viewer, wanted: EventFilter) -> URLSafeSerializer:
-        """What a cursor is for is part of what is signed, not of its text."""
-        context = [kind, viewer.subject, viewer.role, *viewer.scopes, wanted.with_(zone="UTC").query()]
-        return signed(self._secret, "\0".join(context))
+    def _signer(self, kind: str, viewer: Viewer, event_filter: EventFilter) -> URLSafeTimedSerializer:
+        """Viewer and filter are part of the signature, not of the text."""
+        purpose = [kind, viewer.subject, viewer.role, *viewer.scopes, event_filter.with_(zone="UTC").query()]
+        return signer(self._secret, "\0".join(purpose))

@@ -11,7 +11,7 @@ from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.events.completeness import SQL, Cached, Completeness
 from auditstream_admin.events.cursors import Cursor, TailMark
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.histogram import Histogram, bucket_width, first_bucket, laid_out
+from auditstream_admin.events.histogram import Histogram, bucket_width, fill_buckets, first_bucket
 from auditstream_admin.events.statements import POLICY_SETTING, EventStatement, EventStatements, Key, Offsets
 from auditstream_admin.events.stored_event import EventSummary, StoredEvent
 from auditstream_admin.events.time_range import TimeSpan
@@ -177,7 +177,7 @@ class EventStore:
         return Histogram(
             span=span,
             width=width,
-            buckets=laid_out(span, width, origin, counts),
+            buckets=fill_buckets(span, width, origin, counts),
             is_exact=is_exact,
             counted_from=counted_from,
         )

@@ -1,4 +1,4 @@
-"""How many events there were when: buckets of a width that suits the range."""
+"""Histogram of events over time, with a bucket width that fits the range."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from auditstream_admin.events.time_range import TimeSpan
 from auditstream_schemas.timestamp import NANOSECONDS
 
-MOST = 96
-"""Buckets at most: what a phone can show and a finger can hit."""
+MAX_BUCKETS = 96
+"""More bars are too narrow for a phone."""
 
 _SECONDS = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86_400, 2 * 86_400, 7 * 86_400)
 _WIDTHS = tuple(seconds * NANOSECONDS for seconds in _SECONDS)
@@ -15,13 +15,13 @@ _WIDTHS = tuple(seconds * NANOSECONDS for seconds in _SECONDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistogramBucket:
-    """A stretch of time and what happened in it.
+    """The number of events in a part of the range.
 
     Attributes:
-        start: Its first instant, nanoseconds since the epoch; not before the range.
-        end: The first instant after it; not after the range.
-        events: How many.
-        failed: How many of them did not succeed.
+        start: First instant, nanoseconds since the epoch; not before the range.
+        end: First instant after the bucket; not after the range.
+        events: Number of events.
+        failed: Number of events with ``success`` false.
     """
 
     start: int
@@ -32,15 +32,15 @@ class HistogramBucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """The buckets of a range, oldest first, empty ones too.
+    """The buckets of a range, oldest first, including empty ones.
 
     Attributes:
         span: The range.
-        width: Nanoseconds of a bucket.
-        buckets: Those that lie in the range; the first and the last may be cut by it.
-        is_exact: Whether each event counts once. If not, one that two sinks stored at the same moment counts twice
-            until ClickHouse merges its copies: where there are millions of events, they are not looked for.
-        counted_from: If counting was given up for the time it took: from where on the counts hold.
+        width: Width of a bucket, nanoseconds.
+        buckets: The buckets; the range may cut the first and the last one.
+        is_exact: Whether each event is counted once. With millions of events, copies are not removed: an event that
+            two sinks stored at the same time is counted twice until ClickHouse merges the copies.
+        counted_from: If counting took too long: the instant back to which events were counted, else None.
     """
 
     span: TimeSpan
@@ -51,55 +51,56 @@ class Histogram:
 
     @property
     def events(self) -> int:
-        """How many events the range has, as far as it was counted."""
+        """Number of events counted."""
         return sum(bucket.events for bucket in self.buckets)
 
     @property
     def failed(self) -> int:
-        """How many of them did not succeed."""
+        """Number of events with ``success`` false."""
         return sum(bucket.failed for bucket in self.buckets)
 
     @property
     def peak(self) -> int:
-        """Events of the fullest bucket."""
+        """Number of events of the fullest bucket."""
         return max((bucket.events for bucket in self.buckets), default=0)
 
 
 def bucket_width(span: TimeSpan) -> int:
-    """Nanoseconds of a bucket: the smallest that makes not too many of them."""
+    """The smallest bucket width with at most `MAX_BUCKETS` buckets, nanoseconds."""
     length = span.end - span.start
-    return next((width for width in _WIDTHS if length <= width * MOST), -(-length // MOST // _WIDTHS[-1]) * _WIDTHS[-1])
+    return next(
+        (width for width in _WIDTHS if length <= width * MAX_BUCKETS),
+        -(-length // MAX_BUCKETS // _WIDTHS[-1]) * _WIDTHS[-1],
+    )
 
 
 def first_bucket(span: TimeSpan, width: int, *, offset: int) -> int:
-    """Where the first bucket of a range begins, not after the range: nanoseconds since the epoch.
+    """Start of the first bucket, at or before the start of the range; nanoseconds since the epoch.
 
     Args:
         span: The range.
-        width: Nanoseconds of a bucket.
-        offset: Nanoseconds from UTC to a zone in which days are to begin at midnight.
+        width: Width of a bucket, nanoseconds.
+        offset: UTC offset, nanoseconds, of the zone in which daily buckets start at midnight.
     """
     return span.start - (span.start + offset) % width
 
 
-def laid_out(
+def fill_buckets(
     span: TimeSpan, width: int, origin: int, counts: Mapping[int, tuple[int, int]]
 ) -> tuple[HistogramBucket, ...]:
-    """Lay counts out over a range.
+    """All buckets of a range.
 
     Args:
         span: The range.
-        width: Nanoseconds of a bucket.
-        origin: Where the bucket 0 begins.
-        counts: Events, and failed ones, by the number of their bucket; those that have none may lack.
+        width: Width of a bucket, nanoseconds.
+        origin: Start of bucket 0.
+        counts: Numbers of events and of failed events by bucket number; missing buckets are empty.
     """
     buckets = []
     for number in range(-(-(span.end - origin) // width)):
         events, failed = counts.get(number, (0, 0))
-        start = origin + number * width
+        start, end = origin + number * width, origin + (number + 1) * width
         buckets.append(
-            HistogramBucket(
-                start=max(start, span.start), end=min(start + width, span.end), events=events, failed=failed
-            )
+            HistogramBucket(start=max(start, span.start), end=min(end, span.end), events=events, failed=failed)
         )
     return tuple(buckets)

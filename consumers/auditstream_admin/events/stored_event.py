@@ -1,24 +1,23 @@
-"""Events as the page and the API show them, made from rows of the log."""
+"""Events for the page and the API, made from rows of the event log."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from auditstream_admin.events.json_layout import laid_out
 from auditstream_admin.events.statements import COLUMNS, WHOLE, Key
 from auditstream_schemas.timestamp import format_timestamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShownEntity:
+class EntityView:
     """An actor, a target or a scope.
 
     Attributes:
         id: Its id.
         type: Its type.
         name: Its name, or None.
-        attributes: What else is known of it, sorted; empty in a list.
+        attributes: Other attributes, sorted; empty in a list.
     """
 
     id: str
@@ -28,13 +27,13 @@ class ShownEntity:
 
     @property
     def label(self) -> str:
-        """What people read: the name, or the id where there is none."""
+        """The name, or the id if there is no name."""
         return self.name or self.id
 
     def members(self) -> dict[str, str]:
-        """As an event's JSON has it."""
-        own = {"id": self.id, "type": self.type}
-        return {**own, **({} if self.name is None else {"name": self.name}), **self.attributes}
+        """The members of the JSON object in an event."""
+        name = {} if self.name is None else {"name": self.name}
+        return {"id": self.id, "type": self.type, **name, **self.attributes}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,27 +41,27 @@ class EventSummary:
     """An event in a list.
 
     Attributes:
-        key: Where it stands.
-        action: What happened.
-        success: Whether it succeeded.
-        actor: Who did it.
-        target: What it was done to.
-        scope: The account that owns the target, or None.
-        request_id: Id of the request that caused it, or None.
+        key: Position in the list: time and id.
+        action: The action.
+        success: Whether the action succeeded.
+        actor: The actor.
+        target: The target.
+        scope: The account or organisation that owns the target, or None.
+        request_id: Id of the request that caused the event, or None.
     """
 
     key: Key
     action: str
     success: bool
-    actor: ShownEntity
-    target: ShownEntity
-    scope: ShownEntity | None
+    actor: EntityView
+    target: EntityView
+    scope: EntityView | None
     request_id: str | None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Self:
-        """Make it from the `COLUMNS` of a row."""
-        return cls(**_line(dict(zip(COLUMNS, row, strict=True))))
+        """Make it from a row of `COLUMNS`."""
+        return cls(**_summary(dict(zip(COLUMNS, row, strict=True))))
 
     @property
     def id(self) -> str:
@@ -72,18 +71,18 @@ class EventSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent(EventSummary):
-    """All of an event, and where it came from.
+    """A complete event with its Kafka coordinates.
 
     Attributes:
-        payload: JSON text of one object, character for character what is stored.
-        metadata: Strings by name, sorted.
-        version: Version of the payload's schema.
-        request_attributes: What else is known of the request.
-        ingested_at: The sink's clock, milliseconds since the epoch.
-        kafka_topic: Topic that it came on.
-        kafka_topic_id: That topic's id.
-        kafka_partition: Its partition.
-        kafka_offset: Its offset there.
+        payload: JSON text of one object, exactly as stored.
+        metadata: Strings by key, sorted.
+        version: Version of the payload schema.
+        request_attributes: Attributes of the request, sorted.
+        ingested_at: Time by the sink's clock, milliseconds since the epoch.
+        kafka_topic: Kafka topic.
+        kafka_topic_id: Id of the topic.
+        kafka_partition: Partition of the topic.
+        kafka_offset: Offset in the partition.
     """
 
     payload: str
@@ -98,42 +97,41 @@ class StoredEvent(EventSummary):
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Self:
-        """Make it from the `WHOLE` of a row."""
-        found = dict(zip(WHOLE, row, strict=True))
+        """Make it from a row of `WHOLE`."""
+        values = dict(zip(WHOLE, row, strict=True))
         return cls(
-            **_line(found),
-            payload=found["payload"],
-            metadata=_sorted(found["metadata"]),
-            version=found["version"],
-            request_attributes=_sorted(found["request.attributes"]),
-            ingested_at=found["toUnixTimestamp64Milli(ingested_at)"],
-            kafka_topic=found["kafka_topic"],
-            kafka_topic_id=found["toString(kafka_topic_id)"],
-            kafka_partition=found["kafka_partition"],
-            kafka_offset=found["kafka_offset"],
+            **_summary(values),
+            payload=values["payload"],
+            metadata=_sorted(values["metadata"]),
+            version=values["version"],
+            request_attributes=_sorted(values["request.attributes"]),
+            ingested_at=values["toUnixTimestamp64Milli(ingested_at)"],
+            kafka_topic=values["kafka_topic"],
+            kafka_topic_id=values["toString(kafka_topic_id)"],
+            kafka_partition=values["kafka_partition"],
+            kafka_offset=values["kafka_offset"],
         )
 
     def to_json(self) -> str:
-        """The event as compact JSON, in the shape in which services emit it; the payload keeps its text."""
-        parts = [
-            f'"action":{_json(self.action)}',
-            f'"actor":{_json(self.actor.members())}',
-            f'"target":{_json(self.target.members())}',
-            f'"payload":{self.payload}',
-            f'"occurred_at":"{format_timestamp(self.key.occurred_at)}"',
-            f'"metadata":{_json(self.metadata)}',
-            f'"id":"{self.id}"',
-            f'"version":{self.version}',
-        ]
-        if self.scope is not None:
-            parts.append(f'"scope":{_json(self.scope.members())}')
-        parts.append(f'"success":{_json(self.success)}')
-        if self.request_id is not None:
-            parts.append(f'"request":{_json({"id": self.request_id, **self.request_attributes})}')
-        return "{" + ",".join(parts) + "}"
+        """The event as compact JSON, as services emit it; the text of the payload is unchanged."""
+        request = {"id": self.request_id, **self.request_attributes}
+        members = {
+            "action": _json(self.action),
+            "actor": _json(self.actor.members()),
+            "target": _json(self.target.members()),
+            "payload": self.payload,
+            "occurred_at": _json(format_timestamp(self.key.occurred_at)),
+            "metadata": _json(self.metadata),
+            "id": _json(self.id),
+            "version": _json(self.version),
+            "scope": None if self.scope is None else _json(self.scope.members()),
+            "success": _json(self.success),
+            "request": None if self.request_id is None else _json(request),
+        }
+        return "{" + ",".join(f'"{name}":{text}' for name, text in members.items() if text is not None) + "}"
 
     def to_api_json(self) -> str:
-        """The same, with the second clock and the place in Kafka behind."""
+        """The event as compact JSON, followed by ``ingested_at`` and the Kafka coordinates."""
         stored = {
             "ingested_at": format_timestamp(self.ingested_at * 1_000_000),
             "kafka": {
@@ -145,34 +143,30 @@ class StoredEvent(EventSummary):
         }
         return f"{self.to_json()[:-1]},{_json(stored)[1:]}"
 
-    def pretty_payload(self) -> str:
-        """The payload with a line for each member; its texts and numbers are as they were written."""
-        return laid_out(self.payload)
 
-
-def _line(found: Mapping[str, Any]) -> dict[str, Any]:
-    scope = _entity(found, "scope")
+def _summary(values: Mapping[str, Any]) -> dict[str, Any]:
+    scope = _entity(values, "scope")
     return {
         "key": Key(
-            occurred_at=found["toUnixTimestamp64Nano(occurred_at)"],
-            id=found["toString(id)"],
-            scope=found["scope.id"],
+            occurred_at=values["toUnixTimestamp64Nano(occurred_at)"],
+            id=values["toString(id)"],
+            scope=values["scope.id"],
         ),
-        "action": found["action"],
-        "success": bool(found["success"]),
-        "actor": _entity(found, "actor"),
-        "target": _entity(found, "target"),
+        "action": values["action"],
+        "success": bool(values["success"]),
+        "actor": _entity(values, "actor"),
+        "target": _entity(values, "target"),
         "scope": scope if scope.id else None,
-        "request_id": found["request.id"] or None,
+        "request_id": values["request.id"] or None,
     }
 
 
-def _entity(found: Mapping[str, Any], name: str) -> ShownEntity:
-    return ShownEntity(
-        id=found[f"{name}.id"],
-        type=found[f"{name}.type"],
-        name=found[f"{name}.name"],
-        attributes=_sorted(found.get(f"{name}.attributes", {})),
+def _entity(values: Mapping[str, Any], name: str) -> EntityView:
+    return EntityView(
+        id=values[f"{name}.id"],
+        type=values[f"{name}.type"],
+        name=values[f"{name}.name"],
+        attributes=_sorted(values.get(f"{name}.attributes", {})),
     )
 
 

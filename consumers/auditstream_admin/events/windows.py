@@ -1,4 +1,7 @@
-"""Looking for a page in windows of time, so that a common filter reads little and a rare one no more than it must."""
+"""Cuts a time range into windows that are searched one after the other.
+
+A page of a common filter is complete after the first small window. For a rare filter the windows grow quickly.
+"""
 
 from collections.abc import Iterator
 
@@ -6,47 +9,47 @@ from auditstream_admin.events.time_range import TimeSpan
 from auditstream_schemas.timestamp import NANOSECONDS
 
 FIRST = 24 * 3600 * NANOSECONDS
-"""Nanoseconds of the first window."""
+"""Length of the first window, nanoseconds."""
 _GROWTH = 8
-"""How many times longer a window is than the one before while nothing is found: four of them cover a year."""
+"""Growth of the window length while nothing is found; four windows cover a year."""
 _MARGIN = 1.3
 
 
 class Windows:
-    """The windows of a range, which touch each other, in the order in which to look.
+    """The adjacent windows of a range, in search order.
 
-    Iterate, and say after each window how much was found: the next is as long as it should take to find the rest.
+    Iterate, and call `widen` after each window: it estimates the length of the next window from the results so far.
     """
 
-    def __init__(self, span: TimeSpan, *, newest_first: bool, first: int = FIRST) -> None:
-        self._left = span
+    def __init__(self, span: TimeSpan, *, newest_first: bool) -> None:
+        self._rest = span
         self._newest_first = newest_first
-        self._width = first
+        self._width = FIRST
         self._searched = 0
 
     def __iter__(self) -> Iterator[TimeSpan]:
-        while self._left.start < self._left.end:
-            start, end = self._left.start, self._left.end
+        while self._rest.start < self._rest.end:
+            start, end = self._rest.start, self._rest.end
             if self._newest_first:
                 window = TimeSpan(start=max(start, end - self._width), end=end)
-                self._left = TimeSpan(start=start, end=window.start)
+                self._rest = TimeSpan(start=start, end=window.start)
             else:
                 window = TimeSpan(start=start, end=min(end, start + self._width))
-                self._left = TimeSpan(start=window.end, end=end)
+                self._rest = TimeSpan(start=window.end, end=end)
             self._searched += window.end - window.start
             yield window
 
     @property
     def is_done(self) -> bool:
-        """Whether no window is left."""
-        return self._left.start >= self._left.end
+        """Whether all windows were returned."""
+        return self._rest.start >= self._rest.end
 
     def widen(self, *, found: int, missing: int) -> None:
-        """Choose the next window's length.
+        """Choose the length of the next window.
 
         Args:
-            found: How much was found in all windows so far.
-            missing: How much more is wanted.
+            found: Number of results in all windows so far.
+            missing: Number of results that are still needed.
         """
         if found == 0:
             self._width *= _GROWTH
@@ -55,7 +58,7 @@ class Windows:
 
 
 def doubling(span: TimeSpan, *, first: int) -> Iterator[TimeSpan]:
-    """Cut a range into windows that touch each other, newest first, each twice as long as the one before."""
+    """Adjacent windows of a range, newest first, each twice as long as the previous one."""
     width, end = first, span.end
     while span.start < end:
         window = TimeSpan(start=max(span.start, end - width), end=end)

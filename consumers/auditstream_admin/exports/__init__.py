@@ -1,1 +1,1 @@
-"""Exports as one viewer may see them."""
+"""Exports, limited to what one viewer may see."""

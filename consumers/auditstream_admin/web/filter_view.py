@@ -1,4 +1,4 @@
-"""The filter as people handle it: chips to take off, a tree of actions to tick, links that change one thing."""
+"""The filter on the page: removable chips, the tree of actions, and links that change one condition."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,8 +6,7 @@ from datetime import tzinfo
 from typing import Literal
 
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.time_range import DEFAULT_PRESET, TimeRange
-from auditstream_admin.web.formatting import local
+from auditstream_admin.events.time_range import DEFAULT_PRESET, TimeRange, local
 
 PRESET_NAMES = {
     "15m": "Last 15 minutes",
@@ -18,7 +17,7 @@ PRESET_NAMES = {
     "90d": "Last 90 days",
     "12mo": "Last 12 months",
 }
-"""What the presets of `time_range` are called."""
+"""Labels of the presets in `time_range`."""
 
 ZONES = (
     "UTC",
@@ -38,19 +37,19 @@ ZONES = (
     "Australia/Sydney",
     "Pacific/Auckland",
 )
-"""Zones to choose from; the browser's own is added there, and the URL takes any."""
+"""Time zones in the menu; the browser adds its own zone, and the URL accepts every zone."""
 
 _LABELS = {"actor": "Actor", "target": "Target", "scope": "Scope", "request": "Request"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
-    """One condition that is in force.
+    """One active condition.
 
     Attributes:
-        label: What it is about.
-        value: What is asked for.
-        without: URL of the list without it.
+        label: Name of the condition.
+        value: Its value.
+        without: URL of the list without this condition.
     """
 
     label: str
@@ -60,61 +59,62 @@ class Chip:
 
 @dataclass(slots=True, kw_only=True)
 class ActionBranch:
-    """A node of the tree of actions.
+    """A node in the tree of actions.
 
     Attributes:
-        name: Its last word.
-        glob: What ticking it asks for: the action, or ``word.*`` for all below.
-        description: What the catalog says; empty for a branch.
-        is_ticked: Whether the filter asks for it.
-        branches: What lies below, by name.
+        name: Last word of the action or of the common prefix.
+        glob: Pattern that its checkbox adds to the filter: the action, or ``prefix.*`` for the whole branch.
+        description: Description in the catalog; empty for a branch.
+        is_checked: Whether the filter contains the pattern.
+        branches: Child nodes by name.
     """
 
     name: str
     glob: str
     description: str = ""
-    is_ticked: bool = False
+    is_checked: bool = False
     branches: dict[str, "ActionBranch"] = field(default_factory=dict)
 
     @property
-    def holds_tick(self) -> bool:
-        """Whether it, or something below, is asked for."""
-        return self.is_ticked or any(branch.holds_tick for branch in self.branches.values())
+    def has_checked(self) -> bool:
+        """Whether this node or one below it is checked."""
+        return self.is_checked or any(branch.has_checked for branch in self.branches.values())
 
 
-def list_url(wanted: EventFilter, **changes: object) -> str:
-    """The URL of the list with the filter changed; by the names of its attributes."""
-    query = wanted.with_(**changes).query()
+def list_url(event_filter: EventFilter, **changes: object) -> str:
+    """The URL of the list with some attributes of the filter changed."""
+    query = event_filter.with_(**changes).query()
     return f"/events?{query}" if query else "/events"
 
 
-def chips(wanted: EventFilter, zone: tzinfo) -> list[Chip]:
-    """The conditions in force, in the order of the URL."""
-    found = []
-    if wanted.time.start is not None or wanted.time.preset != DEFAULT_PRESET:
-        found.append(
-            Chip(label="Time", value=range_name(wanted.time, zone), without=list_url(wanted, time=TimeRange()))
-        )
-    for glob in wanted.actions:
-        rest = tuple(other for other in wanted.actions if other != glob)
-        found.append(Chip(label="Action", value=glob, without=list_url(wanted, actions=rest)))
+def chips(event_filter: EventFilter, zone: tzinfo) -> list[Chip]:
+    """The active conditions, in the order of the URL."""
+    conditions: list[tuple[str, str, dict[str, object]]] = []
+    time = event_filter.time
+    if time.start is not None or time.preset != DEFAULT_PRESET:
+        conditions.append(("Time", range_name(time, zone), {"time": TimeRange()}))
+    for glob in event_filter.actions:
+        others = tuple(other for other in event_filter.actions if other != glob)
+        conditions.append(("Action", glob, {"actions": others}))
     for name, label in _LABELS.items():
-        value = getattr(wanted, name)
+        value = getattr(event_filter, name)
         if value is not None:
-            found.append(Chip(label=label, value=value, without=list_url(wanted, **{name: None})))
-    if wanted.success is not None:
-        value = "Succeeded" if wanted.success else "Failed"
-        found.append(Chip(label="Outcome", value=value, without=list_url(wanted, success=None)))
-    for pair in wanted.metadata:
-        others = tuple(other for other in wanted.metadata if other != pair)
-        found.append(Chip(label=pair[0], value=pair[1], without=list_url(wanted, metadata=others)))
-    if wanted.text is not None:
-        found.append(Chip(label="Payload has", value=wanted.text, without=list_url(wanted, text=None)))
-    return found
+            conditions.append((label, value, {name: None}))
+    if event_filter.success is not None:
+        conditions.append(("Outcome", "Succeeded" if event_filter.success else "Failed", {"success": None}))
+    for pair in event_filter.metadata:
+        rest = tuple(other for other in event_filter.metadata if other != pair)
+        conditions.append((*pair, {"metadata": rest}))
+    if event_filter.text is not None:
+        conditions.append(("Payload contains", event_filter.text, {"text": None}))
+    return [
+        Chip(label=label, value=value, without=list_url(event_filter, **changes))
+        for label, value, changes in conditions
+    ]
 
 
 def range_name(time: TimeRange, zone: tzinfo) -> str:
-    """A range for people."""
+    """A time range as text."""
     if time.start is None:
         return PRESET_NAMES[time.preset]
     first = _short(time.start, zone)
@@ -126,38 +126,38 @@ def range_name(time: TimeRange, zone: tzinfo) -> str:
 
 
 def form_time(nanoseconds: int, zone: tzinfo, *, edge: Literal["start", "end"]) -> str:
-    """An instant as a field of a form takes it, in a zone: to the millisecond, and never a smaller range."""
+    """An instant as the value of a form field, to the millisecond; rounded so that the range never gets smaller."""
     milliseconds = nanoseconds // 1_000_000 if edge == "start" else -(-nanoseconds // 1_000_000)
     moment = local(milliseconds * 1_000_000, zone)
     fraction = f".{milliseconds % 1000:03d}" if milliseconds % 1000 else ""
     return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}"
 
 
-def action_tree(names: Iterable[tuple[str, str]], ticked: Iterable[str]) -> tuple[ActionBranch, list[str]]:
-    """Lay actions out by their words.
+def action_tree(names: Iterable[tuple[str, str]], checked: Iterable[str]) -> tuple[ActionBranch, list[str]]:
+    """The tree of actions, with one level per word.
 
     Args:
-        names: Actions, each with its description.
-        ticked: Globs that the filter asks for.
+        names: Actions with their descriptions.
+        checked: Patterns in the filter.
 
     Returns:
-        The root of the tree, and the globs that are no node of it.
+        The root of the tree, and the patterns in the filter that are not nodes of it.
     """
-    wanted = list(ticked)
+    patterns = list(checked)
     root = ActionBranch(name="", glob="*")
-    nodes = set()
+    globs = set()
     for action, description in names:
         *folders, last = action.split(".")
-        here = root
-        for depth, word in enumerate(folders):
-            glob = ".".join(folders[: depth + 1]) + ".*"
-            nodes.add(glob)
-            here = here.branches.setdefault(word, ActionBranch(name=word, glob=glob, is_ticked=glob in wanted))
-        nodes.add(action)
-        here.branches[f"={last}"] = ActionBranch(
-            name=last, glob=action, description=description, is_ticked=action in wanted
+        node = root
+        for depth, word in enumerate(folders, 1):
+            glob = ".".join(folders[:depth]) + ".*"
+            globs.add(glob)
+            node = node.branches.setdefault(word, ActionBranch(name=word, glob=glob, is_checked=glob in patterns))
+        globs.add(action)
+        node.branches[f"={last}"] = ActionBranch(
+            name=last, glob=action, description=description, is_checked=action in patterns
         )
-    return root, [glob for glob in wanted if glob not in nodes]
+    return root, [glob for glob in patterns if glob not in globs]
 
 
 def _short(nanoseconds: int, zone: tzinfo) -> str:

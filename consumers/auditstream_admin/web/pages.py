@@ -1,23 +1,23 @@
-"""The pages: HTML made on the server. What they show is in the URL."""
+"""The HTML pages. The URL contains the whole state of a page."""
 
 import time
 from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Form, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from auditstream_admin.auth.access import access_of, viewer_of
+from auditstream_admin.auth.access import access_of
 from auditstream_admin.auth.viewer import Viewer
-from auditstream_admin.context import AppContext, parts_of
+from auditstream_admin.context import AppContext, Context, CurrentViewer, Exports, context_of, exports_of
 from auditstream_admin.events.completeness import Completeness
+from auditstream_admin.events.cursors import Cursor
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.exports.service import ExportFormat
-from auditstream_admin.web import export_routes
 from auditstream_admin.web.filter_view import PRESET_NAMES, ZONES, action_tree, chips, list_url, range_name
 from auditstream_admin.web.templating import templates
+from auditstream_export import Format
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.errors import FilterError, StoreUnavailableError
 from auditstream_storage.retention import RETENTION_MONTHS
@@ -28,237 +28,226 @@ PAGE_SIZE = 50
 
 _templates = templates(time.time_ns)
 
-Who = Annotated[Viewer, Depends(viewer_of)]
-Shared = Annotated[AppContext, Depends(parts_of)]
-
 
 @router.get("/healthz")
 def health() -> dict[str, bool]:
-    """Whether this process answers; the one route that says anything to nobody."""
+    """Whether this process responds; needs no sign-in."""
     return {"alive": True}
 
 
 @router.get("/")
 def home() -> Response:
-    """The list is what one comes for."""
+    """Redirect to the list."""
     return RedirectResponse("/events", status_code=303)
 
 
 @router.get("/events")
-def events(  # noqa: PLR0917 - FastAPI gives them by name
+def events(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
-    viewer: Who,
-    parts: Shared,
+    viewer: CurrentViewer,
+    context: Context,
     cursor: str | None = None,
     open: UUID | None = None,
     live: bool = False,  # noqa: FBT001, FBT002 - the same
 ) -> Response:
-    """The list: filter, histogram, a page of events; with an event beside it that is open."""
-    given = request.query_params.multi_items()
+    """The list: filter, histogram, one page of events, and the open event beside it."""
+    parameters = request.query_params.multi_items()
     try:
-        wanted = EventFilter.read(given)
-        place = None if cursor is None else parts.cursors.read(cursor, viewer, wanted)
+        event_filter = EventFilter.read(parameters)
+        position = None if cursor is None else context.cursors.read(cursor, viewer, event_filter)
     except FilterError as error:
-        return render(request, "events.html", status=400, **_context(viewer, _sound(given, error), error=error))
-    page = parts.store.page(viewer, wanted, cursor=place, size=PAGE_SIZE, now=parts.clock())
-    histogram = parts.store.histogram(viewer, wanted, span=page.span, quickly=True)
-    opened = () if open is None else parts.store.events(viewer, open)
+        valid = _without_error(parameters, error)
+        return render(request, "events.html", status=400, **_list_context(viewer, valid, error=error))
+    page = context.store.page(viewer, event_filter, cursor=position, size=PAGE_SIZE, now=context.clock())
+    opened = () if open is None else context.store.events(viewer, open)
     origin = access_of(request).origin
-    parts.audit.page_viewed(origin, viewer, "events", wanted=wanted.to_dict(), rows=len(page.lines))
+    context.audit.page_viewed(origin, viewer, "events", wanted=event_filter.to_dict(), rows=len(page.lines))
     if opened:
-        parts.audit.page_viewed(origin, viewer, "event", wanted={"id": str(open)}, rows=len(opened))
+        context.audit.page_viewed(origin, viewer, "event", wanted={"id": str(open)}, rows=len(opened))
 
-    def link(to: Any) -> str | None:
-        if to is None:
+    def link(cursor: Cursor | None) -> str | None:
+        if cursor is None:
             return None
-        return "/events?" + urlencode([*wanted.parameters(), ("cursor", parts.cursors.write(to, viewer, wanted))])
+        text = context.cursors.write(cursor, viewer, event_filter)
+        return f"/events?{urlencode([*event_filter.parameters(), ('cursor', text)])}"
 
     return render(
         request,
         "events.html",
         **{
-            **_context(viewer, wanted),
+            **_list_context(viewer, event_filter),
             "page": page,
-            "histogram": histogram,
+            "histogram": context.store.histogram(viewer, event_filter, span=page.span, quickly=True),
             "older": link(page.older),
             "newer": link(page.newer),
-            "cursor_given": cursor is not None,
+            "is_first_page": cursor is None,
             "opened": opened,
             "open_id": str(opened[0].id) if opened else None,
-            "books": _books(parts),
+            "completeness": _completeness(context),
             "months": RETENTION_MONTHS,
-            "clock_now": parts.clock(),
+            "now": context.clock(),
             "live": live,
-            "live_url": f"/events?{urlencode([*wanted.parameters(), ('live', 'true')])}",
-            "tail_url": f"/tail?{wanted.query()}",
+            "live_url": f"/events?{urlencode([*event_filter.parameters(), ('live', 'true')])}",
+            "tail_url": f"/tail?{event_filter.query()}",
         },
     )
 
 
 @router.get("/histogram")
-def histogram(request: Request, viewer: Who, parts: Shared) -> Response:
-    """The histogram alone, where it took too long to stand on the list from the start."""
-    wanted = EventFilter.read(request.query_params.multi_items())
-    found = parts.store.histogram(viewer, wanted, span=wanted.time.span(parts.clock()))
-    return render(request, "_histogram.html", **{**_context(viewer, wanted), "histogram": found})
+def histogram(request: Request, viewer: CurrentViewer, context: Context) -> Response:
+    """The histogram alone; the list loads it separately if counting takes long."""
+    event_filter = EventFilter.read(request.query_params.multi_items())
+    counts = context.store.histogram(viewer, event_filter, span=event_filter.time.span(context.clock()))
+    return render(request, "_histogram.html", **{**_list_context(viewer, event_filter), "histogram": counts})
 
 
 @router.get("/events/{id}")
-def event(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:
-    """All of one event."""
-    found = parts.store.events(viewer, id)
-    parts.audit.page_viewed(access_of(request).origin, viewer, "event", wanted={"id": str(id)}, rows=len(found))
-    if not found:
-        raise HTTPException(404, "there is no such event, or it is not for you to see")
-    is_part = "hx-request" in request.headers and "hx-boosted" not in request.headers
-    template = "event_panel.html" if is_part else "event.html"
-    return render(request, template, section="events", viewer=viewer, events=found, **_times(request))
+def event(request: Request, viewer: CurrentViewer, context: Context, id: UUID) -> Response:
+    """One complete event."""
+    stored = context.store.events(viewer, id)
+    context.audit.page_viewed(access_of(request).origin, viewer, "event", wanted={"id": str(id)}, rows=len(stored))
+    if not stored:
+        raise HTTPException(404, "this event does not exist, or you may not see it")
+    is_panel = "hx-request" in request.headers and "hx-boosted" not in request.headers
+    template = "event_panel.html" if is_panel else "event.html"
+    return render(request, template, section="events", events=stored, **_zone(request))
 
 
 @router.get("/tail")
-def tail(request: Request, viewer: Who, parts: Shared, mark: str | None = None) -> Response:
-    """What was ingested since a mark: a part of the list, for a page that asks again and again."""
-    wanted = EventFilter.read(request.query_params.multi_items())
-    since = None if mark is None else parts.cursors.read_mark(mark, viewer, wanted)
-    arrivals = parts.store.arrivals(viewer, wanted, mark=since, now=parts.clock())
+def tail(request: Request, viewer: CurrentViewer, context: Context, mark: str | None = None) -> Response:
+    """The events ingested since a mark: table rows for the live list, which polls this route."""
+    event_filter = EventFilter.read(request.query_params.multi_items())
+    since = None if mark is None else context.cursors.read_mark(mark, viewer, event_filter)
+    arrivals = context.store.arrivals(viewer, event_filter, mark=since, now=context.clock())
     if mark is None:
-        # The polls that follow are part of the same look.
+        # One audit event per live list, not one per poll.
         origin = access_of(request).origin
-        parts.audit.page_viewed(origin, viewer, "tail", wanted=wanted.to_dict(), rows=len(arrivals.lines))
-    text = parts.cursors.write_mark(arrivals.mark, viewer, wanted)
-    again = "/tail?" + urlencode([*wanted.parameters(), ("mark", text)])
-    return render(request, "tail.html", **_context(viewer, wanted), arrivals=arrivals, again=again)
+        context.audit.page_viewed(origin, viewer, "tail", wanted=event_filter.to_dict(), rows=len(arrivals.lines))
+    text = context.cursors.write_mark(arrivals.mark, viewer, event_filter)
+    next_url = f"/tail?{urlencode([*event_filter.parameters(), ('mark', text)])}"
+    return render(request, "tail.html", **_list_context(viewer, event_filter), arrivals=arrivals, next_url=next_url)
 
 
 @router.get("/exports")
-def exports(request: Request, viewer: Who, parts: Shared) -> Response:
+def exports(request: Request, viewer: CurrentViewer, context: Context) -> Response:
     """The latest exports."""
-    jobs = [] if parts.exports is None else export_routes.exports_of(request, parts, viewer).jobs()
-    parts.audit.page_viewed(access_of(request).origin, viewer, "exports", wanted={}, rows=len(jobs))
-    return render(request, "exports.html", section="exports", viewer=viewer, jobs=jobs, **_times(request))
+    jobs = [] if context.exports is None else exports_of(request, viewer, context).jobs()
+    context.audit.page_viewed(access_of(request).origin, viewer, "exports", wanted={}, rows=len(jobs))
+    return render(request, "exports.html", section="exports", jobs=jobs, **_zone(request))
 
 
 @router.post("/exports")
 def request_export(
-    request: Request,
-    viewer: Who,
-    parts: Shared,
+    exports: Exports,
+    context: Context,
     query: Annotated[str, Form(max_length=8000)] = "",
-    format: Annotated[ExportFormat, Form()] = "csv",
+    format: Annotated[Format, Form()] = "csv",
 ) -> Response:
-    """Export what the list shows."""
-    job = export_routes.request_export(request, parts, viewer, query, format)
+    """Request an export of the listed events."""
+    job = exports.request(query, format, context.clock())
     return RedirectResponse(f"/exports#export-{job.id}", status_code=303)
 
 
 @router.get("/exports/{id}")
-def export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:
-    """One export and how far it is: a part of the list, for a page that asks again and again."""
-    job = export_routes.found_job(export_routes.exports_of(request, parts, viewer), id)
-    return render(request, "_export.html", viewer=viewer, job=job, **_times(request))
+def export(request: Request, exports: Exports, id: UUID) -> Response:
+    """One export: a table row, which polls this route until the export has ended."""
+    return render(request, "_export.html", job=exports.job(id), **_zone(request))
 
 
 @router.post("/exports/{id}/cancel")
-def cancel_export(request: Request, viewer: Who, parts: Shared, id: UUID) -> Response:
-    """Stop an export."""
-    export_routes.cancel_export(request, parts, viewer, id)
+def cancel_export(exports: Exports, id: UUID) -> Response:
+    """Cancel an export."""
+    exports.cancel(id)
     return RedirectResponse(f"/exports#export-{id}", status_code=303)
 
 
 @router.get("/exports/{id}/file")
-def download(request: Request, viewer: Who, parts: Shared, id: UUID, name: str | None = None) -> Response:
+def download(exports: Exports, id: UUID, name: str | None = None) -> Response:
     """A file of a finished export: its events, its manifest, or the manifest's signature."""
-    return export_routes.download(request, parts, viewer, id, name)
+    return exports.download(id, name)
 
 
-def render(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
-    """A page; every page knows who looks."""
+def render(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """Render a template; every template gets the viewer."""
     access = access_of(request)
     shared = {
         "access": access,
         "form_token": access.form_token,
         "section": "",
         "me": access.viewer,
-        "has_exports": parts_of(request).exports is not None,
+        "has_exports": context_of(request).exports is not None,
     }
-    return _templates.TemplateResponse(request, template, {**shared, **context}, status_code=status)
+    return _templates.TemplateResponse(request, template, {**shared, **values}, status_code=status)
 
 
 def error_page(request: Request, status: int, detail: str) -> Response:
-    """What somebody reads whose request failed."""
-    heading, fix = _HEADINGS.get(status, _HEADINGS[500 if status >= 500 else 400])
-    return render(request, "error.html", status=status, code=status, heading=heading, detail=detail, fix=fix)
+    """The page for a failed request."""
+    heading, advice = _HEADINGS.get(status, _HEADINGS[500 if status >= 500 else 400])
+    return render(request, "error.html", status=status, code=status, heading=heading, detail=detail, advice=advice)
 
 
 _HEADINGS = {
-    400: ("That cannot be read", "Go back and put it right, or begin anew."),
-    403: ("Not for you", "If it should be, ask whoever gives out roles in your organisation."),
-    404: ("Not here", "The address may be cut short, or the event is past the retention."),
-    409: ("Not now", None),
-    500: ("Something broke", "Try again. If it stays so, give the number below to whoever runs this."),
-    501: ("Not set up here", None),
-    503: ("The events cannot be reached", "Nothing is lost: they are stored elsewhere. Try again in a minute."),
+    400: ("Invalid request", "Go back and correct it, or start again from the events."),
+    403: ("Not allowed", "If you need access, ask the person who assigns roles in your organisation."),
+    404: ("Not found", "The address may be incomplete, or the retention period of the event is over."),
+    409: ("Not possible now", None),
+    500: ("Internal error", "Try again. If the error persists, report the request id below to the operator."),
+    501: ("Not configured", None),
+    503: ("Events not available", "No event is lost; the database does not respond. Try again in a minute."),
 }
-"""What a status means to people, and what they can do."""
+"""Heading and advice of the error page, by HTTP status."""
 
 
-def _times(request: Request) -> dict[str, Any]:
-    """The zone in which a page without a filter shows times."""
-    wanted = EventFilter.read([pair for pair in request.query_params.multi_items() if pair[0] == "tz"])
-    return {"wanted": wanted, "zone": wanted.display_zone}
+def _zone(request: Request) -> dict[str, Any]:
+    """The time zone of a page without a filter."""
+    event_filter = EventFilter.read([pair for pair in request.query_params.multi_items() if pair[0] == "tz"])
+    return {"event_filter": event_filter, "zone": event_filter.display_zone}
 
 
-def _books(parts: AppContext) -> Completeness | None:
+def _completeness(context: AppContext) -> Completeness | None:
     try:
-        return parts.store.books()
+        return context.store.books()
     except StoreUnavailableError:
         return None
 
 
-def _sound(given: list[tuple[str, str]], error: FilterError) -> EventFilter:
-    """What is left of a filter without the parameter that makes no sense."""
-    away = {"from", "to"} if error.parameter in {"from", "to"} else {error.parameter}
+def _without_error(parameters: list[tuple[str, str]], error: FilterError) -> EventFilter:
+    """The filter without the malformed parameter."""
+    dropped = {"from", "to"} if error.parameter in {"from", "to"} else {error.parameter}
     try:
-        return EventFilter.read([pair for pair in given if pair[0] not in away])
+        return EventFilter.read([pair for pair in parameters if pair[0] not in dropped])
     except FilterError:
         return EventFilter()
 
 
-_FAULTS = {
-    "range": "Time range:",
-    "from": "From:",
-    "to": "To:",
-    "tz": "Time zone:",
-    "meta": "Metadata:",
-    "q": "Payload:",
-    "cursor": "This page of the list:",
+_PARAMETER_LABELS = {
+    "range": "Time range",
+    "tz": "Time zone",
+    "meta": "Metadata",
+    "q": "Payload",
+    "cursor": "Page of the list",
 }
 
 
-def _context(viewer: Viewer, wanted: EventFilter, *, error: FilterError | None = None) -> dict[str, Any]:
-    entries = [(name, entry.description) for name, entry in catalog().items()]
-    tree, other_globs = action_tree(entries, wanted.actions)
-    zone = wanted.display_zone
+def _list_context(viewer: Viewer, event_filter: EventFilter, *, error: FilterError | None = None) -> dict[str, Any]:
+    actions = [(name, entry.description) for name, entry in catalog().items()]
+    tree, other_globs = action_tree(actions, event_filter.actions)
+    zone = event_filter.display_zone
     return {
         "section": "events",
-        "viewer": viewer,
-        "wanted": wanted,
+        "event_filter": event_filter,
         "zone": zone,
         "presets": PRESET_NAMES,
         "zones": ZONES,
         "tree": tree,
         "other_globs": other_globs,
-        "chips": chips(wanted, zone),
-        "cleared": list_url(EventFilter(zone=wanted.zone)),
-        "range_label": range_name(wanted.time, zone),
+        "chips": chips(event_filter, zone),
+        "cleared": list_url(EventFilter(zone=event_filter.zone)),
+        "range_label": range_name(event_filter.time, zone),
         "show_scope": viewer.sees_all or len(viewer.scopes) > 1,
         "error": error,
-        "fault_label": "" if error is None else _FAULTS.get(error.parameter, f"{error.parameter.title()}:"),
+        "error_label": "" if error is None else _PARAMETER_LABELS.get(error.parameter, error.parameter.title()),
         "page": None,
-        "histogram": None,
-        "older": None,
-        "newer": None,
-        "opened": (),
         "open_id": None,
         "live": False,
     }

@@ -1,4 +1,4 @@
-"""Signing in and out."""
+"""Routes for signing in and out."""
 
 import os
 from typing import Annotated
@@ -7,105 +7,105 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from auditstream_admin.auth.access import access_of
-from auditstream_admin.auth.claims import ClaimRules
+from auditstream_admin.auth.claims import viewer_of_claims
 from auditstream_admin.auth.oidc import OidcSignIn
 from auditstream_admin.auth.sessions import Session, cookie
 from auditstream_admin.auth.viewer import Role, Viewer
-from auditstream_admin.context import AppContext, parts_of
+from auditstream_admin.context import AppContext, Context
 from auditstream_admin.web import pages
 from auditstream_schemas.errors import DeniedError
+from auditstream_schemas.timestamp import NANOSECONDS
 
 router = APIRouter()
 
 _HOME = "/"
-_FLOW_SECONDS = 600
+_STATE_SECONDS = 600
 
 
 def own_path(text: str | None) -> str:
-    """Where to go after the sign-in: a path of this page, whatever a link says."""
-    if not text or not text.startswith("/") or text.startswith(("//", "/\\", "/login", "/logout")):
+    """The path to open after the sign-in; the home page for everything that is not a path of this page."""
+    if not text or not text.isprintable() or "\\" in text:
         return _HOME
-    if any(character in text for character in "\r\n\t\\") or not text.isprintable():
-        return _HOME
-    return text
+    return text if text.startswith("/") and not text.startswith(("//", "/login", "/logout")) else _HOME
 
 
 @router.get("/login")
-def login(request: Request, next: str | None = None) -> Response:
-    """The page that leads to the sign-in."""
-    parts = parts_of(request)
+def login(request: Request, context: Context, next: str | None = None) -> Response:
+    """The sign-in page."""
     return pages.render(
-        request, "login.html", method=parts.settings.admin_sign_in, onwards=own_path(next), roles=[*Role]
+        request, "login.html", method=context.settings.admin_sign_in, next_path=own_path(next), roles=[*Role]
     )
 
 
 @router.post("/login/development")
 def login_development(
     request: Request,
+    context: Context,
     role: Annotated[Role, Form()],
     scopes: Annotated[str, Form(max_length=2000)] = "",
-    onwards: Annotated[str, Form(max_length=8000)] = _HOME,
+    next_path: Annotated[str, Form(max_length=8000)] = _HOME,
 ) -> Response:
-    """Be whoever one says: for the local stack alone."""
-    parts = parts_of(request)
-    if parts.settings.admin_sign_in != "development":
-        raise DeniedError("there is no development login here")
-    wanted = tuple(scope.strip() for scope in scopes.split(",") if scope.strip())
-    if role is Role.ADMIN and not wanted:
+    """Sign in with a chosen role, without a password; for the local stack only."""
+    if context.settings.admin_sign_in != "development":
+        raise DeniedError("the development sign-in is off")
+    ids = tuple(scope.strip() for scope in scopes.split(",") if scope.strip())
+    if role is Role.ADMIN and not ids:
         raise DeniedError("an admin needs the id of an organisation")
     name = os.environ.get("USER") or "developer"
-    viewer = Viewer(subject=f"development:{name}", name=name, role=role, scopes=wanted)
-    return begin_session(request, parts, viewer, onwards, method="development")
+    viewer = Viewer(subject=f"development:{name}", name=name, role=role, scopes=ids)
+    return begin_session(request, context, viewer, next_path, method="development")
 
 
 @router.post("/logout")
-def logout(request: Request) -> Response:
+def logout(context: Context) -> Response:
     """End the session of this browser."""
     response = RedirectResponse("/login", status_code=303)
-    response.headers.append("set-cookie", parts_of(request).sessions.end())
+    response.headers.append("set-cookie", context.sessions.end())
     return response
 
 
-def begin_session(request: Request, parts: AppContext, viewer: Viewer, onwards: str, *, method: str) -> Response:
-    """Let somebody in."""
-    session = Session.begin(viewer, parts.clock() // 1_000_000_000)
-    parts.audit.signed_in(access_of(request).origin, viewer, method=method)
-    response = RedirectResponse(own_path(onwards), status_code=303)
-    response.headers.append("set-cookie", parts.sessions.write(session))
+def begin_session(request: Request, context: AppContext, viewer: Viewer, next_path: str, *, method: str) -> Response:
+    """Start a session, and open the next page."""
+    now = context.clock() // NANOSECONDS
+    session = Session(viewer=viewer, began=now, used=now)
+    context.audit.signed_in(access_of(request).origin, viewer, method=method)
+    response = RedirectResponse(own_path(next_path), status_code=303)
+    response.headers.append("set-cookie", context.sessions.write(session))
     return response
 
 
 @router.get("/login/start")
-async def login_start(request: Request, next: str | None = None) -> Response:
-    """Go to the issuer."""
-    parts = parts_of(request)
-    begun = await _oidc(parts).begin(own_path(next))
-    response = RedirectResponse(begun.url, status_code=303)
-    flow = cookie(_flow_name(parts), begun.state, seconds=_FLOW_SECONDS, is_secure=parts.is_secure)
-    response.headers.append("set-cookie", flow)
+async def login_start(context: Context, next: str | None = None) -> Response:
+    """Redirect to the OpenID Connect issuer."""
+    url, state = await _oidc(context).begin(own_path(next))
+    response = RedirectResponse(url, status_code=303)
+    response.headers.append("set-cookie", _state_cookie(context, state, seconds=_STATE_SECONDS))
     return response
 
 
 @router.get("/login/callback")
 async def login_callback(
-    request: Request, state: str = "", code: str | None = None, error: str | None = None
+    request: Request, context: Context, state: str = "", code: str | None = None, error: str | None = None
 ) -> Response:
-    """Come back from the issuer."""
-    parts = parts_of(request)
+    """The redirect back from the issuer."""
     if code is None:
-        raise DeniedError(f"the issuer refused the sign-in: {(error or 'it gave no code')[:80]}")
-    claims, onwards = await _oidc(parts).finish(code, state, request.cookies.get(_flow_name(parts), ""))
-    viewer = ClaimRules.of(parts.settings).viewer(claims)
-    response = begin_session(request, parts, viewer, onwards, method="oidc")
-    response.headers.append("set-cookie", cookie(_flow_name(parts), "", seconds=0, is_secure=parts.is_secure))
+        raise DeniedError(f"the issuer refused the sign-in: {(error or 'it sent no code')[:80]}")
+    signed_state = request.cookies.get(_state_name(context), "")
+    claims, next_path = await _oidc(context).finish(code, state, signed_state)
+    response = begin_session(request, context, viewer_of_claims(claims, context.settings), next_path, method="oidc")
+    response.headers.append("set-cookie", _state_cookie(context, "", seconds=0))
     return response
 
 
-def _oidc(parts: AppContext) -> OidcSignIn:
-    if parts.oidc is None:
-        raise DeniedError("nobody signs in by OpenID Connect here")
-    return parts.oidc
+def _oidc(context: AppContext) -> OidcSignIn:
+    if context.oidc is None:
+        raise DeniedError("the sign-in by OpenID Connect is off")
+    return context.oidc
 
 
-def _flow_name(parts: AppContext) -> str:
-    return "__Host-auditstream-sign-in" if parts.is_secure else "auditstream-sign-in"
+def _state_name(context: AppContext) -> str:
+    return f"{context.sessions.name}-sign-in"
+
+
+def _state_cookie(context: AppContext, state: str, *, seconds: int) -> str:
+    return cookie(_state_name(context), state, seconds=seconds, is_secure=context.sessions.is_secure)

@@ -1,6 +1,7 @@
-"""The templates, and what they can call."""
+"""The Jinja environment: templates, functions and filters."""
 
 import hashlib
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 
@@ -24,10 +25,10 @@ STATIC = resources.files("auditstream_admin.web").joinpath("static")
 
 
 class StaticPages(StaticFiles):
-    """The page's own files. Their addresses change with their content, so browsers keep them."""
+    """Static files. Their URLs contain a hash of the content, so browsers may cache them forever."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """A file."""
+        """The response for a file."""
         response = await super().get_response(path, scope)
         if scope["query_string"].startswith(b"v="):
             response.headers["cache-control"] = "public, max-age=31536000, immutable"
@@ -36,39 +37,26 @@ class StaticPages(StaticFiles):
 
 @cache
 def asset(name: str) -> str:
-    """The address of one of the page's own files."""
+    """The URL of a static file."""
     version = hashlib.sha256(STATIC.joinpath(name).read_bytes()).hexdigest()[:12]
     return f"/static/{name}?v={version}"
 
 
-def event_url(id: str, wanted: EventFilter) -> str:
-    """The address of an event, in the zone that the list has."""
-    return f"/events/{id}" if wanted.zone == "UTC" else f"/events/{id}?{EventFilter(zone=wanted.zone).query()}"
+def event_url(id: str, event_filter: EventFilter) -> str:
+    """The URL of an event, in the time zone of the list."""
+    query = EventFilter(zone=event_filter.zone).query()
+    return f"/events/{id}?{query}" if query else f"/events/{id}"
 
 
-def preset_url(wanted: EventFilter, name: str) -> str:
-    """The list with a range that ends now."""
-    return list_url(wanted, time=TimeRange(preset=name))
+def templates(now: Callable[[], int]) -> Jinja2Templates:
+    """Load the templates; ``now`` is the clock, in nanoseconds since the epoch."""
 
-
-def between(wanted: EventFilter, start: int, end: int) -> str:
-    """The list with the range of a bucket."""
-    return list_url(wanted, time=TimeRange(start=start, end=end))
-
-
-def templates(now: formatting.Clock) -> Jinja2Templates:
-    """Read the templates.
-
-    Args:
-        now: Nanoseconds since the epoch; related events are looked for as far back as the event lies.
-    """
-
-    def pivot(event: EventSummary, wanted: EventFilter, **conditions: object) -> str:
-        """The list of what is related to an event, over a range that the event is in."""
+    def pivot(event: EventSummary, event_filter: EventFilter, **conditions: object) -> str:
+        """The URL of the list of related events, over a preset range that includes the event."""
         age = now() - event.key.occurred_at
         fits = [name for name in (DEFAULT_PRESET, "90d") if PRESETS[name] > age]
         time = TimeRange(preset=fits[0] if fits else "12mo")
-        return list_url(EventFilter(zone=wanted.zone, time=time), **conditions)
+        return list_url(EventFilter(zone=event_filter.zone, time=time), **conditions)
 
     environment = Environment(
         loader=FileSystemLoader(str(resources.files("auditstream_admin.web").joinpath("templates"))),
@@ -78,19 +66,18 @@ def templates(now: formatting.Clock) -> Jinja2Templates:
         lstrip_blocks=True,
     )
     environment.globals.update(
+        TimeRange=TimeRange,
         asset=asset,
-        between=between,
         catalog=catalog(),
         changed=list_url,
-        drawn=chart,
+        chart_of=chart,
         event_url=event_url,
         form_time=form_time,
         iso=format_timestamp,
         lapse=formatting.lapse,
         marked=marked,
         pivot=pivot,
-        preset_url=preset_url,
         zone_name=formatting.zone_name,
     )
-    environment.filters.update(formatting.WORDS)
+    environment.filters.update(formatting.FILTERS)
     return Jinja2Templates(env=environment)

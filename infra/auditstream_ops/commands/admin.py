@@ -7,7 +7,7 @@ import click
 import uvicorn
 from typed_settings import click_options
 
-from auditstream_admin import AdminSettings, JobExports, create_app
+from auditstream_admin import AdminSettings, create_app
 from auditstream_export import ExportJobs, JobSettings
 from auditstream_ops.self_audit import TrailEmitter
 from auditstream_schemas.errors import OperationError
@@ -36,7 +36,7 @@ def admin(settings: AdminSettings) -> None:
     jobs = load(JobSettings)
     # Without a target for files there are no exporters, and the page offers no exports.
     exports = ExportJobs(jobs, emitter) if jobs.export_target else None
-    app = create_app(settings, emitter, url=url, exports=None if exports is None else JobExports(exports))
+    app = create_app(settings, emitter, url=url, exports=exports)
     config = uvicorn.Config(
         app.asgi,
         log_config=None,

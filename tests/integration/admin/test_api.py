@@ -1,4 +1,4 @@
-"""The API: what its document says holds, whatever is sent; tokens; what may not be done with either."""
+"""The API: its OpenAPI document, tokens, and hostile input."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ from auditstream_admin.auth.viewer import Role
 from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.errors import AdminError
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.admin import ACME, AUDITOR, GLOBEX, Desk, admin_database, desk, served
+from tests.support.admin import ACME, AUDITOR, GLOBEX, AdminPage, admin_database, admin_page, served
 from tests.support.events import make_event
 from tests.support.stored_events import connect, store
 
@@ -31,14 +31,14 @@ EARLIER = datetime.now(UTC) - timedelta(minutes=5)
 
 @pytest.fixture(scope="module")
 def database(stack: Endpoints) -> Iterator[ClickHouseSettings]:
-    with admin_database(stack) as found:
-        store(found, [make_event(number) for number in range(40)], ingested_at=EARLIER)
-        yield found
+    with admin_database(stack) as settings_:
+        store(settings_, [make_event(number) for number in range(40)], ingested_at=EARLIER)
+        yield settings_
 
 
 @pytest.fixture(scope="module")
-def page(database: ClickHouseSettings) -> Desk:
-    return desk(database)
+def page(database: ClickHouseSettings) -> AdminPage:
+    return admin_page(database)
 
 
 def bearer(text: str) -> dict[str, str]:
@@ -59,12 +59,12 @@ def made_token(database: ClickHouseSettings, **changes: Any) -> tuple[UUID, str]
     return made.id, text
 
 
-def test_whatever_is_sent_the_answer_is_as_the_document_says(database: ClickHouseSettings) -> None:
+def test_responses_to_generated_requests_match_the_document(database: ClickHouseSettings) -> None:
     _, token = made_token(database)
     with served(database) as page, requests.Session() as session:
         document = session.get(f"{page.app.url}/api/v1/openapi.json", headers=bearer(token), timeout=30).json()
         schema = schemathesis.openapi.from_dict(document)
-        operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
+        operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
         assert len(operations) >= 8
         for operation in operations:
             attempt(operation, session, page.app.url, bearer(token))
@@ -83,26 +83,28 @@ def attempt(operation: Any, session: requests.Session, url: str, headers: dict[s
     @given(case=operation.as_strategy())
     def run(case: Any) -> None:
         response = case.call(session=session, base_url=url, headers=headers)
-        # A text may be no time and no filter: the document cannot say so, and the answer is 400.
+        # A text that is not a time or a filter gets 400; the document cannot express which texts are valid.
         case.validate_response(response, excluded_checks=[positive_data_acceptance], headers=headers)
 
     run()
 
 
-def test_pages_are_followed_by_their_cursor(page: Desk) -> None:
+def test_cursors_lead_through_all_pages(page: AdminPage) -> None:
     with page.client(AUDITOR) as client:
-        found: list[str] = []
+        listed: list[str] = []
         query: dict[str, str] = {"limit": "7", "range": "30d"}
         while True:
             answer = client.get("/api/v1/events", params=query).json()
-            found += [event["id"] for event in answer["events"]]
+            listed += [event["id"] for event in answer["events"]]
             if answer["next_cursor"] is None:
                 break
             query["cursor"] = answer["next_cursor"]
-        assert found == [str(make_event(number).id) for number in reversed(range(40))]
+        assert listed == [str(make_event(number).id) for number in reversed(range(40))]
 
 
-def test_a_token_is_its_organisations_until_it_is_not(page: Desk, database: ClickHouseSettings) -> None:
+def test_a_token_is_limited_to_its_scopes_until_it_expires_or_is_revoked(
+    page: AdminPage, database: ClickHouseSettings
+) -> None:
     identity, token = made_token(database)
     _, auditors = made_token(database, role=Role.AUDITOR, scopes=[])
     _, old = made_token(database, expires_at=datetime.now(UTC) - timedelta(seconds=1))
@@ -121,7 +123,7 @@ def test_a_token_is_its_organisations_until_it_is_not(page: Desk, database: Clic
             assert answer.status_code == 401, text
             assert answer.headers["www-authenticate"] == "Bearer"
             assert token[-20:] not in answer.text
-        # For the API alone, and by no other scheme.
+        # Tokens are valid for the API only, and with the scheme Bearer only.
         assert client.get("/events", headers=bearer(token)).status_code == 303
         assert client.get("/api/v1/events", headers={"authorization": f"Basic {token}"}).status_code == 401
         tokens = TokenStore(database)
@@ -132,11 +134,11 @@ def test_a_token_is_its_organisations_until_it_is_not(page: Desk, database: Clic
         with pytest.raises(AdminError, match="there is no token"):
             tokens.revoke(UUID(int=1), revoked_by="a test")
         tokens.close()
-    kept = connect(database).query(f"SELECT * FROM {database.clickhouse_database}.api_tokens").result_rows
-    assert token[37:] not in str(kept)
+    rows = connect(database).query(f"SELECT * FROM {database.clickhouse_database}.api_tokens").result_rows
+    assert token[37:] not in str(rows)
 
 
-def test_the_commands_make_list_and_revoke_tokens(database: ClickHouseSettings, stack: Endpoints, page: Desk) -> None:
+def test_commands_for_tokens(database: ClickHouseSettings, stack: Endpoints, page: AdminPage) -> None:
     env = {
         **stack.env(),
         "AUDITSTREAM_CLICKHOUSE_DATABASE": database.clickhouse_database,
@@ -179,16 +181,16 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_texts_are_texts(page: Desk, text: str) -> None:
+def test_hostile_parameters_are_harmless(page: AdminPage, text: str) -> None:
     fields = {"action": text, "actor": text, "target": text, "request": text, "meta": f"{text}={text}", "q": text}
     with page.client(ACME) as client:
         for name, value in [*fields.items(), ("scope", text)]:
             query = urlencode({name: value, "range": "30d"})
-            found = client.get(f"/api/v1/events?{query}")
-            assert found.status_code == 200, (name, found.text)
-            assert {event["scope"]["id"] for event in found.json()["events"]} <= {"org-0"}
+            answer = client.get(f"/api/v1/events?{query}")
+            assert answer.status_code == 200, (name, answer.text)
+            assert {event["scope"]["id"] for event in answer.json()["events"]} <= {"org-0"}
             if name not in {"q", "action"}:
-                assert found.json()["events"] == []
+                assert answer.json()["events"] == []
             answer = client.get(f"/events?{query}")
             assert answer.status_code == 200
             assert "<script>alert" not in answer.text
@@ -204,7 +206,7 @@ def test_hostile_texts_are_texts(page: Desk, text: str) -> None:
         assert "<script>alert" not in login.text
 
 
-def test_events_with_hostile_content_are_shown_as_text(database: ClickHouseSettings, page: Desk) -> None:
+def test_events_with_hostile_content_are_shown_as_text(database: ClickHouseSettings, page: AdminPage) -> None:
     events = [
         make_event(
             500 + number,
@@ -222,16 +224,16 @@ def test_events_with_hostile_content_are_shown_as_text(database: ClickHouseSetti
             shown = client.get(f"/events/{event.id}")
             assert shown.status_code == 200
             pages.append(shown.text)
-            # "Same actor" finds just those, whatever the id is.
+            # "Same actor" finds the event by every id.
             same = client.get("/api/v1/events", params={"actor": event.actor.id, "range": "30d"})
-            assert [found["id"] for found in same.json()["events"]] == [str(event.id)]
+            assert [event["id"] for event in same.json()["events"]] == [str(event.id)]
     for text in pages:
         assert "<script>alert" not in text
         assert "<img src=x" not in text
         assert "8641969" not in text
 
 
-def test_cursors_marks_and_links_of_another_organisation_are_worth_nothing(page: Desk) -> None:
+def test_cursors_marks_and_links_of_another_organisation_are_rejected(page: AdminPage) -> None:
     with page.client(ACME) as mine, page.client(GLOBEX) as theirs:
         answer = mine.get("/api/v1/events", params={"limit": 1, "range": "30d"}).json()
         cursor = {"limit": 1, "range": "30d", "cursor": answer["next_cursor"]}
@@ -243,7 +245,7 @@ def test_cursors_marks_and_links_of_another_organisation_are_worth_nothing(page:
         assert theirs.get(again).status_code == 400
 
 
-def test_a_files_name_stays_in_its_header(page: Desk) -> None:
+def test_a_file_name_cannot_break_its_header(page: AdminPage) -> None:
     with page.client(ACME) as client:
         form = {"x-csrf-token": client.get("/events").text.partition('csrf-token" content="')[2].partition('"')[0]}
         made = client.post("/api/v1/exports", json={"query": "action=user.*"}, headers=form).json()
@@ -264,9 +266,9 @@ def test_a_files_name_stays_in_its_header(page: Desk) -> None:
         page.exports.quota = 1000
 
 
-def test_clickhouse_away_is_told_and_nothing_else(stack: Endpoints) -> None:
+def test_an_unreachable_clickhouse_is_reported_as_503(stack: Endpoints) -> None:
     del stack
-    lost = desk(ClickHouseSettings(clickhouse_url="http://127.0.0.1:9"))
+    lost = admin_page(ClickHouseSettings(clickhouse_url="http://127.0.0.1:9"))
     with lost.client(ACME) as client:
         answer = client.get("/api/v1/events")
         assert answer.status_code == 503

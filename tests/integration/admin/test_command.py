@@ -1,4 +1,4 @@
-"""``auditstream admin`` as it is run: sign in, look, and find one's own look as an event."""
+"""``auditstream admin`` as a process: sign in, view events, and find the view as an audit event."""
 
 import re
 import signal
@@ -12,17 +12,17 @@ from tests.support.stack import Tenant
 from tests.support.stored_events import store
 
 
-def test_who_looks_is_in_the_log(tenant: Tenant) -> None:
+def test_a_page_view_becomes_an_event_in_the_log(tenant: Tenant) -> None:
     store(sink_settings(tenant), [make_event(0)], ingested_at=datetime.now(UTC) - timedelta(minutes=5))
     process = start_command(tenant, "admin", AUDITSTREAM_ADMIN_ADDRESS="127.0.0.1:0")
     assert process.stderr is not None
-    said = process.stderr.readline()
-    found = re.search(r"the audit log is at (http://127\.0\.0\.1:\d+)", said)
-    assert found is not None, said
-    with httpx2.Client(base_url=found[1], timeout=30) as client:
+    line = process.stderr.readline()
+    address = re.search(r"the audit log is at (http://127\.0\.0\.1:\d+)", line)
+    assert address is not None, line
+    with httpx2.Client(base_url=address[1], timeout=30) as client:
         assert client.get("/healthz").json() == {"alive": True}
         assert client.get("/events").status_code == 303
-        signed_in = client.post("/login/development", data={"role": "admin", "scopes": "org-0", "onwards": "/events"})
+        signed_in = client.post("/login/development", data={"role": "admin", "scopes": "org-0", "next_path": "/events"})
         assert signed_in.headers["location"] == "/events"
         assert str(make_event(0).id) in client.get("/events").text
     process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The page's exports over real jobs: asked for, run, downloaded, and nobody else's."""
+"""Exports of the page with real jobs: requested, run, downloaded, and hidden from other organisations."""
 
 import gzip
 import hashlib
@@ -11,19 +11,18 @@ from uuid import UUID
 
 from confluent_kafka.admin import AdminClient
 
-from auditstream_admin import JobExports
 from auditstream_export import ExportFilter, ExportJobs, ExportRequest, OutputFormat
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.timestamp import from_datetime
-from tests.support.admin import ACME, AUDITOR, GLOBEX, desk
+from tests.support.admin import ACME, AUDITOR, GLOBEX, admin_page
 from tests.support.events import make_event
 from tests.support.export_jobs import ANN, job_settings, run_exporter
 from tests.support.stack import Tenant
 from tests.support.stored_events import store
 
 
-def test_each_of_several_files_can_be_taken(tenant: Tenant, tmp_path: Path) -> None:
+def test_each_file_of_a_split_export_can_be_downloaded(tenant: Tenant, tmp_path: Path) -> None:
     settings = job_settings(tenant, tmp_path / "exports")
     plan = TopicPlan(request_partitions=1)
     create_topics(settings, plan, dead_letter_topic=tenant.dlq_topic, request_topic=settings.requests)
@@ -32,7 +31,7 @@ def test_each_of_several_files_can_be_taken(tenant: Tenant, tmp_path: Path) -> N
     wanted = ExportRequest(start=0, end=from_datetime(datetime.now(UTC)), filter=ExportFilter())
     job = jobs.request(wanted, requester=ANN, output_format=OutputFormat(format="ndjson", split_rows=5))
     run_exporter(settings)
-    with desk(settings, exports=JobExports(jobs)).client(AUDITOR) as ann:
+    with admin_page(settings, exports=jobs).client(AUDITOR) as ann:
         row = ann.get(f"/exports/{job.id}").text
         links = re.findall(r'href="(/exports/[^"]+-\d+\.ndjson)"', row)
         parts = [ann.get(link).text.splitlines() for link in links]
@@ -40,7 +39,9 @@ def test_each_of_several_files_can_be_taken(tenant: Tenant, tmp_path: Path) -> N
     assert len({json.loads(line)["id"] for part in parts for line in part}) == 12
 
 
-def test_an_export_of_the_page_holds_what_the_page_shows_and_is_nobody_elses(tenant: Tenant, tmp_path: Path) -> None:
+def test_an_export_contains_the_listed_events_and_is_hidden_from_other_organisations(
+    tenant: Tenant, tmp_path: Path
+) -> None:
     settings = job_settings(tenant, tmp_path / "exports", export_quota=3)
     create_topics(
         settings,
@@ -50,9 +51,9 @@ def test_an_export_of_the_page_holds_what_the_page_shows_and_is_nobody_elses(ten
     )
     events = [make_event(number) for number in range(60)]
     store(settings, events, ingested_at=datetime.now(UTC) - timedelta(minutes=5))
-    noted: list[Any] = []
-    jobs = ExportJobs(settings, noted.append)
-    page = desk(settings, exports=JobExports(jobs))
+    emitted: list[Any] = []
+    jobs = ExportJobs(settings, emitted.append)
+    page = admin_page(settings, exports=jobs)
     query = "range=30d&action=context.*&action=user.*&success=true&meta=region%3Deu-central-1&q=event"
     with page.client(ACME) as ada, page.client(GLOBEX) as eve, page.client(AUDITOR) as ann:
         csrf = ada.get("/events").text.partition('csrf-token" content="')[2].partition('"')[0]
@@ -73,9 +74,9 @@ def test_an_export_of_the_page_holds_what_the_page_shows_and_is_nobody_elses(ten
         assert data in answer.headers["content-disposition"]
         rows = [json.loads(line) for line in gzip.decompress(answer.content).splitlines()]
         assert {row["id"] for row in rows} == shown
-        told = ada.get(f"/api/v1/exports/{job['id']}/file", params={"name": manifest}).json()
-        assert told["filter"]["scopes"] == ["org-0"]
-        # An auditor may look, another organisation's admin may not know of it, and no name leads elsewhere.
+        manifest_json = ada.get(f"/api/v1/exports/{job['id']}/file", params={"name": manifest}).json()
+        assert manifest_json["filter"]["scopes"] == ["org-0"]
+        # An auditor may download it, an admin of another organisation gets 404, and no file name leads outside.
         assert ann.get(f"/exports/{job['id']}/file").status_code == 200
         assert eve.get("/api/v1/exports").json() == {"exports": []}
         for path in (f"/exports/{job['id']}", f"/exports/{job['id']}/file"):
@@ -89,13 +90,13 @@ def test_an_export_of_the_page_holds_what_the_page_shows_and_is_nobody_elses(ten
         assert third.status_code == 202
         assert ada.post("/api/v1/exports", json={"query": ""}, headers=form).status_code == 403
         assert len(ada.get("/api/v1/exports").json()["exports"]) == 3
-    assert {event.action.removeprefix("audit_log.export.") for event in noted} == {
+    assert {event.action.removeprefix("audit_log.export.") for event in emitted} == {
         "request",
         "download",
         "cancel",
         "deny",
     }
-    for event in noted:
+    for event in emitted:
         validate_payload(event, strict=True)
         assert UUID(event.target.id)
         assert event.scope.id == "org-0"

@@ -1,4 +1,4 @@
-"""What the page says about itself: how far the books go, and that nothing would run an export."""
+"""What the page says about completeness and about missing exports."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from auditstream_admin import AdminSettings, create_app
 from auditstream_admin.events.event_store import EventStore
 from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.admin import ACME, KEY, URL, Desk, MemoryExports, admin_database
+from tests.support.admin import ACME, KEY, URL, AdminPage, MemoryExports, admin_database
 from tests.support.stored_events import connect
 
 _TOPIC_ID = "00000000-0000-0000-0000-000000000001"
@@ -22,24 +22,31 @@ def database(stack: Endpoints) -> Iterator[ClickHouseSettings]:
 
 
 def _line(
-    settings: ClickHouseSettings, first: int, last: int, *, read: int, stored: int, partition: int = 0, epoch: int = 1
+    settings: ClickHouseSettings,
+    first: int,
+    last: int,
+    *,
+    read: int,
+    stored: int,
+    partition: int = 0,
+    fencing_time: int = 1,
 ) -> None:
     client = connect(settings)
     client.command(
         f"INSERT INTO {settings.clickhouse_database}.ledger (topic, topic_id, partition, first_offset, last_offset, "
         "read, stored, duplicates, conflicts, invalid, expired, instance, fencing_time, written_at) VALUES "
-        f"('t', '{_TOPIC_ID}', {partition}, {first}, {last}, {read}, {stored}, 1, 0, 0, 0, 's', {epoch}, "
+        f"('t', '{_TOPIC_ID}', {partition}, {first}, {last}, {read}, {stored}, 1, 0, 0, 0, 's', {fencing_time}, "
         f"toDateTime64({1_700_000_000 + last}, 3, 'UTC'))",
         use_database=False,
     )
     client.close()
 
 
-def test_books_balance_up_to_their_last_line_until_one_does_not(database: ClickHouseSettings) -> None:
+def test_the_ledger_balances_until_a_line_does_not_add_up(database: ClickHouseSettings) -> None:
     def look() -> tuple[datetime | None, int]:
-        found = EventStore(database).books()
-        until = None if found.until is None else datetime.fromtimestamp(found.until / 1000, UTC)
-        return until, found.faults
+        completeness = EventStore(database).books()
+        until = None if completeness.until is None else datetime.fromtimestamp(completeness.until / 1000, UTC)
+        return until, completeness.faults
 
     assert look() == (None, 0)
     _line(database, 0, 9, read=10, stored=9)
@@ -49,12 +56,12 @@ def test_books_balance_up_to_their_last_line_until_one_does_not(database: ClickH
     _line(database, 5, 7, read=3, stored=2, partition=1)
     assert look() == (datetime.fromtimestamp(1_700_000_019, UTC), 0)
     _line(database, 8, 9, read=2, stored=2, partition=1)
-    assert look()[1] == 1, "a line that does not add up"
+    assert look()[1] == 1, "a ledger line that does not add up"
     _line(database, 25, 29, read=5, stored=4)
-    assert look()[1] == 2, "offsets that no line has"
+    assert look()[1] == 2, "offsets without a ledger line"
 
 
-def test_a_page_without_workers_says_so_and_what_works_instead(database: ClickHouseSettings) -> None:
+def test_a_page_without_exports_says_how_to_configure_them(database: ClickHouseSettings) -> None:
     settings = AdminSettings(
         clickhouse_url=database.clickhouse_url,
         clickhouse_database=database.clickhouse_database,
@@ -62,8 +69,8 @@ def test_a_page_without_workers_says_so_and_what_works_instead(database: ClickHo
         admin_secret=KEY,  # type: ignore[arg-type] # a secret is made of it
     )
     app = create_app(settings, lambda _event: None)
-    desk = Desk(app=app, settings=settings, noted=[], exports=MemoryExports())
-    with desk.client(ACME) as client:
+    admin_page = AdminPage(app=app, settings=settings, emitted=[], exports=MemoryExports())
+    with admin_page.client(ACME) as client:
         for path in ("/events", "/exports"):
-            assert "No export worker is set up here" in client.get(path).text
+            assert "Exports are not configured" in client.get(path).text
             assert "auditstream exporter" in client.get(path).text

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditstream_admin.events.event_filter import MAX_VALUES, EventFilter
-from auditstream_admin.events.time_range import PRESETS, TimeRange, TimeSpan, shown
+from auditstream_admin.events.time_range import PRESETS, TimeRange, TimeSpan, date_time
 from auditstream_schemas.errors import FilterError
 from auditstream_schemas.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, parse_timestamp
 from tests.support.events import texts
@@ -40,12 +40,12 @@ def read(query: str) -> EventFilter:
 
 
 @given(filters)
-def test_the_url_is_the_state(wanted: EventFilter) -> None:
-    assert read(wanted.query()) == wanted
-    assert read(wanted.query()).query() == wanted.query()
+def test_a_filter_survives_its_url(event_filter: EventFilter) -> None:
+    assert read(event_filter.query()) == event_filter
+    assert read(event_filter.query()).query() == event_filter.query()
 
 
-def test_empty_fields_of_a_form_and_parameters_of_others_are_passed_over() -> None:
+def test_empty_form_fields_and_other_parameters_are_ignored() -> None:
     assert read("range=&from=&to=&action=&actor=&success=&meta=&q=+&tz=&cursor=x&page=3") == EventFilter()
     assert EventFilter().query() == ""
 
@@ -68,21 +68,21 @@ def test_empty_fields_of_a_form_and_parameters_of_others_are_passed_over() -> No
         ("&".join(f"action=a.{number}" for number in range(MAX_VALUES + 1)), "action"),
     ],
 )
-def test_what_makes_no_sense_is_named(query: str, parameter: str) -> None:
+def test_an_error_names_the_malformed_parameter(query: str, parameter: str) -> None:
     with pytest.raises(FilterError) as caught:
         read(query)
     assert caught.value.parameter == parameter
 
 
-def test_a_preset_ends_now_and_ones_own_range_where_it_says() -> None:
+def test_a_preset_ends_now_and_a_custom_range_at_its_end() -> None:
     assert read("range=1h").time.span(NOW) == TimeSpan(start=NOW - 3_600_000_000_000, end=NOW)
-    own = read("from=2026-03-01&to=2026-03-02T06:00:00.5%2B01:00&range=1h").time.span(NOW)
-    assert own == TimeSpan(start=parse_timestamp("2026-03-01T00:00Z"), end=parse_timestamp("2026-03-02T05:00:00.5Z"))
+    custom = read("from=2026-03-01&to=2026-03-02T06:00:00.5%2B01:00&range=1h").time.span(NOW)
+    assert custom == TimeSpan(start=parse_timestamp("2026-03-01T00:00Z"), end=parse_timestamp("2026-03-02T05:00:00.5Z"))
     assert read("from=2026-03-01").time.span(NOW).end == NOW
     assert read("from=2027-01-01").time.span(NOW).end == parse_timestamp("2027-01-01T00:00Z")
 
 
-def test_a_time_without_a_zone_is_one_of_the_pages_zone() -> None:
+def test_a_time_without_a_zone_is_in_the_zone_of_the_page() -> None:
     span = read("from=2026-03-01T09:00&to=2026-03-02&tz=Asia/Tokyo").time.span(NOW)
     assert span == TimeSpan(start=parse_timestamp("2026-03-01T00:00Z"), end=parse_timestamp("2026-03-01T15:00Z"))
     assert "from=2026-03-01T00%3A00%3A00Z" in read("from=2026-03-01T09:00&tz=Asia/Tokyo").query()
@@ -90,15 +90,15 @@ def test_a_time_without_a_zone_is_one_of_the_pages_zone() -> None:
 
 def test_times_are_shown_in_a_zone() -> None:
     moment = parse_timestamp("2026-07-01T22:30:00.123999999Z")
-    assert shown(moment, UTC) == "2026-07-01 22:30:00.123"
-    assert shown(moment, ZoneInfo("Europe/Berlin")) == "2026-07-02 00:30:00.123"
+    assert date_time(moment, UTC) == "2026-07-01 22:30:00.123"
+    assert date_time(moment, ZoneInfo("Europe/Berlin")) == "2026-07-02 00:30:00.123"
     for edge in (MIN_TIMESTAMP, MAX_TIMESTAMP, 0, -1):
-        assert shown(edge, ZoneInfo("Pacific/Kiritimati"))
+        assert date_time(edge, ZoneInfo("Pacific/Kiritimati"))
 
 
-def test_what_is_said_of_a_filter_holds_what_was_asked_for() -> None:
-    found = read("range=7d&action=a.b&action=c.*&actor=x&success=false&meta=k%3Dv&q=word&tz=Asia/Tokyo").to_dict()
-    assert found == {
+def test_the_audit_event_of_a_filter_contains_its_conditions() -> None:
+    conditions = read("range=7d&action=a.b&action=c.*&actor=x&success=false&meta=k%3Dv&q=word&tz=Asia/Tokyo").to_dict()
+    assert conditions == {
         "range": "7d",
         "action": ["a.b", "c.*"],
         "actor": "x",

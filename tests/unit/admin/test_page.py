@@ -1,6 +1,7 @@
-"""What the page is made of: chips, the tree of actions, the picture of the histogram, marked JSON, words."""
+"""The parts of the page: chips, the tree of actions, the chart, JSON markup, formatting."""
 
 import json
+import re
 from datetime import UTC
 from zoneinfo import ZoneInfo
 
@@ -14,29 +15,29 @@ from auditstream_admin.events.time_range import TimeSpan
 from auditstream_admin.web import formatting
 from auditstream_admin.web.chart import HEIGHT, chart
 from auditstream_admin.web.filter_view import action_tree, chips, form_time
-from auditstream_admin.web.json_markup import marked
+from auditstream_admin.web.json_markup import indented, marked
 from auditstream_schemas.timestamp import NANOSECONDS
-from tests.support.events import texts
+from tests.support.events import json_objects, payload_texts, texts
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-def test_each_chip_takes_its_own_condition_off_and_no_other() -> None:
+def test_a_chip_removes_its_own_condition_only() -> None:
     given = [
         ("range", "7d"), ("action", "context.*"), ("action", "user.create"), ("actor", "a b"), ("success", "false"),
         ("meta", "region=eu"), ("meta", "k=v=w"), ("q", "word"), ("tz", "Europe/Berlin"),
     ]  # fmt: skip
-    found = chips(EventFilter.read(given), BERLIN)
-    assert [(chip.label, chip.value) for chip in found] == [
+    shown = chips(EventFilter.read(given), BERLIN)
+    assert [(chip.label, chip.value) for chip in shown] == [
         ("Time", "Last 7 days"), ("Action", "context.*"), ("Action", "user.create"), ("Actor", "a b"),
-        ("Outcome", "Failed"), ("region", "eu"), ("k", "v=w"), ("Payload has", "word"),
+        ("Outcome", "Failed"), ("region", "eu"), ("k", "v=w"), ("Payload contains", "word"),
     ]  # fmt: skip
-    for number, chip in enumerate(found):
-        rest = EventFilter.read([pair for place, pair in enumerate(given) if place != number])
+    for number, chip in enumerate(shown):
+        rest = EventFilter.read([pair for other, pair in enumerate(given) if other != number])
         assert chip.without == f"/events?{rest.query()}"
 
 
-def test_a_range_of_ones_own_survives_the_form_without_losing_an_event() -> None:
+def test_a_custom_range_never_gets_smaller_in_the_form() -> None:
     start, end = 1_700_000_000_123_456_789, 1_700_000_100_000_000_001
     fields = [
         ("from", form_time(start, BERLIN, edge="start")),
@@ -48,19 +49,19 @@ def test_a_range_of_ones_own_survives_the_form_without_losing_an_event() -> None
     assert again.end == 1_700_000_100_001_000_000
 
 
-def test_the_tree_has_every_action_and_keeps_patterns_of_ones_own() -> None:
+def test_the_tree_contains_every_action_and_keeps_other_patterns() -> None:
     names = [("context.create", "made"), ("context.env_var.delete", "gone"), ("user.create", "new")]
     root, others = action_tree(names, ["context.*", "user.create", "*.delete"])
     context = root.branches["context"]
-    assert context.is_ticked
+    assert context.is_checked
     assert context.branches["env_var"].glob == "context.env_var.*"
     assert [branch.glob for branch in context.branches["env_var"].branches.values()] == ["context.env_var.delete"]
-    assert root.branches["user"].holds_tick
-    assert not root.branches["user"].is_ticked
+    assert root.branches["user"].has_checked
+    assert not root.branches["user"].is_checked
     assert others == ["*.delete"]
 
 
-def test_bars_are_as_high_as_their_counts_and_one_failure_is_seen_among_a_million() -> None:
+def test_bar_heights_follow_the_counts_and_one_failure_among_a_million_is_visible() -> None:
     span = TimeSpan(start=0, end=3 * 60 * NANOSECONDS)
     buckets = tuple(
         HistogramBucket(
@@ -69,17 +70,17 @@ def test_bars_are_as_high_as_their_counts_and_one_failure_is_seen_among_a_millio
         for number, (events, failed) in enumerate([(1_000_000, 1), (500_000, 500_000), (0, 0)])
     )
     width = 60 * NANOSECONDS
-    drawn = chart(Histogram(span=span, width=width, buckets=buckets, is_exact=True, counted_from=None), UTC)
-    full, half, empty = drawn.bars
-    assert (full.top, half.top, empty.top) == (0, HEIGHT / 2, HEIGHT)
+    picture = chart(Histogram(span=span, width=width, buckets=buckets, is_exact=True, counted_from=None), UTC)
+    full, half, empty = picture.bars
+    assert (full.height, half.height, empty.height) == (HEIGHT, HEIGHT / 2, 0)
     assert 0 < full.failed_height < 5
-    assert half.failed_top == half.top
+    assert half.failed_height == half.height
     assert full.label == "1 Jan 1970 00:00:00 to 00:01:00: 1,000,000 events, 1 failed"
-    assert drawn.bucket == "minute"
+    assert picture.bucket == "1 minute"
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | texts(), st.lists, max_leaves=8))
-def test_marked_json_is_the_json_and_no_text_of_it_is_markup(value: object) -> None:
+def test_marked_json_has_the_same_content_and_is_escaped(value: object) -> None:
     text = json.dumps({"<b>&": value}, ensure_ascii=False)
     html = str(marked(text))
     assert "<b>" not in html
@@ -92,10 +93,27 @@ def test_marked_json_is_the_json_and_no_text_of_it_is_markup(value: object) -> N
     assert json.loads(bare) == json.loads(text)
 
 
-def test_lapses_and_sizes_read_as_people_say_them() -> None:
+@given(payload_texts())
+def test_indenting_changes_no_digit_and_no_value(text: str) -> None:
+    out = indented(text)
+    assert json.loads(out) == json.loads(text) or "9" * 20 in text
+    assert re.findall(r"[0-9]+", out) == re.findall(r"[0-9]+", text)
+
+
+@given(json_objects())
+def test_indenting_equals_that_of_the_json_module(value: dict[str, object]) -> None:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        expected = json.dumps(value, ensure_ascii=False, indent=2)
+    except ValueError:
+        return
+    assert indented(text) == expected
+
+
+def test_durations_and_sizes_are_rounded() -> None:
     assert formatting.lapse(0, 123_000_000) == "0.123 s later"
     assert formatting.lapse(7200 * NANOSECONDS, 0) == "2.0 h earlier"
-    assert [formatting.lasting(seconds) for seconds in (0.2, 59.6, 119, 150, 7100, 7200, 200_000)] == [
+    assert [formatting.duration(seconds) for seconds in (0.2, 59.6, 119, 150, 7100, 7200, 200_000)] == [
         "1 s", "60 s", "119 s", "2 min", "118 min", "2 h", "2 d",
     ]  # fmt: skip
     assert [formatting.size(count) for count in (0, 999, 1000, 19_482_113, 5 * 10**15)] == [
@@ -103,7 +121,7 @@ def test_lapses_and_sizes_read_as_people_say_them() -> None:
     ]  # fmt: skip
 
 
-def test_the_books_are_asked_for_once_in_a_while() -> None:
+def test_completeness_is_read_again_after_some_seconds() -> None:
     answers = iter([Completeness(until=1, faults=0), Completeness(until=2, faults=0)])
     now = [0.0]
     kept = Cached(lambda: next(answers), lambda: now[0])

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from auditstream_admin.auth.claims import ClaimRules
+from auditstream_admin.auth.claims import viewer_of_claims
 from auditstream_admin.auth.sessions import Forms, Session, Sessions
 from auditstream_admin.auth.viewer import Role, Viewer
 from auditstream_admin.events.cursors import Cursor, Cursors, TailMark
@@ -30,46 +30,46 @@ def value(header: str) -> str:
     return header.partition(";")[0].partition("=")[2]
 
 
-def test_a_session_is_what_was_written_until_it_ends() -> None:
-    text = value(sessions().write(Session.begin(ADA, NOW)))
-    found = sessions().read(text, NOW + 599)
-    assert found is not None
-    assert found.viewer == ADA
+def test_a_session_is_valid_until_it_ends() -> None:
+    text = value(sessions().write(Session(viewer=ADA, began=NOW, used=NOW)))
+    session = sessions().read(text, NOW + 599)
+    assert session is not None
+    assert session.viewer == ADA
     assert sessions().read(text, NOW + 600) is None
-    kept = sessions().renewed(found, NOW + 599)
-    assert kept is not None
-    again = value(sessions().write(kept))
+    renewed = sessions().renewed(session, NOW + 599)
+    assert renewed is not None
+    again = value(sessions().write(renewed))
     assert sessions().read(again, NOW + 1198) is not None
     assert sessions(idle_seconds=10_000).read(again, NOW + 3599) is not None
     assert sessions(idle_seconds=10_000).read(again, NOW + 3600) is None
 
 
-def test_a_session_of_anybody_else_is_none() -> None:
-    text = value(sessions().write(Session.begin(ADA, NOW)))
+def test_a_forged_or_broken_session_is_rejected() -> None:
+    text = value(sessions().write(Session(viewer=ADA, began=NOW, used=NOW)))
     assert sessions(secret=KEY + "x").read(text, NOW) is None
     for broken in (None, "", "x", text[:-1], text[1:], text + "x", "a.b.c"):
         assert sessions().read(broken, NOW) is None
-    # What was signed for another purpose is no session.
+    # A value that was signed for another purpose is rejected.
     cursor = Cursors(KEY).write_mark(TailMark(offsets=(), not_before=0), ADA, EventFilter())
     assert sessions().read(cursor, NOW) is None
 
 
-def test_a_cookie_is_for_this_host_alone_and_no_script() -> None:
-    header = sessions().write(Session.begin(ADA, NOW))
+def test_the_cookie_is_limited_to_this_host_and_hidden_from_scripts() -> None:
+    header = sessions().write(Session(viewer=ADA, began=NOW, used=NOW))
     assert header.startswith("__Host-auditstream=")
     assert header.endswith("; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax; Secure")
     assert "Max-Age=0" in sessions().end()
     assert "Secure" not in sessions(is_secure=False).end()
 
 
-def test_a_form_is_ours_for_whom_it_was_written() -> None:
+def test_a_form_token_is_valid_for_its_holder_only() -> None:
     forms = Forms(KEY, seconds=100)
     token = forms.token("ada\x005")
-    assert forms.is_ours(token, "ada\x005")
-    assert not forms.is_ours(token, "eve\x005")
-    assert not forms.is_ours(token, "ada\x006")
-    assert not forms.is_ours("", "")
-    assert not Forms(KEY, seconds=-1).is_ours(token, "ada\x005")
+    assert forms.is_valid(token, "ada\x005")
+    assert not forms.is_valid(token, "eve\x005")
+    assert not forms.is_valid(token, "ada\x006")
+    assert not forms.is_valid("", "")
+    assert not Forms(KEY, seconds=-1).is_valid(token, "ada\x005")
 
 
 CURSOR = Cursor(
@@ -80,33 +80,33 @@ CURSOR = Cursor(
 )
 
 
-def test_a_cursor_is_for_one_viewer_and_one_filter() -> None:
+def test_a_cursor_is_valid_for_one_viewer_and_one_filter() -> None:
     cursors = Cursors(KEY)
-    wanted = EventFilter(actor="x", time=TimeRange(preset="7d"))
-    text = cursors.write(CURSOR, ADA, wanted)
-    assert cursors.read(text, ADA, wanted) == CURSOR
-    assert cursors.read(text, ADA, wanted.with_(zone="Asia/Tokyo")) == CURSOR
+    event_filter = EventFilter(actor="x", time=TimeRange(preset="7d"))
+    text = cursors.write(CURSOR, ADA, event_filter)
+    assert cursors.read(text, ADA, event_filter) == CURSOR
+    assert cursors.read(text, ADA, event_filter.with_(zone="Asia/Tokyo")) == CURSOR
     others: list[tuple[Viewer, EventFilter]] = [
-        (EVE, wanted),
-        (dataclasses.replace(ADA, scopes=("org-1", "org-2")), wanted),
-        (dataclasses.replace(ADA, role=Role.AUDITOR), wanted),
-        (ADA, wanted.with_(actor="y")),
-        (ADA, wanted.with_(actor=None)),
-        (ADA, wanted.with_(time=TimeRange())),
+        (EVE, event_filter),
+        (dataclasses.replace(ADA, scopes=("org-1", "org-2")), event_filter),
+        (dataclasses.replace(ADA, role=Role.AUDITOR), event_filter),
+        (ADA, event_filter.with_(actor="y")),
+        (ADA, event_filter.with_(actor=None)),
+        (ADA, event_filter.with_(time=TimeRange())),
     ]
     for viewer, other in others:
-        with pytest.raises(FilterError, match="begin at the first page"):
+        with pytest.raises(FilterError, match="start at the first page"):
             cursors.read(text, viewer, other)
     for broken in ("", "x", text[:-1], text + "x"):
         with pytest.raises(FilterError):
-            cursors.read(broken, ADA, wanted)
+            cursors.read(broken, ADA, event_filter)
     with pytest.raises(FilterError):
-        Cursors(KEY + "x").read(text, ADA, wanted)
+        Cursors(KEY + "x").read(text, ADA, event_filter)
     with pytest.raises(FilterError):
-        cursors.read_mark(text, ADA, wanted)
+        cursors.read_mark(text, ADA, event_filter)
 
 
-def test_a_tails_mark_comes_back() -> None:
+def test_a_tail_mark_survives_its_text() -> None:
     mark = TailMark(offsets=(Offsets(topic_id=CURSOR.key.id, partition=3, offset=2**40),), not_before=5)
     text = Cursors(KEY).write_mark(mark, ADA, EventFilter())
     assert Cursors(KEY).read_mark(text, ADA, EventFilter()) == mark
@@ -129,23 +129,23 @@ def test_a_tails_mark_comes_back() -> None:
         "/logout",
     ],
 )
-def test_a_sign_in_leads_nowhere_else(text: str | None) -> None:
+def test_a_sign_in_opens_no_other_site(text: str | None) -> None:
     assert own_path(text) == "/"
 
 
 @given(texts())
-def test_whatever_a_link_says_one_stays_here(text: str) -> None:
+def test_every_next_path_stays_on_this_page(text: str) -> None:
     path = own_path(text)
     assert path.startswith("/")
     assert not path.startswith(("//", "/\\"))
     assert own_path(path) == path
 
 
-def test_a_sign_in_leads_back() -> None:
+def test_a_sign_in_opens_the_next_path() -> None:
     assert own_path("/events?action=a.*&q=%2F%2Fx") == "/events?action=a.*&q=%2F%2Fx"
 
 
-RULES = ClaimRules.of(AdminSettings(admin_role_claim="realm.roles", admin_scopes_claim="https://x.example/orgs"))
+SETTINGS = AdminSettings(admin_role_claim="realm.roles", admin_scopes_claim="https://x.example/orgs")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ RULES = ClaimRules.of(AdminSettings(admin_role_claim="realm.roles", admin_scopes
     ],
 )
 def test_claims_make_a_viewer(claims: dict[str, Any], expected: tuple[Role, tuple[str, ...]]) -> None:
-    viewer = RULES.viewer(claims)
+    viewer = viewer_of_claims(claims, SETTINGS)
     assert (viewer.role, viewer.scopes) == expected
 
 
@@ -179,9 +179,9 @@ def test_claims_make_a_viewer(claims: dict[str, Any], expected: tuple[Role, tupl
         {"sub": "1", "realm": {"roles": ["admin"]}, "https://x.example/orgs": ["x"] * 201},
     ],
 )
-def test_claims_that_say_less_make_nobody(claims: dict[str, Any]) -> None:
+def test_incomplete_claims_are_denied(claims: dict[str, Any]) -> None:
     with pytest.raises(DeniedError):
-        RULES.viewer(claims)
+        viewer_of_claims(claims, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -197,14 +197,14 @@ def test_claims_that_say_less_make_nobody(claims: dict[str, Any]) -> None:
         ({"admin_address": "[::1]:x"}, "AUDITSTREAM_ADMIN_ADDRESS"),
     ],
 )
-def test_settings_that_would_let_somebody_in_are_refused(changes: dict[str, Any], named: str) -> None:
+def test_unsafe_settings_are_refused(changes: dict[str, Any], named: str) -> None:
     settings = AdminSettings(**changes)
     with pytest.raises(SettingsError, match=named) as caught:
         assert settings.checked().address
     assert "short" not in str(caught.value)
 
 
-def test_the_page_listens_on_this_machine_alone_unless_told_otherwise() -> None:
+def test_the_page_listens_on_loopback_by_default() -> None:
     assert AdminSettings().checked().address == ("127.0.0.1", 8090)
     assert AdminSettings(admin_address=":0").address == ("127.0.0.1", 0)
     assert AdminSettings(admin_address="[::1]:80").address == ("::1", 80)

@@ -1,4 +1,4 @@
-"""Signing in at a real, small provider, and by a proxy's assertion. ClickHouse is not asked for any of it."""
+"""Sign-in at a small OpenID Connect provider and by a proxy's assertion. These tests need no ClickHouse."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from auditstream_schemas.errors import SettingsError
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.admin import AUDITOR, URL, Desk, desk
+from tests.support.admin import AUDITOR, URL, AdminPage, admin_page
 from tests.support.oidc_provider import CLIENT_ID, CLIENT_PASSWORD, Provider, running_provider
 
 NOWHERE = ClickHouseSettings(clickhouse_url="http://127.0.0.1:9")
@@ -35,19 +35,19 @@ def provider(running: Provider) -> Provider:
     return running
 
 
-def oidc(provider: Provider, **changes: Any) -> Desk:
+def oidc(provider: Provider, **changes: Any) -> AdminPage:
     values = {
         "admin_sign_in": "oidc",
         "admin_oidc_issuer": provider.url,
         "admin_oidc_client_id": CLIENT_ID,
         "admin_oidc_client_secret": CLIENT_PASSWORD,
     }
-    return desk(NOWHERE, **{**values, **changes})
+    return admin_page(NOWHERE, **{**values, **changes})
 
 
-def signed_in(client: TestClient, *, onwards: str = "/exports") -> httpx2.Response:
-    """Go to the provider and come back; what the page then says."""
-    begun = client.get("/login/start", params={"next": onwards})
+def signed_in(client: TestClient, *, next_path: str = "/exports") -> httpx2.Response:
+    """Sign in at the provider; return the response of the page to the redirect back."""
+    begun = client.get("/login/start", params={"next": next_path})
     assert begun.status_code == 303
     back = httpx2.get(begun.headers["location"])
     assert back.status_code == 302
@@ -55,7 +55,7 @@ def signed_in(client: TestClient, *, onwards: str = "/exports") -> httpx2.Respon
     return client.get(back.headers["location"].removeprefix(URL))
 
 
-def test_who_signs_in_is_let_in_and_led_back(provider: Provider) -> None:
+def test_a_sign_in_starts_a_session_and_opens_the_next_path(provider: Provider) -> None:
     made = oidc(provider)
     with made.client() as client:
         assert client.get("/exports").headers["location"] == "/login?next=%2Fexports"
@@ -65,10 +65,10 @@ def test_who_signs_in_is_let_in_and_led_back(provider: Provider) -> None:
         page = client.get("/exports")
         assert page.status_code == 200
         assert "Ada" in page.text
-        # The state of the sign-in is used up: the same answer of the provider is worth nothing.
+        # The state of the sign-in is deleted: the same redirect cannot be used again.
         assert "auditstream-sign-in" not in dict(client.cookies)
     assert made.actions() == ["audit_log.session.create", "audit_log.page.view"]
-    assert made.noted[0].actor.id == "u-1"
+    assert made.emitted[0].actor.id == "u-1"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_who_signs_in_is_let_in_and_led_back(provider: Provider) -> None:
     ],
     ids=str,
 )
-def test_a_token_that_does_not_hold_lets_nobody_in(provider: Provider, changes: dict[str, Any]) -> None:
+def test_an_invalid_id_token_is_denied(provider: Provider, changes: dict[str, Any]) -> None:
     provider.changes = changes
     made = oidc(provider)
     with made.client() as client:
@@ -99,7 +99,7 @@ def test_a_token_that_does_not_hold_lets_nobody_in(provider: Provider, changes: 
     assert made.actions()[0] == "audit_log.access.deny"
 
 
-def test_a_key_that_is_not_the_providers_lets_nobody_in_and_a_new_one_of_its_own_does(provider: Provider) -> None:
+def test_rotated_keys_are_read_again_and_foreign_keys_are_denied(provider: Provider) -> None:
     made = oidc(provider)
     with made.client() as client:
         assert signed_in(client).status_code == 303
@@ -110,7 +110,7 @@ def test_a_key_that_is_not_the_providers_lets_nobody_in_and_a_new_one_of_its_own
         assert signed_in(client).status_code == 403
 
 
-def test_a_sign_in_that_another_browser_began_is_refused(provider: Provider) -> None:
+def test_a_sign_in_of_another_browser_is_denied(provider: Provider) -> None:
     made = oidc(provider)
     with made.client() as victim, made.client() as attacker:
         begun = attacker.get("/login/start")
@@ -123,7 +123,7 @@ def test_a_sign_in_that_another_browser_began_is_refused(provider: Provider) -> 
         assert attacker.get("/login/callback", params={"error": "<script>", "state": state}).status_code == 403
 
 
-def test_a_provider_that_is_away_is_told(provider: Provider) -> None:
+def test_an_unreachable_provider_is_reported(provider: Provider) -> None:
     made = oidc(provider, admin_oidc_issuer="http://127.0.0.1:9")
     with made.client() as client:
         assert client.get("/login/start").status_code == 503
@@ -132,16 +132,16 @@ def test_a_provider_that_is_away_is_told(provider: Provider) -> None:
         assert client.get("/login/start").status_code == 303
 
 
-def test_there_is_no_development_login_where_it_is_not_set_up(provider: Provider) -> None:
-    for made in (oidc(provider), desk(NOWHERE)):
+def test_the_development_sign_in_is_off_by_default(provider: Provider) -> None:
+    for made in (oidc(provider), admin_page(NOWHERE)):
         with made.client() as client:
             answer = client.post("/login/development", data={"role": "auditor"})
             assert answer.status_code == 403
             assert "set-cookie" not in answer.headers
-    with desk(NOWHERE, admin_sign_in="development").client() as client:
+    with admin_page(NOWHERE, admin_sign_in="development").client() as client:
         cross = client.post("/login/development", data={"role": "auditor"}, headers={"origin": "https://evil.example"})
         assert cross.status_code == 403
-        answer = client.post("/login/development", data={"role": "admin", "scopes": "org-1, org-2", "onwards": "//x"})
+        answer = client.post("/login/development", data={"role": "admin", "scopes": "org-1, org-2", "next_path": "//x"})
         assert answer.headers["location"] == "/"
         shown = client.get("/exports").text
         assert all(f"<bdi>{scope}</bdi>" in shown for scope in ("org-1", "org-2"))
@@ -157,14 +157,14 @@ def assertion(key: Any = EC, *, alg: str = "ES256", kid: str = "proxy", **change
 
 
 @pytest.fixture
-def proxied(tmp_path: Path) -> Desk:
+def proxied(tmp_path: Path) -> AdminPage:
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps(KeySet([EC]).as_dict(private=False)))
     return proxy(keys)
 
 
-def proxy(keys: Path | str) -> Desk:
-    return desk(
+def proxy(keys: Path | str) -> AdminPage:
+    return admin_page(
         NOWHERE,
         admin_sign_in="proxy",
         admin_proxy_keys=str(keys),
@@ -174,7 +174,7 @@ def proxy(keys: Path | str) -> Desk:
     )
 
 
-def test_a_proxys_assertion_lets_in(proxied: Desk) -> None:
+def test_a_valid_assertion_is_accepted(proxied: AdminPage) -> None:
     with proxied.client() as client:
         page = client.get("/exports", headers={"X-Assertion": assertion()})
         assert page.status_code == 200
@@ -209,19 +209,19 @@ def test_a_proxys_assertion_lets_in(proxied: Desk) -> None:
         "eyJhbGciOiJub25lIn0." + assertion().split(".")[1] + ".",
     ],
 )
-def test_an_assertion_that_does_not_hold_lets_nobody_in(proxied: Desk, text: str) -> None:
+def test_an_invalid_assertion_is_denied(proxied: AdminPage, text: str) -> None:
     with proxied.client() as client:
         answer = client.get("/api/v1/exports", headers={"X-Assertion": text})
         assert answer.status_code == 401
         assert client.get("/exports", headers={"X-Assertion": text}).status_code == 303
 
 
-def test_a_session_cookie_is_nothing_where_a_proxy_signs_people_in(proxied: Desk) -> None:
+def test_session_cookies_are_ignored_behind_a_proxy(proxied: AdminPage) -> None:
     with proxied.client(AUDITOR) as client:
         assert client.get("/exports").status_code == 303
 
 
-def test_a_proxys_keys_come_from_a_url_or_a_pem(provider: Provider, tmp_path: Path) -> None:
+def test_the_proxys_keys_come_from_a_url_or_a_pem_file(provider: Provider, tmp_path: Path) -> None:
     with proxy(f"{provider.url}/jwks").client() as client:
         text = assertion(provider.key, alg="RS256", kid=str(provider.key.kid))
         assert client.get("/exports", headers={"X-Assertion": text}).status_code == 200
@@ -237,7 +237,7 @@ def test_a_proxys_keys_come_from_a_url_or_a_pem(provider: Provider, tmp_path: Pa
         with pytest.raises(SettingsError, match="AUDITSTREAM_ADMIN_PROXY_KEYS"):
             proxy(pem)
     with pytest.raises(SettingsError, match="ALGORITHMS"):
-        desk(
+        admin_page(
             NOWHERE,
             admin_sign_in="proxy",
             admin_proxy_keys=str(pem),

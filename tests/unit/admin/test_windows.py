@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditstream_admin.events.histogram import MOST, bucket_width, first_bucket, laid_out
+from auditstream_admin.events.histogram import MAX_BUCKETS, bucket_width, fill_buckets, first_bucket
 from auditstream_admin.events.time_range import TimeSpan
 from auditstream_admin.events.windows import FIRST, Windows, doubling
 from auditstream_schemas.timestamp import NANOSECONDS
@@ -17,19 +17,19 @@ spans = st.tuples(st.integers(-(10**18), 10**18), st.integers(1, 400 * DAY)).map
 @given(span=spans, newest_first=st.booleans(), found=st.lists(st.integers(0, 50), min_size=1))
 def test_windows_cover_the_range_once_in_order(span: TimeSpan, newest_first: bool, found: list[int]) -> None:
     windows = Windows(span, newest_first=newest_first)
-    made = []
+    cut = []
     for window in windows:
-        made.append(window)
-        windows.widen(found=found[len(made) % len(found)], missing=51)
+        cut.append(window)
+        windows.widen(found=found[len(cut) % len(found)], missing=51)
     assert windows.is_done
-    in_time = made[::-1] if newest_first else made
+    in_time = cut[::-1] if newest_first else cut
     assert (in_time[0].start, in_time[-1].end) == (span.start, span.end)
-    assert all(one.end == next_.start for one, next_ in pairwise(in_time))
-    assert all(window.start < window.end for window in made)
-    assert len(made) <= 410
+    assert all(left.end == right.start for left, right in pairwise(in_time))
+    assert all(window.start < window.end for window in cut)
+    assert len(cut) <= 410
 
 
-def test_a_year_without_a_find_is_four_windows_and_a_find_tells_how_far_to_look() -> None:
+def test_windows_grow_without_results_and_are_estimated_from_results() -> None:
     year = TimeSpan(start=0, end=366 * DAY)
     windows = Windows(year, newest_first=True)
     count = 0
@@ -48,13 +48,15 @@ def test_a_year_without_a_find_is_four_windows_and_a_find_tells_how_far_to_look(
 
 @given(spans)
 def test_doubling_windows_cover_the_range_once(span: TimeSpan) -> None:
-    made = list(doubling(span, first=30 * DAY))[::-1]
-    assert (made[0].start, made[-1].end) == (span.start, span.end)
-    assert all(one.end == next_.start for one, next_ in pairwise(made))
+    cut = list(doubling(span, first=30 * DAY))[::-1]
+    assert (cut[0].start, cut[-1].end) == (span.start, span.end)
+    assert all(left.end == right.start for left, right in pairwise(cut))
 
 
 @given(span=spans, offset=st.integers(-14, 14).map(lambda hours: hours * 3600 * NANOSECONDS), data=st.data())
-def test_buckets_cover_the_range_and_each_event_is_in_one(span: TimeSpan, offset: int, data: st.DataObject) -> None:
+def test_buckets_cover_the_range_and_each_event_is_in_one_bucket(
+    span: TimeSpan, offset: int, data: st.DataObject
+) -> None:
     width = bucket_width(span)
     origin = first_bucket(span, width, offset=offset)
     assert origin <= span.start < origin + width
@@ -63,15 +65,15 @@ def test_buckets_cover_the_range_and_each_event_is_in_one(span: TimeSpan, offset
     for moment in moments:
         number = (moment - origin) // width
         counts[number] = (counts.get(number, (0, 0))[0] + 1, 0)
-    buckets = laid_out(span, width, origin, counts)
-    assert len(buckets) <= MOST + 1
+    buckets = fill_buckets(span, width, origin, counts)
+    assert len(buckets) <= MAX_BUCKETS + 1
     assert (buckets[0].start, buckets[-1].end) == (span.start, span.end)
-    assert all(one.end == next_.start for one, next_ in pairwise(buckets))
+    assert all(left.end == right.start for left, right in pairwise(buckets))
     for bucket in buckets:
         assert bucket.events == sum(bucket.start <= moment < bucket.end for moment in moments)
 
 
-def test_the_width_suits_the_range() -> None:
+def test_bucket_width_grows_with_the_range() -> None:
     def width(seconds: int) -> int:
         return bucket_width(TimeSpan(start=0, end=seconds * NANOSECONDS)) // NANOSECONDS
 

@@ -1,4 +1,4 @@
-// What links and forms cannot do. Every page works without this file; htmx swaps what it can.
+// Behaviour beyond links and forms. Every page also works without this file.
 (() => {
   "use strict";
   const root = document.documentElement;
@@ -8,38 +8,38 @@
   const isTyping = (element) => element.closest("input:not([type=checkbox], [type=radio]), textarea, select") !== null;
   const hasRoom = () => matchMedia("(min-width: 960px)").matches;
 
-  const say = (text) => { find("#said").textContent = text; };
+  const announce = (text) => { find("#status").textContent = text; };
   const toast = (text) => {
-    const shown = document.createElement("p");
-    shown.className = "toast";
-    shown.textContent = text;
-    find("#toasts").append(shown);
-    setTimeout(() => shown.remove(), 6000);
+    const message = document.createElement("p");
+    message.className = "toast";
+    message.textContent = text;
+    find("#toasts").append(message);
+    setTimeout(() => message.remove(), 6000);
   };
 
-  // Links to parts of a page become part of the address.
-  const mark = (name, value) => {
+  // Parameters of the address that change without a request.
+  const setParameter = (name, value) => {
     const url = new URL(location.href);
     if (value === null) url.searchParams.delete(name); else url.searchParams.set(name, value);
     history.replaceState(history.state, "", url);
   };
 
-  // Requests: nothing empty in an address, no panel where there is no room, one word when something fails.
-  const given = (parameters) => {
+  // Requests: no empty parameters, no panel on a narrow screen, one message for a failed request.
+  const cleanParameters = (parameters) => {
     const range = find("#filter input[name=range]");
     for (const [name, value] of [...parameters.entries()]) {
       if (typeof value === "string" && value.trim() === "") {
-        const kept = parameters.getAll(name).filter((one) => one.trim() !== "");
+        const values = parameters.getAll(name).filter((other) => other.trim() !== "");
         parameters.delete(name);
-        kept.forEach((one) => parameters.append(name, one));
+        values.forEach((other) => parameters.append(name, other));
       }
     }
     if (parameters.has("from") || (range && "default" in range.dataset)) parameters.delete("range");
     if (parameters.get("tz") === "UTC") parameters.delete("tz");
   };
-  document.addEventListener("formdata", (event) => { if (event.target.id === "filter") given(event.formData); });
+  document.addEventListener("formdata", (event) => { if (event.target.id === "filter") cleanParameters(event.formData); });
   document.addEventListener("htmx:configRequest", (event) => {
-    if (event.target.id === "filter") given(event.detail.formData ?? event.detail.parameters);
+    if (event.target.id === "filter") cleanParameters(event.detail.formData ?? event.detail.parameters);
   });
   document.addEventListener("htmx:beforeRequest", (event) => {
     const { elt } = event.detail;
@@ -50,13 +50,13 @@
       event.preventDefault();
     }
   });
-  const failed = (event) => {
+  const reportFailure = (event) => {
     const { elt, xhr } = event.detail;
     find("#arriving")?.classList.toggle("is-away", elt.id === "tail");
     if (elt.id === "tail" || elt.dataset.underWay !== undefined) return;
     let text = "The server cannot be reached. Try again in a minute.";
     if (xhr?.status) {
-      text = `The server answered ${xhr.status}.`;
+      text = `The server responded with status ${xhr.status}.`;
       try { text = JSON.parse(xhr.responseText).detail; } catch {
         const page = new DOMParser().parseFromString(xhr.responseText, "text/html");
         text = find("h1 + p", page)?.textContent ?? text;
@@ -64,9 +64,9 @@
     }
     toast(text);
   };
-  document.addEventListener("htmx:responseError", failed);
-  document.addEventListener("htmx:sendError", failed);
-  document.addEventListener("htmx:timeout", failed);
+  document.addEventListener("htmx:responseError", reportFailure);
+  document.addEventListener("htmx:sendError", reportFailure);
+  document.addEventListener("htmx:timeout", reportFailure);
 
   // The panel beside the list.
   let panelTakesFocus = true;
@@ -79,7 +79,7 @@
   const closePanel = () => {
     const id = find("#panel .event")?.dataset.id;
     find("#panel").replaceChildren();
-    mark("open", null);
+    setParameter("open", null);
     markRow();
     if (id) find(`#e-${CSS.escape(id)} .open`)?.focus({ preventScroll: true });
   };
@@ -89,12 +89,12 @@
   };
   const rows = () => all(".list .row:has(.open)");
   const step = (by) => {
-    const found = rows();
-    if (!found.length) return;
-    const here = found.findIndex((row) => row.contains(document.activeElement));
-    const open = found.findIndex((row) => row.classList.contains("is-open"));
-    const from = here >= 0 ? here : open;
-    const next = found[Math.min(Math.max(from + by, 0), found.length - 1)];
+    const list = rows();
+    if (!list.length) return;
+    const focused = list.findIndex((row) => row.contains(document.activeElement));
+    const open = list.findIndex((row) => row.classList.contains("is-open"));
+    const from = focused >= 0 ? focused : open;
+    const next = list[Math.min(Math.max(from + by, 0), list.length - 1)];
     find(".open", next).focus({ preventScroll: true, focusVisible: true });
     next.scrollIntoView({ block: "nearest" });
     const top = next.getBoundingClientRect().top;
@@ -102,11 +102,11 @@
     if (isPanelOpen()) openRow(next, false);
   };
 
-  // After every swap.
+  // After htmx has replaced a part of the page.
   document.addEventListener("htmx:afterSwap", (event) => {
     const { target } = event.detail;
     if (target.id === "panel" && isPanelOpen()) {
-      mark("open", find("#panel .event").dataset.id);
+      setParameter("open", find("#panel .event").dataset.id);
       markRow();
       find("#panel").scrollTop = 0;
       if (panelTakesFocus) find("#panel .action").focus({ preventScroll: true });
@@ -116,12 +116,12 @@
   document.addEventListener("htmx:afterSettle", (event) => {
     if (event.detail.requestConfig?.boosted || event.detail.target.id === "main") {
       const sum = find(".sum")?.innerText.split("\n")[0];
-      if (sum) say(sum);
+      if (sum) announce(sum);
       if (document.activeElement === document.body) find("#main")?.focus({ preventScroll: true });
     }
   });
 
-  // Live: what is on the page already does not come again, and the page does not grow without end.
+  // Live: removes rows that the page already has, and limits the number of rows.
   const tidyLive = () => {
     const arriving = find("#arriving");
     if (!arriving) return;
@@ -132,31 +132,31 @@
     }
     all(".row", arriving).slice(500).forEach((row) => row.remove());
     const count = all(".row", arriving).length;
-    find("[data-arrived]").textContent = count ? `${count} since this page was opened` : "nothing yet";
+    find("[data-arrived]").textContent = count ? `${count} since you opened this page` : "no new events yet";
   };
 
-  // Histogram: one stop of the Tab key, arrows move, a drag chooses a range.
+  // Histogram: one tab stop, arrow keys move between bars, dragging selects a range.
   const wireHistogram = (svg) => {
     const bars = all("a", svg);
-    const places = all("a, g", svg);
+    const buckets = all("a, g", svg);
     const readout = find("[data-readout]");
-    const label = (place) => place.getAttribute("aria-label") ?? place.dataset.label;
+    const label = (bucket) => bucket.getAttribute("aria-label") ?? bucket.dataset.label;
     const rest = () => { if (readout) readout.textContent = readout.dataset.rest; };
     bars.forEach((bar, number) => bar.setAttribute("tabindex", number === bars.length - 1 ? "0" : "-1"));
     const enter = (bar) => {
-      bars.forEach((one) => one.setAttribute("tabindex", one === bar ? "0" : "-1"));
+      bars.forEach((other) => other.setAttribute("tabindex", other === bar ? "0" : "-1"));
       bar?.focus();
     };
     svg.addEventListener("keydown", (event) => {
-      const here = bars.indexOf(document.activeElement);
-      const to = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: bars.length - 1 }[event.key];
-      if (to === undefined || here < 0) return;
+      const focused = bars.indexOf(document.activeElement);
+      const to = { ArrowLeft: focused - 1, ArrowRight: focused + 1, Home: 0, End: bars.length - 1 }[event.key];
+      if (to === undefined || focused < 0) return;
       event.preventDefault();
       enter(bars[Math.min(Math.max(to, 0), bars.length - 1)]);
     });
     const show = (event) => {
-      const place = event.target.closest("a, g");
-      if (place && readout) readout.textContent = label(place);
+      const bucket = event.target.closest("a, g");
+      if (bucket && readout) readout.textContent = label(bucket);
     };
     svg.addEventListener("pointerover", show);
     svg.addEventListener("focusin", show);
@@ -168,8 +168,8 @@
     let to = -1;
     const at = (event) => {
       const box = svg.getBoundingClientRect();
-      const part = (event.clientX - box.left) / box.width;
-      return Math.min(Math.max(Math.floor(part * places.length), 0), places.length - 1);
+      const fraction = (event.clientX - box.left) / box.width;
+      return Math.min(Math.max(Math.floor(fraction * buckets.length), 0), buckets.length - 1);
     };
     const clear = () => { from = to = -1; brush.setAttribute("width", "0"); };
     svg.addEventListener("dragstart", (event) => event.preventDefault());
@@ -187,8 +187,8 @@
       if (from >= 0 && to !== from) {
         const url = new URL(svg.dataset.query, location.href);
         ["range", "from", "to"].forEach((name) => url.searchParams.delete(name));
-        url.searchParams.set("from", places[Math.min(from, to)].dataset.start);
-        url.searchParams.set("to", places[Math.max(from, to)].dataset.end);
+        url.searchParams.set("from", buckets[Math.min(from, to)].dataset.start);
+        url.searchParams.set("to", buckets[Math.max(from, to)].dataset.end);
         go(url.pathname + url.search);
       }
       clear();
@@ -203,11 +203,11 @@
     link.remove();
   };
 
-  // The tree of actions: a ticked folder stands for what lies below.
+  // The tree of actions: a checked folder includes everything below it.
   const wireTree = (tree) => {
     const below = (box) => all(":scope ul input", box.closest("li"));
-    const show = () => all(".folder input", tree).forEach((box) => below(box).forEach((one) => {
-      one.disabled = box.checked || box.disabled;
+    const show = () => all(".folder input", tree).forEach((box) => below(box).forEach((input) => {
+      input.disabled = box.checked || box.disabled;
     }));
     tree.addEventListener("change", show);
     show();
@@ -230,7 +230,7 @@
     });
   };
 
-  // Zones: the browser's own comes near the top. The instants of the range stay when the zone changes.
+  // Time zones: the browser's own zone is listed second. Changing the zone keeps the instants of the range.
   const wireZones = (select) => {
     select.addEventListener("change", () => {
       const url = new URL(select.dataset.zones, location.href);
@@ -239,28 +239,28 @@
     });
     const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
     if (!own || own === "UTC") return;
-    const option = [...select.options].find((one) => one.value === own) ?? new Option(own, own);
+    const option = [...select.options].find((other) => other.value === own) ?? new Option(own, own);
     option.value = own;
     option.textContent = `${own} (yours)`;
     if (!option.selected) select.insertBefore(option, select.options[1]);
   };
 
-  // Finding in a payload.
+  // Search in a payload.
   const search = (input) => {
     const text = document.getElementById(input.dataset.find);
     const counter = input.parentElement.querySelector("output");
     CSS.highlights?.delete("found");
-    const wanted = input.value.toLowerCase();
+    const needle = input.value.toLowerCase();
     counter.textContent = "";
-    if (!wanted || !CSS.highlights) return;
+    if (!needle || !CSS.highlights) return;
     const ranges = [];
     const walker = document.createTreeWalker(text, NodeFilter.SHOW_TEXT);
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
       const low = node.data.toLowerCase();
-      for (let at = low.indexOf(wanted); at >= 0; at = low.indexOf(wanted, at + wanted.length)) {
+      for (let at = low.indexOf(needle); at >= 0; at = low.indexOf(needle, at + needle.length)) {
         const range = new Range();
         range.setStart(node, at);
-        range.setEnd(node, at + wanted.length);
+        range.setEnd(node, at + needle.length);
         ranges.push(range);
       }
     }
@@ -273,10 +273,10 @@
   const copy = async (text, what) => {
     try {
       await navigator.clipboard.writeText(text);
-      say(`${what} copied`);
+      announce(`${what} copied`);
       toast(`${what} copied`);
     } catch {
-      toast("This browser does not let the page copy; mark the text and copy it yourself.");
+      toast("The browser does not allow this page to copy; select the text and copy it yourself.");
     }
   };
 
@@ -329,10 +329,10 @@
   });
 
   const wire = (part) => {
-    const each = (selector, act) => [...(part.matches?.(selector) ? [part] : []), ...all(selector, part)].forEach(act);
-    each("[data-histogram]", wireHistogram);
-    each(".tree", wireTree);
-    each("[data-zones]", wireZones);
+    const apply = (selector, act) => [...(part.matches?.(selector) ? [part] : []), ...all(selector, part)].forEach(act);
+    apply("[data-histogram]", wireHistogram);
+    apply(".tree", wireTree);
+    apply("[data-zones]", wireZones);
     if (find("#arriving", part) || part.closest?.("#arriving")) tidyLive();
   };
   document.addEventListener("htmx:load", (event) => wire(event.detail.elt));
