@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ prefix and in lower case: `AUDITSTREAM_TOPIC` is `ProducerSettings(topic=...)`."
 
 _METRICS_INTRO = """\
 `auditstream sink --health-address :9464` serves these at `/metrics`, in the Prometheus and OpenMetrics text formats,
-beside those of the process (memory, CPU, open files). [The runbook](../../../infra/docs/runbook.md) explains the alerts."""
+beside those of the process (memory, CPU, open files). [The runbook](../../../infra/docs/runbook.md) explains the
+alerts."""
 
 _REASONS_INTRO = """\
 The header `auditstream.reason` of a dead letter has one of these values. `auditstream dlq list --reason REASON` filters
@@ -71,8 +72,8 @@ def _page(title: str, intro: str, sections: list[str]) -> str:
     return "\n\n".join([_NOTICE, f"# {title}", intro, *sections]) + "\n"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
@@ -136,8 +137,8 @@ def _label_values() -> list[str]:
 def _reasons_table() -> str:
     rows = []
     for name, reason in REASONS.items():
-        cause = FAULTS[name] if name in FAULTS else reason.cause
-        rows.append((f"`{name}`", cause, "expired" if name == "expired" else reason.counted, reason.remedy))
+        cause = FAULTS.get(name, reason.cause)
+        rows.append((f"`{name}`", cause, reason.counted, reason.remedy))
     return _table(("Reason", "Cause", "Counted as", "What to do"), rows)
 
 

@@ -72,6 +72,8 @@ def _known_events() -> list[AuditEvent]:
     request = {"id": "req-9f3"}
     api = {"id": TOKEN, "type": "api_token", "name": "siem"}
     query = {"path": "/api/v1/events", "filter": {"actor": "u-17"}, "rows": 100}
+    query_request = {"id": "q", "ip": "192.0.2.9"}
+    secret = {"name": "KEY"}
     parallel = "max_parallel_jobs"
     return [
         _login("u-1", "192.0.2.1", "mfa_failed", RECENT),
@@ -79,7 +81,9 @@ def _known_events() -> list[AuditEvent]:
         _login("u-2", "192.0.2.2", "bad_password", RECENT),
         _login("u-2", "192.0.2.2", None, RECENT + minute),
         _login("u-2", "192.0.2.2", "bad_password", RECENT - timedelta(days=8)),
-        _event("project.env_var.create", MONDAY, actor=_user("ada"), target=project, scope=ACME, payload={"name": "KEY"}),
+        _event(
+            "project.env_var.create", MONDAY, actor=_user("ada"), target=project, scope=ACME, payload={"name": "KEY"}
+        ),
         _event("project.ssh_key.delete", night, actor=_user("bob"), target=project, scope=ACME, success=False),
         _event("project.env_var.create", MONDAY, target=project, payload={"name": "OF_ANOTHER_ORGANISATION"}),
         _event("context.create", MONDAY, request=request, target={"id": "c-1", "type": "context"}),
@@ -92,7 +96,7 @@ def _known_events() -> list[AuditEvent]:
         _event("user.create", MONDAY, actor=_user("new-admin", role="admin")),
         _event("project.settings.update", MONDAY, target=project, payload=_setting(parallel, 4, 16)),
         _event("project.settings.update", MONDAY + minute, target=project, payload=_setting(parallel, 16, None)),
-        _event("audit_log.api.query", MONDAY, actor=api, scope=ACME, payload=query, request={"id": "q", "ip": "192.0.2.9"}),
+        _event("audit_log.api.query", MONDAY, actor=api, scope=ACME, payload=query, request=query_request),
     ]
 
 

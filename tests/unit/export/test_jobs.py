@@ -1,8 +1,5 @@
-import dataclasses
 import json
-import re
 from dataclasses import replace
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -11,7 +8,6 @@ from auditstream_export import (
     ExportFilter,
     ExportJob,
     ExportRequest,
-    ExportSettings,
     JobFile,
     JobSettings,
     OutputFormat,
@@ -21,7 +17,6 @@ from auditstream_export.jobs.job_audit import JobAudit
 from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.errors import ExportError, SettingsError
 from auditstream_schemas.event import AuditEvent, Entity, Request
-from auditstream_schemas.settings import RequestSettings
 from auditstream_schemas.timestamp import parse_timestamp
 
 NOW = parse_timestamp("2026-03-01T12:00:00.123456789Z")
@@ -121,22 +116,6 @@ def test_what_is_said_about_an_export_is_what_the_catalog_knows_for_each_scope()
     assert said[8:10] == said[10:12]
     assert said[8].id != said[9].id
     assert [event.success for event in said[::2]] == [True, False, True, True, True, True, False]
-
-
-def test_the_readme_lists_every_setting_of_exports_with_its_default_and_help() -> None:
-    readme = (Path(__file__).parents[3] / "consumers" / "README.md").read_text("utf-8")
-    section = readme.partition("\n## Export")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(AUDITSTREAM_\w+)` \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
-    own = {name for kind in (ExportSettings, RequestSettings, JobSettings) for name in kind.__annotations__}
-    assert sorted(rows) == sorted(
-        (
-            f"AUDITSTREAM_{field.name.upper()}",
-            "" if field.default in {"", None} else f"`{field.default}`",
-            field.metadata["typed-settings"]["help"],
-        )
-        for field in dataclasses.fields(JobSettings)
-        if field.name in own
-    )
 
 
 def test_a_worker_needs_to_know_where_files_go() -> None:
