@@ -87,6 +87,10 @@ format: setup ## Format the code and fix what can be fixed
 	@$(RUN)/ruff check --fix .
 	@$(RUN)/ruff format .
 
+.PHONY: docs
+docs: setup ## Generate the reference pages of the docs from the code
+	@$(RUN)/python -m tests.docs
+
 .PHONY: build
 build: setup ## Build the wheel and the source distribution into build/dist
 	@$(UV) build --quiet --out-dir build/dist --python .uv/bin/python

@@ -17,18 +17,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("query")
 @click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
-@click.option("--format", "format_", default="PrettyCompact", show_default=True, help="Any format of ClickHouse.")
+@click.option(
+    "--format",
+    "format_",
+    default="PrettyCompact",
+    show_default=True,
+    help="Output format of ClickHouse, for a query without a FORMAT clause of its own.",
+)
 def sql(query: str, settings: ClickHouseSettings, *, format_: str) -> None:
-    """Ask ClickHouse QUERY (or standard input, for -) and print the answer.
+    """Run QUERY on ClickHouse and print the result; for -, the query is read from standard input.
 
-    Nothing can be changed from here: the query runs read-only. The table to ask is `events`; it shows
-    every event once.
+    The query runs read-only. The view `events` has one row for each event. A FORMAT clause in the query wins over
+    --format.
 
     \b
     Examples:
       auditstream sql "SELECT action, count() FROM events GROUP BY action ORDER BY 2 DESC"
-      auditstream sql "SELECT * FROM events WHERE actor.id = 'u7' LIMIT 5" --format Vertical
-      auditstream sql "SELECT id, payload FROM events" --format JSONEachRow > events.ndjson
+      auditstream sql "SELECT * FROM events WHERE actor.id = 'u7' LIMIT 5 FORMAT Vertical"
+      auditstream sql "SELECT id, payload FROM events FORMAT JSONEachRow" > events.ndjson
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     text = sys.stdin.read() if query == "-" else query
     client = connect(settings)
@@ -36,8 +42,8 @@ def sql(query: str, settings: ClickHouseSettings, *, format_: str) -> None:
         asking(),
         client.raw_stream(
             text,
-            fmt=format_,
-            settings={"database": settings.clickhouse_database, "readonly": 2},
+            # A FORMAT clause in the query wins over default_format.
+            settings={"database": settings.clickhouse_database, "readonly": 2, "default_format": format_},
             use_database=False,
         ) as answer,
     ):

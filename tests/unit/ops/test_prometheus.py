@@ -1,4 +1,4 @@
-"""The alerts of infra/prometheus use metrics that exist, by labels that they have."""
+"""The alerts of infra/prometheus use metrics and labels that exist, and each has a section in the runbook."""
 
 import re
 from pathlib import Path
@@ -24,11 +24,18 @@ def test_the_configuration_includes_the_alerts() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_an_alert_uses_metrics_and_labels_that_exist(rule: dict[str, Any]) -> None:
-    used = set(re.findall(rf"{PREFIX}\w+", rule["expr"]))
-    assert used or "up{" in rule["expr"]
+    metrics = set(re.findall(rf"{PREFIX}\w+", rule["expr"]))
+    assert metrics or "up{" in rule["expr"]
     exposed = {sample.name for family in Metrics(SystemClock()).registry.collect() for sample in family.samples}
-    # A metric with a label of unknown values is not exposed before its first value.
-    assert used <= exposed | set(LABELS)
+    # A metric whose label has no known values is exposed only after its first value.
+    assert metrics <= exposed | set(LABELS)
     grouped = set(re.findall(r"by \((\w+)\)", rule["expr"]))
-    named = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) - {"instance"}
-    assert grouped | named <= {LABELS[name] for name in used}
+    shown = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) - {"instance"}
+    assert grouped | shown <= {LABELS[name] for name in metrics}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_links_to_its_section_of_the_runbook(rule: dict[str, Any]) -> None:
+    path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    assert anchor == rule["alert"].lower()
+    assert f"\n## {rule['alert']}\n" in (DIRECTORY.parents[1] / path).read_text("utf-8")
