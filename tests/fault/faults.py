@@ -25,7 +25,7 @@ _PATIENCE = 20.0
 _INSERTS: tuple[tuple[str, When], ...] = (("insert", "amid"),) * 45 + (("insert", "before"),) * 10
 _STATEMENTS = {
     "stage": rb"INSERT[ +]INTO[ +]\S*stage_",
-    "judge": rb"INSERT INTO \S*verdict_",
+    "classify": rb"INSERT INTO \S*status_",
     "insert": rb"INSERT INTO \S*event_log",
     "copies": rb"INSERT INTO \S*copies",
     "ledger": rb"INSERT INTO \S*ledger",
@@ -93,7 +93,7 @@ def kill_clickhouse(scene: Scene) -> Pause:
     pick = scene.chance("kill-clickhouse")
     server = scene.servers.clickhouse
     for _ in range(pick.choice((1, 2))):
-        statement = pick.choice(("insert", "insert", "insert", "stage", "judge", "ledger"))
+        statement = pick.choice(("insert", "insert", "insert", "stage", "classify", "ledger"))
         after = pick.uniform(0, 0.05)
         if not (yield from _at_nth(scene, statement, pick.choice((1, 2, 3)), lambda _: None)):
             return
@@ -110,7 +110,7 @@ def freeze_clickhouse(scene: Scene) -> Pause:
     """ClickHouse stands still under a statement, past the sink's time-out, and then does what it was told."""
     pick = scene.chance("freeze-clickhouse")
     for _ in range(pick.choice((1, 2))):
-        statement = pick.choice(("insert", "insert", "stage", "judge", "ledger"))
+        statement = pick.choice(("insert", "insert", "stage", "classify", "ledger"))
         if not (yield from _at_nth(scene, statement, pick.choice((1, 2, 3)), lambda _: None)):
             return
         yield from scene.pause(pick.uniform(0, 0.03))

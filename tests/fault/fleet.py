@@ -26,8 +26,8 @@ _TELLING = (
     "lost [",
     "read on from there",
     "offsets not committed",
-    "stopped with a batch in hand",
-    "a batch that was given up failed",
+    "stopped before the last batch was written",
+    "a cancelled batch failed",
 )
 """What tells in a sink's log that a fault was felt."""
 

@@ -59,7 +59,7 @@ def put_events(tenant: Tenant, events: Sequence[AuditEvent], *, partition: int =
 
 
 def run_sink(tenant: Tenant, **changes: object) -> Totals:
-    return Sink(sink_settings(tenant, **changes)).run(until_idle=IDLE_SECONDS)
+    return Sink.from_settings(sink_settings(tenant, **changes)).run(until_idle=IDLE_SECONDS)
 
 
 def books(tenant: Tenant) -> list[PartitionAccount]:

@@ -101,7 +101,7 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
 
     _title("Sink: Kafka to ClickHouse")
     started = time.monotonic()
-    totals = Sink(settings).run(until_idle=_IDLE_SECONDS)
+    totals = Sink.from_settings(settings).run(until_idle=_IDLE_SECONDS)
     click.echo(f"{totals.read:,} records in {totals.batches} ledger lines, {time.monotonic() - started:.1f} s")
 
     _title("Accounts: read = stored + duplicates + conflicts + invalid + expired")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from auditstream_sink.clock import SystemClock
+from auditstream_sink.clock import Clock
 from auditstream_sink.metrics import METRICS, PREFIX, Metrics
 
 FOLDER = Path(__file__).parents[3] / "infra" / "prometheus"
@@ -26,7 +26,7 @@ def test_the_configuration_reads_the_alerts() -> None:
 def test_an_alert_asks_for_what_there_is(rule: dict[str, Any]) -> None:
     asked = set(re.findall(rf"{PREFIX}\w+", rule["expr"]))
     assert asked or "up{" in rule["expr"]
-    shown = {sample.name for family in Metrics(SystemClock()).registry.collect() for sample in family.samples}
+    shown = {sample.name for family in Metrics(Clock()).registry.collect() for sample in family.samples}
     # What has a label of unknown values is not there yet.
     assert asked <= shown | set(LABELS)
     grouped = set(re.findall(r"by \((\w+)\)", rule["expr"]))
