@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import methodcaller
 from typing import Any
@@ -155,25 +155,25 @@ class SchemaGroup:
         return self._ends[index - 1] if index else 0
 
 
+@dataclass(slots=True)
 class Batch:
     """Records of any partitions and writer schemas.
 
     Attributes:
         opened: When its first record was added, by the clock's ``monotonic``.
-        bytes: Bytes of its records' values.
+        size: Bytes of its records' values.
         rows: Number of its records.
         offset_ranges: By partition, the offsets that it covers.
         groups: By schema id, the records that can be staged.
         refused: Records that cannot.
     """
 
-    def __init__(self, opened: float) -> None:
-        self.opened = opened
-        self.bytes = 0
-        self.rows = 0
-        self.offset_ranges: dict[int, OffsetRange] = {}
-        self.groups: dict[int, SchemaGroup] = {}
-        self.refused: list[RefusedRecord] = []
+    opened: float
+    size: int = 0
+    rows: int = 0
+    offset_ranges: dict[int, OffsetRange] = field(default_factory=dict)
+    groups: dict[int, SchemaGroup] = field(default_factory=dict)
+    refused: list[RefusedRecord] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -204,7 +204,7 @@ class Batch:
         offset_range.last = offset
         offset_range.read += 1
         self.rows += 1
-        self.bytes += size
+        self.size += size
 
     def extend(self, partition: int, last: int, *, expected: int, fencing_time: int) -> OffsetRange:
         """Extend the partition's offset range up to ``last``, whether or not there are records at these offsets."""

@@ -56,7 +56,7 @@ class BatchBuilder:
 
     def is_due(self, *, is_busy: bool) -> bool:
         """Whether to write the batch. While another batch is being written (``is_busy``), only a full one is."""
-        fullness = max(self.batch.rows / self._settings.flush_rows, self.batch.bytes / self._settings.flush_bytes)
+        fullness = max(self.batch.rows / self._settings.flush_rows, self.batch.size / self._settings.flush_bytes)
         if is_busy or self.batch.is_empty:
             return fullness >= 1
         is_old = self._clock.monotonic() - self.batch.opened >= self._settings.flush_seconds

@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -51,13 +52,14 @@ class TakenOverError(AuditstreamError):
     """Another sink has written the ledger of a partition: the partition is not this sink's any more."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BatchWriter:
     """Writes one batch at a time. Blocks until the batch is in the ledger, however long ClickHouse is away.
 
     Has a stage, connections and a dead-letter producer of its own. A cancelled writer may still be in the middle of
     a statement, so it shares none of these with the one that replaces it.
 
-    Args:
+    Attributes:
         clickhouse: Stage, events and ledger.
         dead_letters: Takes the refused records.
         topic_id: Asks the broker for the topic's id.
@@ -65,36 +67,23 @@ class BatchWriter:
         dead_letter_limit: Stops the sink if too many records are refused.
         metrics: Counts batches and steps.
         health: Learns when a batch has to wait.
-
-    Attributes:
         cancellation: Cancels the batch that is being written. Its rows stay; the sink that reads these offsets next
             finds them by their coordinates.
     """
 
-    def __init__(
-        self,
-        clickhouse: ClickHouseWriter,
-        dead_letters: DeadLetters,
-        topic_id: Callable[[], UUID],
-        clock: Clock,
-        *,
-        dead_letter_limit: DeadLetterLimit,
-        metrics: Metrics,
-        health: Health,
-    ) -> None:
-        self._clickhouse = clickhouse
-        self._dead_letters = dead_letters
-        self._topic_id = topic_id
-        self._clock = clock
-        self._limit = dead_letter_limit
-        self._metrics = metrics
-        self._health = health
-        self.cancellation = Cancellation()
+    clickhouse: ClickHouseWriter
+    dead_letters: DeadLetters
+    topic_id: Callable[[], UUID]
+    clock: Clock
+    dead_letter_limit: DeadLetterLimit
+    metrics: Metrics
+    health: Health
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
     def close(self) -> None:
         """Drop the stage. Blocks on ClickHouse; no batch may be in progress."""
         try:
-            self._clickhouse.close()
+            self.clickhouse.close()
         except UnknownOutcomeError as error:
             _logger.warning("the stage was not dropped, a later sink drops it: %s", error)
 
@@ -120,13 +109,13 @@ class BatchWriter:
         # A batch that was cancelled in the middle of a statement has a successor already.
         self.cancellation.wait_for(previous)
         refused = [*batch.refused, *_refused_records(batch, classification)]
-        self._limit.check(batch.rows, refused)
+        self.dead_letter_limit.check(batch.rows, refused)
         if refused:
             self._retry(lambda: self._send_dead_letters(refused, topic_id))
         lines = [_ledger_line(number, batch, classification) for number in sorted(batch.offset_ranges)]
         self._retry(lambda: self._write_ledger(lines, topic_id, ledger_ends))
-        self._limit.add(batch.rows, refused)
-        self._metrics.batch_written(lines, (record.reason for record in refused), opened=batch.opened)
+        self.dead_letter_limit.add(batch.rows, refused)
+        self.metrics.batch_written(lines, (record.reason for record in refused), opened=batch.opened)
         return lines
 
     def _retry(self, action: Callable[[], _T]) -> _T:
@@ -144,34 +133,34 @@ class BatchWriter:
             # Whether the dependency is back is not known: the writer that replaces this one ends the wait.
             raise
         except BaseException:
-            self._health.recovered(_WAITER)
+            self.health.recovered(_WAITER)
             raise
-        self._health.recovered(_WAITER)
+        self.health.recovered(_WAITER)
         return result
 
     def _report_wait(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         if error is not None:
-            self._health.waiting(_WAITER, dependency_at_fault(error), error)
+            self.health.waiting(_WAITER, dependency_at_fault(error), error)
 
     def _store(self, batch: Batch, topic_id: UUID, previous: "Future[Any]") -> Classification:
         try:
             return self._try_to_store(batch, topic_id, previous)
         except AuditstreamError:
-            self._clickhouse.abandon_stage()
+            self.clickhouse.abandon_stage()
             raise
 
     def _try_to_store(self, batch: Batch, topic_id: UUID, previous: "Future[Any]") -> Classification:
-        with self._metrics.step("stage"):
+        with self.metrics.step("stage"):
             staged = self._stage(batch)
         self.cancellation.wait_for(previous)
-        now = self._clock.now()
-        with self._metrics.step("classify"):
-            classification = self._clickhouse.classify(now=now, topic_id=topic_id)
-        with self._metrics.step("insert"):
-            self._clickhouse.insert(now=now, topic_id=topic_id)
-        with self._metrics.step("read_back"):
-            missing, still_staged = self._clickhouse.read_back(topic_id=topic_id)
+        now = self.clock.now()
+        with self.metrics.step("classify"):
+            classification = self.clickhouse.classify(now=now, topic_id=topic_id)
+        with self.metrics.step("insert"):
+            self.clickhouse.insert(now=now, topic_id=topic_id)
+        with self.metrics.step("read_back"):
+            missing, still_staged = self.clickhouse.read_back(topic_id=topic_id)
             if missing:
                 raise UnknownOutcomeError(f"read back: {missing} inserted records are missing")
             if still_staged != staged:
@@ -180,9 +169,9 @@ class BatchWriter:
         return classification
 
     def _stage(self, batch: Batch) -> int:
-        self._clickhouse.clear_stage()
+        self.clickhouse.clear_stage()
         expected = sum(self._stage_group(batch, group) for group in list(batch.groups.values()))
-        staged = self._clickhouse.staged()
+        staged = self.clickhouse.staged()
         if staged != expected:
             raise UnknownOutcomeError(f"staged {staged} of {expected} records")
         return staged
@@ -195,7 +184,7 @@ class BatchWriter:
         while pieces:
             self.cancellation.raise_if_cancelled()
             current, pieces = pieces[-_PARSERS:], pieces[:-_PARSERS]
-            errors = self._clickhouse.stage(group.schema.head, [group.blocks(piece) for piece in current])
+            errors = self.clickhouse.stage(group.schema.head, [group.blocks(piece) for piece in current])
             # Two neighbours are refused: there are many broken records, and halving would parse all of them many times.
             is_dense = sum(error is not None for error in errors) > 1
             for piece, error in zip(current, errors, strict=True):
@@ -210,22 +199,22 @@ class BatchWriter:
         return len(group)
 
     def _send_dead_letters(self, refused: list[RefusedRecord], topic_id: UUID) -> None:
-        with self._metrics.step("dead_letters"):
-            self._dead_letters.send(refused, topic_id=topic_id)
+        with self.metrics.step("dead_letters"):
+            self.dead_letters.send(refused, topic_id=topic_id)
 
     def _write_ledger(self, lines: list[LedgerLine], topic_id: UUID, ledger_ends: dict[int, LedgerEnd]) -> None:
         self.cancellation.raise_if_cancelled()
-        with self._metrics.step("ledger"):
-            if self._topic_id() != topic_id:
+        with self.metrics.step("ledger"):
+            if self.topic_id() != topic_id:
                 raise TakenOverError("the topic was deleted and created again")
             unwritten = [line for line in lines if _follows(line, ledger_ends[line.partition].end)]
             if not unwritten:
                 return
             known = {line.partition: ledger_ends[line.partition] for line in unwritten}
-            stored = self._clickhouse.ledger_ends_since(known, topic_id=topic_id)
+            stored = self.clickhouse.ledger_ends_since(known, topic_id=topic_id)
             new = [line for line in unwritten if _is_new(line, known[line.partition], stored.get(line.partition))]
             if new:
-                self._clickhouse.write_lines(new, now=self._clock.now(), topic_id=topic_id)
+                self.clickhouse.write_lines(new, now=self.clock.now(), topic_id=topic_id)
             for line in unwritten:
                 ledger_ends[line.partition] = LedgerEnd(end=line.last_offset, line_first=line.first_offset)
 

@@ -146,7 +146,7 @@ class ClickHouseWriter:
             self._run(self._abandoned[-1].drop())
             self._abandoned.pop()
         if self._has_stage:
-            self._command(self._sql.empty())
+            self._command(f"TRUNCATE TABLE {self._sql.stage_table}")
         else:
             self._has_stage = True
             self._run(self._sql.create())
@@ -178,13 +178,14 @@ class ClickHouseWriter:
 
     def staged(self) -> int:
         """Number of records on the stage."""
-        return int(self._row(self._sql.staged())[0])
+        return int(self._row(f"SELECT count() FROM {self._sql.stage_table}")[0])
 
     def classify(self, *, now: datetime, topic_id: UUID) -> Classification:
         """Give every staged record a status. Records without one are new."""
         self._command(f"TRUNCATE TABLE {self._sql.status_table}")
         self._command(self._sql.classify(), now=_timestamp(now), topic_id=str(topic_id))
-        counts = {(int(p), str(status)): int(n) for p, status, n in self._rows(self._sql.status_counts())}
+        rows = self._rows(f"SELECT partition, status, count() FROM {self._sql.status_table} GROUP BY partition, status")
+        counts = {(int(partition), str(status)): int(number) for partition, status, number in rows}
         if not any(status in REFUSED for _partition, status in counts):
             return Classification(counts=counts, refused=())
         refused = [
@@ -220,8 +221,8 @@ class ClickHouseWriter:
         return {int(p): LedgerEnd(end=int(last), line_first=int(first)) for p, first, last in rows}
 
     def fencing_time(self) -> int:
-        """ClickHouse's clock, nanoseconds since 1970."""
-        return int(self._row(self._sql.fencing_time())[0])
+        """ClickHouse's clock, nanoseconds since 1970. All sinks share it; their own clocks may differ."""
+        return int(self._row("SELECT toUnixTimestamp64Nano(now64(9))")[0])
 
     def ledger_ends_since(self, known: Mapping[int, LedgerEnd], *, topic_id: UUID) -> dict[int, tuple[int, bool]]:
         """By partition, the last offset in its ledger, and whether this sink wrote that line.

@@ -32,12 +32,6 @@ class HealthStatus:
     waits_for: dict[Dependency, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wait:
-    dependency: Dependency
-    since: float
-
-
 class Health:
     """Collects reports of the loop and the batch writers. Safe to share between threads; blocks on nothing.
 
@@ -60,7 +54,7 @@ class Health:
         self._polled = clock.monotonic()
         self._is_member = False
         self._unpositioned = 0
-        self._waits: dict[str, _Wait] = {}
+        self._waits: dict[str, tuple[Dependency, float]] = {}
 
     @property
     def is_member(self) -> bool:
@@ -94,25 +88,27 @@ class Health:
             dependency: The part that failed.
             error: Its error, for the log alone: the health port does not show it.
         """
+        if self._waits.get(waiter, (dependency, 0.0))[0] != dependency:
+            self.recovered(waiter)
         with self._lock:
-            is_known = any(wait.dependency == dependency for wait in self._waits.values())
-            is_new = waiter not in self._waits or self._waits[waiter].dependency != dependency
-            ended = self._end_wait(waiter) if is_new else None
-            if is_new:
-                self._waits[waiter] = _Wait(dependency=dependency, since=self._clock.monotonic())
+            is_known = any(other == dependency for other, _since in self._waits.values())
+            self._waits.setdefault(waiter, (dependency, self._clock.monotonic()))
         self._metrics.failed(dependency)
-        self._report_end(ended)
         if not is_known:
             self._metrics.waiting(dependency, yes=True)
             _logger.warning("waiting for %s, nothing is lost: %s", self._names[dependency], error)
 
     def recovered(self, waiter: str) -> None:
-        """The dependency answers again, or its answer is not needed any more. Logs the end of the wait."""
+        """The dependency answers again, or its answer is not needed any more. Logs the end of its last wait."""
         if waiter not in self._waits:
             return
         with self._lock:
-            ended = self._end_wait(waiter)
-        self._report_end(ended)
+            dependency, since = self._waits.pop(waiter)
+            if any(other == dependency for other, _since in self._waits.values()):
+                return
+        self._metrics.waiting(dependency, yes=False)
+        seconds = self._clock.monotonic() - since
+        _logger.warning("going on: waited %.1f s for %s", seconds, self._names[dependency])
 
     def is_waiting(self, waiter: str) -> bool:
         """Whether this work waits."""
@@ -135,9 +131,8 @@ class Health:
         with self._lock:
             now = self._clock.monotonic()
             waits_for: dict[Dependency, float] = {}
-            for wait in self._waits.values():
-                age = max(now - wait.since, waits_for.get(wait.dependency, 0.0))
-                waits_for[wait.dependency] = round(age, 1)
+            for dependency, since in self._waits.values():
+                waits_for[dependency] = round(max(now - since, waits_for.get(dependency, 0.0)), 1)
             is_member, unpositioned = self._is_member, self._unpositioned
         reasons = [f"waiting for {self._names[dependency]} for {age} s" for dependency, age in waits_for.items()]
         if not is_member:
@@ -145,19 +140,6 @@ class Health:
         if unpositioned:
             reasons.append(f"{unpositioned} partitions cannot be read yet: the end of their ledger is not known")
         return HealthStatus(is_healthy=not reasons, reasons=tuple(reasons), waits_for=waits_for)
-
-    def _end_wait(self, waiter: str) -> _Wait | None:
-        """End a wait; returns it unless another waiter waits for the same dependency."""
-        ended = self._waits.pop(waiter, None)
-        if ended is None or any(wait.dependency == ended.dependency for wait in self._waits.values()):
-            return None
-        return ended
-
-    def _report_end(self, ended: _Wait | None) -> None:
-        if ended is not None:
-            self._metrics.waiting(ended.dependency, yes=False)
-            seconds = self._clock.monotonic() - ended.since
-            _logger.warning("going on: waited %.1f s for %s", seconds, self._names[ended.dependency])
 
 
 def dependency_at_fault(error: BaseException) -> Dependency:

@@ -18,11 +18,13 @@ Dependency = Literal["clickhouse", "registry", "broker"]
 
 PREFIX = "auditstream_sink_"
 
+_STEPS, _DEPENDENCIES = get_args(Step), get_args(Dependency)
 _REASONS = (*FAULTS, "wire_format", "unknown_schema", "incompatible_schema", "undecodable", "refused", "conflict")
+_ROWS = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
     """One metric of the sink.
 
@@ -45,141 +47,53 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
+# fmt: off
 METRICS = (
-    # The order is that of a record's way: fetched, written, committed; then the group and the dependencies.
-    Metric(
-        name="consumed_records_total",
-        kind="counter",
-        unit="records",
-        help="Records fetched from the topic. Records fetched again after a retry are counted again.",
-    ),
-    Metric(
-        name="consumed_bytes_total",
-        kind="counter",
-        unit="bytes",
-        help="Size of the values of these records.",
-    ),
-    Metric(
-        name="records_total",
-        kind="counter",
-        unit="records",
-        help="Records that this process has entered into the ledger, by their count there.",
-        label="outcome",
-        values=COUNTS[1:],
-    ),
-    Metric(
-        name="dead_letters_total",
-        kind="counter",
-        unit="records",
-        help="Refused records that were written to the dead-letter topic, by reason.",
-        label="reason",
-        values=_REASONS,
-    ),
-    Metric(
-        name="dead_letter_share",
-        kind="gauge",
-        unit="ratio",
-        help="Share of refused records among the last `dead_letter_window`. Above `dead_letter_limit` the sink stops.",
-    ),
-    Metric(
-        name="batch_records",
-        kind="histogram",
-        unit="records",
-        help="Records of each batch in the ledger.",
-        buckets=(1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000),
-    ),
-    Metric(
-        name="batch_seconds",
-        kind="histogram",
-        unit="seconds",
-        help="Time from a batch's first record to its ledger line.",
-        buckets=_SECONDS,
-    ),
-    Metric(
-        name="step_seconds",
-        kind="histogram",
-        unit="seconds",
-        help="Duration of each step, failed ones included. `position` looks up where to read on, "
-        "`schema` asks the registry.",
-        label="step",
-        values=get_args(Step),
-        buckets=_SECONDS,
-    ),
-    Metric(
-        name="step_failures_total",
-        kind="counter",
-        unit="steps",
-        help="Steps that failed, or whose outcome is unknown. They are retried.",
-        label="step",
-        values=get_args(Step),
-    ),
-    Metric(
-        name="lag_records",
-        kind="gauge",
-        unit="records",
-        help="Offsets from the end of the ledger to the end of the topic, those of transaction markers included. "
-        "The end of the topic is that of the last fetch; a paused partition is not fetched.",
-        label="partition",
-    ),
-    Metric(
-        name="lag_seconds",
-        kind="gauge",
-        unit="seconds",
-        help="Age of the oldest fetched record that is not in the ledger, by its Kafka timestamp; 0 if there is none.",
-        label="partition",
-    ),
-    Metric(
-        name="rebalances_total",
-        kind="counter",
-        unit="events",
-        help="Changes of this sink's partitions by its group. `lost` means that another sink has them already.",
-        label="event",
-        values=get_args(Rebalance),
-    ),
-    Metric(name="partitions", kind="gauge", unit="partitions", help="Partitions assigned to this sink."),
-    Metric(
-        name="unpositioned_partitions",
-        kind="gauge",
-        unit="partitions",
-        help="Assigned partitions that cannot be read yet, because the end of their ledger is not known.",
-    ),
-    Metric(
-        name="paused",
-        kind="gauge",
-        unit="0 or 1",
-        help="1 while the sink has paused its partitions. It goes on polling and stays in its group.",
-    ),
-    Metric(
-        name="waiting",
-        kind="gauge",
-        unit="0 or 1",
-        help="1 while the sink waits for this dependency to come back. Nothing is lost.",
-        label="dependency",
-        values=get_args(Dependency),
-    ),
-    Metric(
-        name="waiting_since_timestamp_seconds",
-        kind="gauge",
-        unit="Unix time",
-        help="When that wait began; 0 if the sink does not wait.",
-        label="dependency",
-        values=get_args(Dependency),
-    ),
-    Metric(
-        name="last_error_timestamp_seconds",
-        kind="gauge",
-        unit="Unix time",
-        help="When a request to this dependency last failed; 0 for never.",
-        label="dependency",
-        values=get_args(Dependency),
-    ),
-    Metric(
-        name="last_poll_timestamp_seconds",
-        kind="gauge",
-        unit="Unix time",
-        help="When the loop last polled for records.",
-    ),
+    # In the order of a record's way: fetched, written, committed; then the group and the dependencies.
+    Metric("consumed_records_total", "counter", "records",
+           "Records fetched from the topic. Records fetched again after a retry are counted again."),
+    Metric("consumed_bytes_total", "counter", "bytes",
+           "Size of the values of these records."),
+    Metric("records_total", "counter", "records",
+           "Records that this process has entered into the ledger, by their count there.", "outcome", COUNTS[1:]),
+    Metric("dead_letters_total", "counter", "records",
+           "Refused records that were written to the dead-letter topic, by reason.", "reason", _REASONS),
+    Metric("dead_letter_share", "gauge", "ratio",
+           "Share of refused records among the last `dead_letter_window`. Above `dead_letter_limit` the sink stops."),
+    Metric("batch_records", "histogram", "records",
+           "Records of each batch in the ledger.", buckets=_ROWS),
+    Metric("batch_seconds", "histogram", "seconds",
+           "Time from a batch's first record to its ledger line.", buckets=_SECONDS),
+    Metric("step_seconds", "histogram", "seconds",
+           "Duration of each step, failed ones included. `position` looks up where to read on, `schema` asks the "
+           "registry.", "step", _STEPS, _SECONDS),
+    Metric("step_failures_total", "counter", "steps",
+           "Steps that failed, or whose outcome is unknown. They are retried.", "step", _STEPS),
+    Metric("lag_records", "gauge", "records",
+           "Offsets from the end of the ledger to the end of the topic, those of transaction markers included. The end "
+           "of the topic is that of the last fetch; a paused partition is not fetched.", "partition"),
+    Metric("lag_seconds", "gauge", "seconds",
+           "Age of the oldest fetched record that is not in the ledger, by its Kafka timestamp; 0 if there is none.",
+           "partition"),
+    Metric("rebalances_total", "counter", "events",
+           "Changes of this sink's partitions by its group. `lost` means that another sink has them already.",
+           "event", get_args(Rebalance)),
+    Metric("partitions", "gauge", "partitions",
+           "Partitions assigned to this sink."),
+    Metric("unpositioned_partitions", "gauge", "partitions",
+           "Assigned partitions that cannot be read yet, because the end of their ledger is not known."),
+    Metric("paused", "gauge", "0 or 1",
+           "1 while the sink has paused its partitions. It goes on polling and stays in its group."),
+    Metric("waiting", "gauge", "0 or 1",
+           "1 while the sink waits for this dependency to come back. Nothing is lost.", "dependency", _DEPENDENCIES),
+    Metric("waiting_since_timestamp_seconds", "gauge", "Unix time",
+           "When that wait began; 0 if the sink does not wait.", "dependency", _DEPENDENCIES),
+    Metric("last_error_timestamp_seconds", "gauge", "Unix time",
+           "When a request to this dependency last failed; 0 for never.", "dependency", _DEPENDENCIES),
+    Metric("last_poll_timestamp_seconds", "gauge", "Unix time",
+           "When the loop last polled for records."),
 )
+# fmt: on
 
 
 class Metrics:
@@ -279,9 +193,8 @@ class Metrics:
         elif metric.kind == "gauge":
             made = self._gauges[metric.name] = Gauge(name, metric.help, labels, registry=self.registry)
         else:
-            made = self._histograms[metric.name] = Histogram(
-                name, metric.help, labels, registry=self.registry, buckets=metric.buckets
-            )
+            made = Histogram(name, metric.help, labels, registry=self.registry, buckets=metric.buckets)
+            self._histograms[metric.name] = made
         for value in metric.values:
             made.labels(value)
 

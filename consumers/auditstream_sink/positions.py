@@ -46,13 +46,14 @@ class Positions:
         mask = (1 << 64) - 1
         return UUID(int=(found.get_most_significant_bits() & mask) << 64 | found.get_least_significant_bits() & mask)
 
-    def look_up(self, topic_id: UUID, partitions: Sequence[int]) -> dict[int, LedgerEnd]:
-        """By partition, where its ledger ends; if it has none, one before the start of the topic.
+    def look_up(self, partitions: Sequence[int]) -> tuple[UUID, int, dict[int, LedgerEnd]]:
+        """Topic id, fencing time, and by partition where its ledger ends; without one, before the topic's start.
 
         Raises:
             UnknownOutcomeError: Broker (BrokerAwayError) or ClickHouse is away; the same call may succeed later.
-            SinkError: The broker has deleted records that no sink read.
+            SinkError: There is no such topic, or the broker has deleted records that no sink read.
         """
+        topic_id = self.topic_id()
         stored = self._clickhouse.ledger_ends(topic_id=topic_id)
         ledger_ends = {}
         for partition in partitions:
@@ -65,15 +66,7 @@ class Positions:
                     "`auditstream accept-loss` enters them into the ledger as lost, so that the sink can go on"
                 )
             ledger_ends[partition] = ledger_end
-        return ledger_ends
-
-    def fencing_time(self) -> int:
-        """ClickHouse's clock, nanoseconds since 1970.
-
-        Raises:
-            UnknownOutcomeError: ClickHouse is away.
-        """
-        return self._clickhouse.fencing_time()
+        return topic_id, self._clickhouse.fencing_time(), ledger_ends
 
     def close(self) -> None:
         """Close the connection to ClickHouse."""

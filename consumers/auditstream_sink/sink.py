@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Self
 from uuid import uuid4
 
@@ -39,19 +40,17 @@ from auditstream_storage.ledger import LedgerLine, Totals
 
 _POLL_SECONDS = 0.1
 _MAX_UNPOLLED_SECONDS = 5.0
-"""Time that the loop spends without polling, in a wait for the worker or in requests to the registry.
-
-Polling without adding records needs a pause of the partitions. A pause drops the prefetched records, so it should be
-rare; not polling delays rebalances, so the time should be short.
-"""
+"""Longest wait for the worker or the registry without polling. Not polling delays rebalances, so it should be short. To
+poll during a wait the partitions must be paused, which drops prefetched records, so it should not be too short."""
 
 _logger = logging.getLogger("auditstream.sink")
 
 
+@dataclass(kw_only=True, eq=False)
 class Sink:
     """Moves audit events from their topic into ClickHouse. `from_settings` makes one with all its parts.
 
-    Args:
+    Attributes:
         settings: Topic, database, and size of a batch.
         consumer: Member of the group; not subscribed yet.
         positions: Looks up where to read on.
@@ -64,37 +63,25 @@ class Sink:
         on_lines: Called after each commit with the new ledger lines.
     """
 
-    def __init__(
-        self,
-        settings: SinkSettings,
-        *,
-        consumer: Consumer,
-        positions: Positions,
-        schemas: WriterSchemas,
-        worker: Worker,
-        health: Health,
-        metrics: Metrics,
-        clock: Clock,
-        server: HealthServer | None = None,
-        on_lines: Callable[[Sequence[LedgerLine]], None] | None = None,
-    ) -> None:
-        self._settings = settings
-        self._consumer = consumer
-        self._positions = positions
-        self._schemas = schemas
-        self._worker = worker
-        self._health = health
-        self._clock = clock
-        self._on_lines = on_lines
-        self.metrics = metrics
+    settings: SinkSettings
+    consumer: Consumer
+    positions: Positions
+    schemas: WriterSchemas
+    worker: Worker
+    health: Health
+    metrics: Metrics
+    clock: Clock
+    server: HealthServer | None = None
+    on_lines: Callable[[Sequence[LedgerLine]], None] | None = None
+
+    def __post_init__(self) -> None:
         self._assignment = Assignment()
-        self._builder = BatchBuilder(settings, clock, self._assignment, self._schema)
-        self._lag = Lag(settings.topic, consumer, metrics, clock)
+        self._builder = BatchBuilder(self.settings, self.clock, self._assignment, self._schema)
+        self._lag = Lag(self.settings.topic, self.consumer, self.metrics, self.clock)
         self._totals = Totals()
         self._poll_by = 0.0
         self._stop_by: float | None = None
         self._failure: AuditstreamError | None = None
-        self._server = server
 
     @classmethod
     def from_settings(
@@ -120,18 +107,17 @@ class Sink:
         health = Health(settings, metrics, clock)
         limit = DeadLetterLimit(settings, metrics)
         events = BrokerEvents(settings, health)
-        consumer = consumer_class(
-            {**consumer_settings(settings), "error_cb": events.on_error, "stats_cb": events.on_statistics}
-        )
+        callbacks = {"error_cb": events.on_error, "stats_cb": events.on_statistics}
+        consumer = consumer_class({**consumer_settings(settings), **callbacks})
         # The loop has a connection of its own: a batch writer's may be in the middle of a statement.
         positions = Positions(settings, consumer, clickhouse_class(settings, instance=instance))
 
         def new_writer() -> BatchWriter:
             return BatchWriter(
-                clickhouse_class(settings, instance=instance),
-                dead_letters_class(settings),
-                positions.topic_id,
-                clock,
+                clickhouse=clickhouse_class(settings, instance=instance),
+                dead_letters=dead_letters_class(settings),
+                topic_id=positions.topic_id,
+                clock=clock,
                 dead_letter_limit=limit,
                 metrics=metrics,
                 health=health,
@@ -139,7 +125,7 @@ class Sink:
 
         address = settings.health_address
         return cls(
-            settings,
+            settings=settings,
             consumer=consumer,
             positions=positions,
             schemas=schemas_class(RegistryClient(settings.schema_registry_url, retries=0), metrics),
@@ -154,12 +140,12 @@ class Sink:
     @property
     def health_url(self) -> str | None:
         """Address of /healthz, /readyz and /metrics while the sink runs; None if no address was given."""
-        return self._server.url if self._server else None
+        return self.server.url if self.server else None
 
     def stop(self) -> None:
         """Ask the loop to finish its batches and return. Does not block; safe to call from a signal handler."""
         if self._stop_by is None:
-            self._stop_by = self._clock.monotonic() + self._settings.drain_seconds
+            self._stop_by = self.clock.monotonic() + self.settings.drain_seconds
 
     def run(self, *, until_idle: float | None = None) -> Totals:
         """Read, write and commit until ``stop`` is called. Blocks.
@@ -172,11 +158,11 @@ class Sink:
             SinkError: A person has to repair something; all records so far are in the ledger.
         """
         try:
-            if self._server is not None:
-                self._server.start()
-                _logger.info("health and metrics at %s", self._server.url)
-            self._consumer.subscribe(
-                [self._settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            if self.server is not None:
+                self.server.start()
+                _logger.info("health and metrics at %s", self.server.url)
+            self.consumer.subscribe(
+                [self.settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
             self._loop(until_idle)
             if not self._drain(self._stop_by):
@@ -194,10 +180,10 @@ class Sink:
         while self._stop_by is None:
             records = self._fill()
             self._finish(0)
-            if self._builder.is_due(is_busy=self._worker.is_busy):
+            if self._builder.is_due(is_busy=self.worker.is_busy):
                 self._hand_over()
-            now = self._clock.monotonic()
-            if records or self._worker.is_busy or not self._assignment.is_at_end:
+            now = self.clock.monotonic()
+            if records or self.worker.is_busy or not self._assignment.is_at_end:
                 idle_since = None
             elif idle_since is None:
                 idle_since = now
@@ -212,39 +198,39 @@ class Sink:
             self._seek()
         records = self._poll(self._builder.free_rows, _POLL_SECONDS)
         batch = self._builder.batch
-        rows, size = batch.rows, batch.bytes
-        self._poll_by = self._clock.monotonic() + _MAX_UNPOLLED_SECONDS
+        rows, size = batch.rows, batch.size
+        self._poll_by = self.clock.monotonic() + _MAX_UNPOLLED_SECONDS
         for record in records:
             # After a change of the assignment, adding records that were fetched before might leave a gap.
             if self._assignment.must_seek:
                 break
             if not self._builder.add(record):
                 self._assignment.fetch_again()
-        self.metrics.consumed(batch.rows - rows, batch.bytes - size)
+        self.metrics.consumed(batch.rows - rows, batch.size - size)
         return len(records)
 
     def _poll(self, number: int, seconds: float) -> list[Message]:
         """Fetch up to ``number`` records; the callbacks run meanwhile."""
-        records = self._consumer.consume(number, seconds)
+        records = self.consumer.consume(number, seconds)
         if self._failure is not None:
             raise self._failure
         if records:
-            self._health.recovered("consumer")
-        self._health.polled(partitions=len(self._assignment), unpositioned=len(self._assignment.unpositioned))
-        self._lag.update(self._assignment, (*self._worker.offset_ranges, self._builder.batch.offset_ranges))
+            self.health.recovered("consumer")
+        self.health.polled(partitions=len(self._assignment), unpositioned=len(self._assignment.unpositioned))
+        self._lag.update(self._assignment, (*self.worker.offset_ranges, self._builder.batch.offset_ranges))
         return records
 
     def _poll_paused(self, seconds: float) -> bool:
         """Wait without leaving the group: pause the partitions and go on polling. False if ``stop`` was called."""
-        until = self._clock.monotonic() + seconds
-        self._consumer.pause(self._consumer.assignment())
+        until = self.clock.monotonic() + seconds
+        self.consumer.pause(self.consumer.assignment())
         self.metrics.paused(yes=True)
         try:
-            while self._clock.monotonic() < until:
+            while self.clock.monotonic() < until:
                 for record in self._poll(1, min(_POLL_SECONDS, seconds)):
                     error = record.error()
                     if error is not None:
-                        raise_if_fatal(error, self._settings.topic)
+                        raise_if_fatal(error, self.settings.topic)
                     elif record.partition() in self._assignment.next_offsets:
                         # Fetched before the pause. It is read again after a seek of all partitions: a seek of the
                         # paused one alone may be lost when it is resumed.
@@ -252,7 +238,7 @@ class Sink:
                 if self._stop_by is not None:
                     return False
         finally:
-            self._consumer.resume(self._consumer.assignment())
+            self.consumer.resume(self.consumer.assignment())
             self.metrics.paused(yes=False)
         return True
 
@@ -266,19 +252,19 @@ class Sink:
         None if ``stop`` was called or the assignment has changed. Also None if the loop has to poll: garbage records
         may each have a schema id of their own, and each needs a request.
         """
-        known = self._schemas.get_known(schema_id)
+        known = self.schemas.get_known(schema_id)
         if known is not None:
             return known
-        if self._clock.monotonic() >= self._poll_by:
+        if self.clock.monotonic() >= self._poll_by:
             return None
         attempt = 0
         while not self._assignment.must_seek:
             try:
-                schema = self._schemas.get(schema_id)
+                schema = self.schemas.get(schema_id)
             except RegistryError as error:
-                self._health.waiting("schemas", "registry", error)
+                self.health.waiting("schemas", "registry", error)
             else:
-                self._health.recovered("schemas")
+                self.health.recovered("schemas")
                 return schema
             attempt += 1
             if not self._back_off(attempt):
@@ -287,23 +273,23 @@ class Sink:
 
     def _hand_over(self) -> None:
         """Hand the batch to the worker; polls until the worker has room for it."""
-        if self._worker.is_full:
+        if self.worker.is_full:
             self._finish(_MAX_UNPOLLED_SECONDS)
-        while self._worker.is_full:
+        while self.worker.is_full:
             if not self._poll_paused(1.0):
                 return
             self._finish(0)
         if not self._builder.batch.is_empty:
             self._begin()
-            self._schemas.forget_unusable(self._clock.monotonic())
+            self.schemas.forget_unusable(self.clock.monotonic())
 
     def _begin(self) -> None:
-        self._worker.begin(self._builder.swap(), self._assignment.topic_id, self._assignment.ledger_ends)
+        self.worker.begin(self._builder.swap(), self._assignment.topic_id, self._assignment.ledger_ends)
 
     def _finish(self, timeout: float) -> bool:
         """Commit the oldest batch of the worker; False if it is not written within ``timeout`` seconds."""
         try:
-            lines = self._worker.collect(timeout)
+            lines = self.worker.collect(timeout)
         except TakenOverError as error:
             _logger.warning("%s; its offsets are read on from there", error)
             self._start_over()
@@ -315,31 +301,31 @@ class Sink:
     def _commit(self, lines: Sequence[LedgerLine]) -> None:
         for line in lines:
             self._totals.add(line)
-        offsets = [TopicPartition(self._settings.topic, line.partition, line.next_offset) for line in lines]
+        offsets = [TopicPartition(self.settings.topic, line.partition, line.next_offset) for line in lines]
         try:
             with self.metrics.step("commit"):
-                self._consumer.commit(offsets=offsets, asynchronous=False)
+                self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             # Nothing is lost: the next sink reads on from the end of the ledger.
             _logger.warning("offsets not committed: %s", error.args[0].str())
-        if self._on_lines is not None:
-            self._on_lines(lines)
+        if self.on_lines is not None:
+            self.on_lines(lines)
 
     def _drain(self, deadline: float | None) -> bool:
         """Write and commit everything that was read; after the deadline cancel it and return False."""
-        by = deadline if deadline is not None else self._clock.monotonic() + self._settings.drain_seconds
+        by = deadline if deadline is not None else self.clock.monotonic() + self.settings.drain_seconds
         is_written = True
         while is_written:
-            if not self._worker.is_full and not self._builder.batch.is_empty:
+            if not self.worker.is_full and not self._builder.batch.is_empty:
                 self._begin()
-            if not self._worker.is_busy:
+            if not self.worker.is_busy:
                 return True
-            is_written = self._finish(max(0.0, by - self._clock.monotonic()))
+            is_written = self._finish(max(0.0, by - self.clock.monotonic()))
         self._discard()
         return False
 
     def _discard(self) -> None:
-        self._worker.cancel()
+        self.worker.cancel()
         self._builder.swap()
 
     def _start_over(self) -> None:
@@ -354,11 +340,9 @@ class Sink:
             partitions = sorted(self._assignment.unpositioned)
             try:
                 with self.metrics.step("position"):
-                    topic_id = self._positions.topic_id()
-                    ledger_ends = self._positions.look_up(topic_id, partitions)
-                    fencing_time = self._positions.fencing_time()
+                    topic_id, fencing_time, ledger_ends = self.positions.look_up(partitions)
             except UnknownOutcomeError as error:
-                self._health.waiting("positions", dependency_at_fault(error), error)
+                self.health.waiting("positions", dependency_at_fault(error), error)
                 attempt += 1
                 if not self._back_off(attempt):
                     return
@@ -368,19 +352,19 @@ class Sink:
                 self._start_over()
             elif self._assignment.positioned(topic_id, fencing_time, ledger_ends):
                 _logger.info("reading on from %s", {number: end.end + 1 for number, end in ledger_ends.items()})
-        self._health.recovered("positions")
+        self.health.recovered("positions")
 
     def _seek(self) -> None:
         """Move the consumer to the next offset of every partition; drops prefetched records."""
         positions = self._positions_of(self._assignment.next_offsets.items())
         # A seek fails on a partition whose fetcher has not started yet; assigning the partition again does not.
-        self._consumer.incremental_unassign(positions)
-        self._consumer.incremental_assign(positions)
-        self._consumer.resume(positions)
+        self.consumer.incremental_unassign(positions)
+        self.consumer.incremental_assign(positions)
+        self.consumer.resume(positions)
         self._assignment.sought()
 
     def _positions_of(self, offsets: Iterable[tuple[int, int]]) -> list[TopicPartition]:
-        return [TopicPartition(self._settings.topic, partition, offset) for partition, offset in offsets]
+        return [TopicPartition(self.settings.topic, partition, offset) for partition, offset in offsets]
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         # The loop positions them, which takes as long as ClickHouse is away. Until then they are paused.
@@ -389,7 +373,7 @@ class Sink:
         consumer.incremental_assign(positions)
         consumer.pause(positions)
         self._assignment.assigned(partitions)
-        self._health.rebalanced("assigned", unpositioned=len(self._assignment.unpositioned))
+        self.health.rebalanced("assigned", unpositioned=len(self._assignment.unpositioned))
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         _logger.info("revoked %s", _numbers(revoked))
@@ -401,23 +385,23 @@ class Sink:
         consumer.incremental_unassign(revoked)
         if not is_drained:
             self._start_over()
-        self._health.rebalanced("revoked", unpositioned=len(self._assignment.unpositioned))
+        self.health.rebalanced("revoked", unpositioned=len(self._assignment.unpositioned))
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         _logger.warning("lost %s: another sink has them", _numbers(lost))
         self._assignment.gone(_numbers(lost))
         self._start_over()
         consumer.incremental_unassign(lost)
-        self._health.rebalanced("lost", unpositioned=len(self._assignment.unpositioned))
+        self.health.rebalanced("lost", unpositioned=len(self._assignment.unpositioned))
 
     def _close(self) -> None:
         try:
-            self._consumer.close()
+            self.consumer.close()
         finally:
-            self._worker.close()
-            if self._server is not None:
-                self._server.close()
-            self._positions.close()
+            self.worker.close()
+            if self.server is not None:
+                self.server.close()
+            self.positions.close()
 
 
 def _numbers(partitions: Iterable[TopicPartition]) -> list[int]:

@@ -147,10 +147,6 @@ class SinkStatements:
             ) ENGINE = Memory""",
         )
 
-    def empty(self) -> str:
-        """Empty the stage."""
-        return f"TRUNCATE TABLE {self.stage_table}"
-
     def drop(self) -> tuple[str, ...]:
         """Drop both tables."""
         return (f"DROP TABLE IF EXISTS {self.stage_table}", f"DROP TABLE IF EXISTS {self.status_table}")
@@ -203,10 +199,6 @@ class SinkStatements:
                 LEFT JOIN stored AS t ON t.uid = s.uid
             ) WHERE status != '' SETTINGS {_BY_ID}"""
 
-    def status_counts(self) -> str:
-        """How many records of each partition have each status."""
-        return f"SELECT partition, status, count() FROM {self.status_table} GROUP BY partition, status"
-
     def refused(self) -> str:
         """The records that become dead letters: partition, offset, status, reason, first_seen."""
         return (
@@ -258,10 +250,6 @@ class SinkStatements:
                     AND kafka_topic_id = {{topic_id:UUID}})
             SETTINGS {_BY_ID}"""
 
-    def staged(self) -> str:
-        """How many records are on the stage."""
-        return f"SELECT count() FROM {self.stage_table}"
-
     def ledger_ends(self) -> str:
         """The last line of each partition: partition, first and last offset. Parameters: topic, topic_id."""
         return (
@@ -282,10 +270,6 @@ class SinkStatements:
             f"SELECT partition, max(last_offset), argMax(instance, last_offset) FROM {self.database}.ledger FINAL "
             f"WHERE topic = {{topic:String}} AND topic_id = {{topic_id:UUID}} AND ({lines}) GROUP BY partition"
         )
-
-    def fencing_time(self) -> str:
-        """ClickHouse's clock, which all sinks share; their own may differ."""
-        return "SELECT toUnixTimestamp64Nano(now64(9))"
 
     def ledger_lines(self, lines: Sequence[LedgerLine]) -> str:
         """Write ledger lines. Parameters: topic, topic_id, instance, now."""
