@@ -72,7 +72,8 @@ class ScheduleOutcome:
         protocol = "" if self.plan.protocol == "classic" else ", KIP-848"
         protocol += ", transactions" if self.plan.transactional else ""
         text = (
-            f"seed {self.plan.seed:<5} {status:<6} {self.seconds:5.1f} s  sent {result.sent:,}, acked {result.acked:,}, "
+            f"seed {self.plan.seed:<5} {status:<6} {self.seconds:5.1f} s  "
+            f"sent {result.sent:,}, acked {result.acked:,}, "
             f"visible {result.visible:,}, duplicates {result.duplicates:,}, dead letters {result.dead_letters:,} "
             f"({result.conflicts:,} conflicts), raw - visible {result.raw_minus_visible:,}, {self.starts} sinks  "
             f"[{' + '.join(self.plan.kinds)}{protocol}{', 3 brokers' if self.plan.brokers > 1 else ''}]"
