@@ -1,27 +1,20 @@
-"""The records in hand between two commits, and what became of them."""
+"""The records of one batch by writer schema, and the offsets that the batch covers."""
 
 from array import array
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import methodcaller
-from typing import Any, Protocol
+from typing import Any
+
+from confluent_kafka import Message
 
 from auditstream_schemas.codec import join
 from auditstream_sink.framing import block, body_of
 from auditstream_sink.writers import WriterSchema
 
 _ID = slice(1, 37)
-"""Where a body holds the event's id, behind the text's length."""
-
-
-class Message(Protocol):
-    """The part of confluent_kafka.Message that a batch uses."""
-
-    def key(self) -> bytes | str | None: ...  # noqa: D102
-    def value(self) -> bytes | str | None: ...  # noqa: D102
-    def headers(self) -> Any: ...  # noqa: D102
-    def timestamp(self) -> tuple[int, int]: ...  # noqa: D102
+"""Where the event's id is in a body: behind its length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +26,7 @@ class Record:
         offset: Kafka offset.
         key: Message key.
         value: All its bytes; None for a tombstone.
-        headers: Its own headers; None where the client cannot read them, since a name is not UTF-8.
+        headers: Its own headers; None if the client cannot read them, because a name is not UTF-8.
     """
 
     partition: int
@@ -44,7 +37,7 @@ class Record:
 
     @staticmethod
     def of(message: Message, partition: int, offset: int) -> "Record":
-        """Take all of a message that the sink needs."""
+        """Copy a message of the client."""
         value = message.value()
         return Record(
             partition=partition,
@@ -60,33 +53,33 @@ class OffsetRange:
     """The offsets of one partition in a batch.
 
     Attributes:
-        first: Where the books go on: one past the last accounted offset.
-        last: The last offset passed: of a record taken, or of a transaction's marker behind it.
-        fencing_time: When the partition was given to this sink.
+        first: One past the end of the partition's ledger.
+        last: The last offset read, be it that of a record or of a transaction's control record behind it.
+        fencing_time: When the partition was positioned, by ClickHouse's clock.
         first_time: Kafka's timestamp of the first record, seconds since 1970; None if it has none.
-        read: Records taken; fewer than ``last - first + 1`` where a transaction left markers or was aborted.
+        read: Records; fewer than ``last - first + 1`` where offsets hold control records or aborted ones.
     """
 
     first: int
     last: int
     fencing_time: int
-    first_time: float | None
+    first_time: float | None = None
     read: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class RefusedRecord:
     """A record that cannot be stored.
 
     Attributes:
         record: As it came from the topic.
-        verdict: ``invalid``, ``conflict`` or ``expired``: its column in the books.
+        status: ``invalid``, ``conflict`` or ``expired``: the count of the ledger that it belongs to.
         reason: A short word to filter by.
-        error: A sentence for the person who reads the dead letters; holds no payload.
+        error: A sentence for the reader of the dead letters; holds no payload.
     """
 
     record: Record
-    verdict: str
+    status: str
     reason: str
     error: str
 
@@ -94,13 +87,13 @@ class Refused:
 class SchemaGroup:
     """Records of one writer schema, as one run of container blocks.
 
-    A block holds a record's body: the client's message beside it would take twice as much again. A record that is
-    more than its block, with headers or a key that is not its id, is kept beside.
+    Only a record's body is kept, in its block: keeping the client's message too would triple the memory. A record
+    with headers, or with a key that is not its id, is kept whole beside its block.
 
     Attributes:
         schema: The writer schema.
         partitions: Kafka partition of each record.
-        offsets: Kafka offset of each.
+        offsets: Kafka offset of each record.
     """
 
     def __init__(self, schema: WriterSchema) -> None:
@@ -109,28 +102,28 @@ class SchemaGroup:
         self.offsets = array("q")
         self._blocks = bytearray()
         self._ends = array("q")
-        self._beside: dict[tuple[int, int], Record] = {}
+        self._whole_records: dict[tuple[int, int], Record] = {}
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def add(self, message: Message, partition: int, offset: int, body: bytes) -> None:
-        """Take a record."""
+        """Add a record."""
         self._blocks += block(partition, offset, body)
         self._ends.append(len(self._blocks))
         self.partitions.append(partition)
         self.offsets.append(offset)
         if message.key() != body[_ID] or record_headers(message) != ():
-            self._beside[partition, offset] = Record.of(message, partition, offset)
+            self._whole_records[partition, offset] = Record.of(message, partition, offset)
 
     def blocks(self, indices: Sequence[int]) -> list[memoryview]:
-        """The blocks of these records, which are in ascending order: neighbours in one piece."""
+        """The blocks of records, whose indices are in ascending order; neighbours come in one piece."""
         runs: list[memoryview] = []
         blocks, first = memoryview(self._blocks), 0
-        for place in range(1, len(indices) + 1):
-            if place == len(indices) or indices[place] != indices[place - 1] + 1:
-                runs.append(blocks[self._start(indices[first]) : self._ends[indices[place - 1]]])
-                first = place
+        for number in range(1, len(indices) + 1):
+            if number == len(indices) or indices[number] != indices[number - 1] + 1:
+                runs.append(blocks[self._start(indices[first]) : self._ends[indices[number - 1]]])
+                first = number
         return runs
 
     def body(self, index: int) -> bytes:
@@ -138,90 +131,98 @@ class SchemaGroup:
         return body_of(bytes(self._blocks[self._start(index) : self._ends[index]]))
 
     def record(self, index: int) -> Record:
-        """The record at an index, whole."""
+        """The whole record at an index."""
         partition, offset = self.partitions[index], self.offsets[index]
-        beside = self._beside.get((partition, offset))
-        if beside is not None:
-            return beside
+        whole_record = self._whole_records.get((partition, offset))
+        if whole_record is not None:
+            return whole_record
         body = self.body(index)
         value = join(self.schema.schema_id, body)
         return Record(partition=partition, offset=offset, key=body[_ID], value=value, headers=())
 
     def without(self, indices: Collection[int]) -> "SchemaGroup":
-        """All other records."""
+        """A group of all other records."""
         rest = SchemaGroup(self.schema)
-        kept = [index for index in range(len(self)) if index not in indices]
-        rest.partitions = array("i", [self.partitions[index] for index in kept])
-        rest.offsets = array("q", [self.offsets[index] for index in kept])
-        rest._ends = array("q", accumulate(self._ends[index] - self._start(index) for index in kept))
-        rest._blocks = bytearray().join(self.blocks(kept))
-        rest._beside = self._beside
+        remaining = [index for index in range(len(self)) if index not in indices]
+        rest.partitions = array("i", [self.partitions[index] for index in remaining])
+        rest.offsets = array("q", [self.offsets[index] for index in remaining])
+        rest._ends = array("q", accumulate(self._ends[index] - self._start(index) for index in remaining))
+        rest._blocks = bytearray().join(self.blocks(remaining))
+        rest._whole_records = self._whole_records
         return rest
 
     def _start(self, index: int) -> int:
         return self._ends[index - 1] if index else 0
 
 
+@dataclass(slots=True)
 class Batch:
-    """Records of any partitions and writer schemas, in the order of arrival."""
+    """Records of any partitions and writer schemas.
 
-    def __init__(self, opened: float) -> None:
-        self.opened = opened
-        self.bytes = 0
-        self.rows = 0
-        self.spans: dict[int, OffsetRange] = {}
-        self.lots: dict[int, SchemaGroup] = {}
-        self.refused: list[Refused] = []
+    Attributes:
+        opened: When its first record was added, by the clock's ``monotonic``.
+        size: Bytes of its records' values.
+        rows: Number of its records.
+        offset_ranges: By partition, the offsets that it covers.
+        groups: By schema id, the records that can be staged.
+        refused: Records that cannot.
+    """
+
+    opened: float
+    size: int = 0
+    rows: int = 0
+    offset_ranges: dict[int, OffsetRange] = field(default_factory=dict)
+    groups: dict[int, SchemaGroup] = field(default_factory=dict)
+    refused: list[RefusedRecord] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to enter into the books."""
-        return not self.spans
+        """Whether it covers no offset."""
+        return not self.offset_ranges
 
     def add(self, message: Message, schema: WriterSchema, partition: int, offset: int, body: bytes) -> None:
-        """Take a record whose writer schema is known."""
-        lot = self.lots.get(schema.schema_id)
-        if lot is None:
-            lot = self.lots[schema.schema_id] = SchemaGroup(schema)
-        lot.add(message, partition, offset, body)
+        """Add a record whose writer schema is known."""
+        group = self.groups.get(schema.schema_id)
+        if group is None:
+            group = self.groups[schema.schema_id] = SchemaGroup(schema)
+        group.add(message, partition, offset, body)
 
     def refuse(self, message: Message, partition: int, offset: int, *, reason: str, error: str) -> None:
-        """Take a record that is not even framed right."""
+        """Add a record that cannot be staged."""
         record = Record.of(message, partition, offset)
-        self.refused.append(Refused(record=record, verdict="invalid", reason=reason, error=error))
+        self.refused.append(RefusedRecord(record=record, status="invalid", reason=reason, error=error))
 
     def count(
         self, message: Message, partition: int, offset: int, size: int, *, expected: int, fencing_time: int
     ) -> None:
-        """Enter a record into its partition's span; ``expected`` is where the books of the partition go on."""
-        span = self.spans.get(partition)
-        if span is None or not span.read:
-            span = self.reach(partition, offset, expected=expected, fencing_time=fencing_time)
+        """Count a record in its partition's offset range, which begins at ``expected`` if it is new."""
+        offset_range = self.offset_ranges.get(partition)
+        if offset_range is None or not offset_range.read:
+            offset_range = self.extend(partition, offset, expected=expected, fencing_time=fencing_time)
             _kind, milliseconds = message.timestamp()
-            span.first_time = milliseconds / 1000 if milliseconds >= 0 else None
-        span.last = offset
-        span.read += 1
+            offset_range.first_time = milliseconds / 1000 if milliseconds >= 0 else None
+        offset_range.last = offset
+        offset_range.read += 1
         self.rows += 1
-        self.bytes += size
+        self.size += size
 
-    def reach(self, partition: int, offset: int, *, expected: int, fencing_time: int) -> OffsetRange:
-        """Enter offsets up to this one into the partition's span, be there records at them or not."""
-        span = self.spans.get(partition)
-        if span is None:
-            span = self.spans[partition] = OffsetRange(
-                first=expected, last=offset, fencing_time=fencing_time, first_time=None
-            )
-        span.last = offset
-        return span
+    def extend(self, partition: int, last: int, *, expected: int, fencing_time: int) -> OffsetRange:
+        """Extend the partition's offset range up to ``last``, whether or not there are records at these offsets."""
+        offset_range = self.offset_ranges.get(partition)
+        if offset_range is None:
+            offset_range = OffsetRange(first=expected, last=last, fencing_time=fencing_time)
+            self.offset_ranges[partition] = offset_range
+        offset_range.last = last
+        return offset_range
 
 
-# confluent_kafka returns a list with holes and an exception at once. Where Python calls it directly it may not
-# notice, and run into the holes; from here it does, and raises SystemError.
+# For a header whose name is not UTF-8, confluent_kafka returns a list with holes and sets an exception. A direct call
+# may miss the exception and crash on a hole; a call through methodcaller sees it and raises SystemError.
 _headers = methodcaller("headers")
 
 
 def record_headers(message: Any) -> Sequence[tuple[str, bytes | None]] | None:
-    """A message's headers; None where the client cannot read them, since a name is not UTF-8."""
+    """A message's headers; None if the client cannot read them, because a name is not UTF-8."""
     try:
         return _headers(message) or ()
     except (SystemError, UnicodeDecodeError):

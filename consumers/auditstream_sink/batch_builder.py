@@ -1,4 +1,4 @@
-"""What a poll gave, into the batch in hand: each partition's records in order, none left out, none twice."""
+"""Fills batches with fetched records: of each partition in order, none skipped, none twice."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,16 @@ from confluent_kafka import KafkaError, Message
 
 from auditstream_schemas.codec import split
 from auditstream_schemas.errors import WireFormatError
+from auditstream_sink.assignment import Assignment
 from auditstream_sink.batch import Batch
 from auditstream_sink.client import raise_if_fatal
 from auditstream_sink.clock import Clock
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.writers import UnusableSchema, WriterSchema
 
-_CONSUME_AT_MOST = 10_000
-_BEGIN_WITH = 0.25
-"""Share of a full batch that is written while there is nothing else to do: the first rows come to ClickHouse sooner."""
+_MAX_FETCH = 10_000
+_EARLY_SHARE = 0.25
+"""Share of a full batch that is written while no other batch is being written, so that the first rows come sooner."""
 _PREFIX = 5
 """Bytes of a message in front of its body."""
 
@@ -24,61 +25,53 @@ class BatchBuilder:
 
     Args:
         settings: How large a batch may grow.
-        clock: Tells its age.
-        schema_of: Gives the writer schema of an id, or why it is of no use; may block. None where the record is
-            to wait, or the partitions are not what they were when it was asked.
+        clock: For the age of a batch.
+        assignment: From where each partition is read; advanced with each record.
+        schema_of: Gives the writer schema of an id, or why the schema is unusable; may block. Gives None if the
+            record has to wait, or if the assignment has changed during the call.
 
     Attributes:
-        batch: The batch in hand.
-        next: Where each partition that is read goes on.
-        at_end: Partitions that were read to their end.
-        fencing_time: When the partitions were given to this sink.
+        batch: The batch that is being filled.
     """
 
     def __init__(
         self,
         settings: SinkSettings,
         clock: Clock,
+        assignment: Assignment,
         schema_of: Callable[[int], WriterSchema | UnusableSchema | None],
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._assignment = assignment
         self._schema_of = schema_of
         self._last_prefix = b""
         self._last_schema: WriterSchema | None = None
-        self.next: dict[int, int] = {}
-        self.at_end: set[int] = set()
-        self.fencing_time = 0
         self.batch = Batch(opened=clock.monotonic())
 
     @property
-    def room(self) -> int:
-        """How many records to ask for."""
-        return max(1, min(_CONSUME_AT_MOST, self._settings.flush_rows - self.batch.rows))
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether all partitions were read to their end; not so while there are none."""
-        return bool(self.next) and self.at_end.issuperset(self.next)
+    def free_rows(self) -> int:
+        """How many records to fetch next."""
+        return max(1, min(_MAX_FETCH, self._settings.flush_rows - self.batch.rows))
 
     def is_due(self, *, is_busy: bool) -> bool:
-        """Whether to write the batch. One that is not full grows on while another is being settled."""
-        fullness = max(self.batch.rows / self._settings.flush_rows, self.batch.bytes / self._settings.flush_bytes)
+        """Whether to write the batch. While another batch is being written (``is_busy``), only a full one is."""
+        fullness = max(self.batch.rows / self._settings.flush_rows, self.batch.size / self._settings.flush_bytes)
         if is_busy or self.batch.is_empty:
             return fullness >= 1
         is_old = self._clock.monotonic() - self.batch.opened >= self._settings.flush_seconds
-        return is_old or fullness >= _BEGIN_WITH
+        return is_old or fullness >= _EARLY_SHARE
 
     def swap(self) -> Batch:
-        """The batch in hand; another one is begun."""
+        """Begin another batch and return the one that was filled."""
         batch, self.batch = self.batch, Batch(opened=self._clock.monotonic())
         return batch
 
-    def take(self, record: Message) -> bool:
-        """Take a record into the batch; False if neither it nor those behind it can be taken now.
+    def add(self, record: Message) -> bool:
+        """Add a fetched record to the batch; False if neither it nor those behind it can be added now.
 
         Raises:
-            SinkError: It is an error that no poll will overcome.
+            SinkError: The record is a broker error that a person has to fix.
         """
         error, partition, offset = record.error(), record.partition(), record.offset()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
@@ -86,31 +79,33 @@ class BatchBuilder:
             return True
         if partition is None or offset is None:
             return True
-        expected = self.next.get(partition)
+        assignment = self._assignment
+        next_offsets = assignment.next_offsets
+        expected = next_offsets.get(partition)
         if expected is None or offset < expected:
-            # Revoked meanwhile; or delivered twice, as librdkafka has done after an incremental assignment.
+            # Revoked since the fetch; or delivered twice: librdkafka has done so after an incremental assignment.
             return True
         if self.batch.is_empty:
             self.batch.opened = self._clock.monotonic()
         if error is not None:
-            self._pass(partition, offset, expected)
+            self._add_end(partition, offset, expected)
             return True
         value = record.value()
         data = value if isinstance(value, bytes) else b""
         if data[:_PREFIX] == self._last_prefix and self._last_schema is not None:
             self.batch.add(record, self._last_schema, partition, offset, data[_PREFIX:])
-        elif not self._take_other(record, partition, offset, data):
+        elif not self._add_by_schema(record, partition, offset, data):
             return False
-        self.batch.count(record, partition, offset, len(data), expected=expected, fencing_time=self.fencing_time)
-        self.next[partition] = offset + 1
+        self.batch.count(record, partition, offset, len(data), expected=expected, fencing_time=assignment.fencing_time)
+        next_offsets[partition] = offset + 1
         return True
 
-    def _take_other(self, record: Message, partition: int, offset: int, data: bytes) -> bool:
-        """Take a record whose writer schema is not that of the record before."""
+    def _add_by_schema(self, record: Message, partition: int, offset: int, data: bytes) -> bool:
+        """Add a record whose writer schema is not that of the record before."""
         try:
             schema_id, body = split(data)
-        except WireFormatError as wrong:
-            self.batch.refuse(record, partition, offset, reason="wire_format", error=str(wrong))
+        except WireFormatError as error:
+            self.batch.refuse(record, partition, offset, reason="wire_format", error=str(error))
             return True
         schema = self._schema_of(schema_id)
         if schema is None:
@@ -122,13 +117,13 @@ class BatchBuilder:
             self.batch.add(record, schema, partition, offset, body)
         return True
 
-    def _pass(self, partition: int, end: int, expected: int) -> None:
-        """Take the end of a partition: between the last record and it lie offsets that hold none.
+    def _add_end(self, partition: int, end: int, expected: int) -> None:
+        """Note the end of a partition, and cover the offsets without records in front of it.
 
-        Markers of transactions, and records of aborted ones. Were they not in the books, they would look
-        like records that nobody read, once the broker has deleted them.
+        These offsets hold transactions' control records, and records of aborted transactions. They must be in the
+        ledger: after the broker has deleted them they would look like records that no sink read.
         """
-        self.at_end.add(partition)
+        self._assignment.at_end.add(partition)
         if end > expected:
-            self.batch.reach(partition, end - 1, expected=expected, fencing_time=self.fencing_time)
-            self.next[partition] = end
+            self.batch.extend(partition, end - 1, expected=expected, fencing_time=self._assignment.fencing_time)
+            self._assignment.next_offsets[partition] = end

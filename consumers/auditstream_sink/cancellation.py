@@ -1,4 +1,4 @@
-"""How to call off a batch that a thread beside the loop is at work on."""
+"""How the loop cancels a batch that another thread is writing."""
 
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from contextlib import suppress
@@ -8,45 +8,45 @@ from auditstream_schemas.errors import AuditstreamError
 
 
 class BatchCancelledError(AuditstreamError):
-    """The batch is not ours to finish any more."""
+    """The batch was cancelled; another sink, or this one, reads its offsets again."""
 
 
 class Cancellation:
-    """Tells a thread that its batch is not wanted any more."""
+    """Tells the thread that writes a batch to stop. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._told: Future[None] = Future()
+        self._cancelled: Future[None] = Future()
 
-    def tell(self) -> None:
-        """Stop the batch before its next step, also if it waits between two tries. Does not block."""
+    def cancel(self) -> None:
+        """Stop the batch before its next step, also while it waits between two attempts. Does not block."""
         with suppress(InvalidStateError):
-            self._told.set_result(None)
+            self._cancelled.set_result(None)
 
-    def pause(self, seconds: float) -> None:
-        """Wait between two tries.
+    def sleep(self, seconds: float) -> None:
+        """Wait between two attempts.
 
         Raises:
-            AbandonedError: The batch was given up.
+            BatchCancelledError: The batch was cancelled.
         """
-        done, _waiting = wait([self._told], seconds)
+        done, _waiting = wait([self._cancelled], seconds)
         if done:
-            raise BatchCancelledError("the batch was given up")
+            raise BatchCancelledError("the batch was cancelled")
 
-    def outlast(self, other: "Future[Any]") -> None:
-        """Wait until other work is done, however long that takes.
-
-        Raises:
-            AbandonedError: The batch was given up, or the other work failed.
-        """
-        wait([self._told, other], return_when=FIRST_COMPLETED)
-        self.check()
-        if other.exception() is not None:
-            raise BatchCancelledError("the batch before this one was not settled")
-
-    def check(self) -> None:
-        """Go on only if the batch is still wanted.
+    def raise_if_cancelled(self) -> None:
+        """Go on only if the batch was not cancelled.
 
         Raises:
-            AbandonedError: The batch was given up.
+            BatchCancelledError: The batch was cancelled.
         """
-        self.pause(0)
+        self.sleep(0)
+
+    def wait_for(self, previous: "Future[Any]") -> None:
+        """Wait until the previous batch is written; blocks until then.
+
+        Raises:
+            BatchCancelledError: The batch was cancelled, or the previous batch failed.
+        """
+        wait([self._cancelled, previous], return_when=FIRST_COMPLETED)
+        self.raise_if_cancelled()
+        if previous.exception() is not None:
+            raise BatchCancelledError("the previous batch was not written")

@@ -1,7 +1,7 @@
-"""ClickHouse as the sink sees it: stage, judge, insert, read back, ledger.
+"""The sink's statements on ClickHouse: stage, classify, insert, read back, ledger.
 
-An error is one of two kinds: the data was refused, or the outcome is unknown. Every error that is not surely of the
-first kind is of the second, and the batch is classified again.
+An error is one of two kinds: ClickHouse refused the data, or the outcome of the statement is unknown. An error that is
+not certainly the first kind is the second, and the batch is staged and classified again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,38 +22,38 @@ from auditstream_storage import FAILURES, Connection, ErrorKind, LedgerEnd, Ledg
 
 
 class DataRefusedError(AuditstreamError):
-    """ClickHouse could not read the container; the stage is as it was."""
+    """ClickHouse could not parse the container; the stage is unchanged."""
 
 
 class UnknownOutcomeError(AuditstreamError):
-    """Time-out, broken connection, error status: the statement may have taken effect or not."""
+    """Time-out, broken connection or error status: the statement may have taken effect or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordStatus:
-    """A staged record that is refused.
+    """The status of a staged record that is refused.
 
     Attributes:
         partition: Kafka partition.
         offset: Kafka offset.
-        verdict: ``invalid``, ``conflict`` or ``expired``.
-        reason: The fault's name; empty for a conflict.
-        other: For a conflict, where the first event of that id came from.
+        status: ``invalid``, ``conflict`` or ``expired``.
+        reason: Key of FAULTS; empty for a conflict.
+        first_seen: For a conflict, partition and offset of the first event of that id, as text.
     """
 
     partition: int
     offset: int
-    verdict: str
+    status: str
     reason: str
-    other: str
+    first_seen: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classification:
-    """What the batch holds besides new events.
+    """The statuses of the staged records that are not new.
 
     Attributes:
-        counts: Records by (partition, verdict).
+        counts: Number of records by (partition, status).
         refused: Records for the dead letters.
     """
 
@@ -62,68 +62,82 @@ class Classification:
 
 
 class ClickHouseWriter:
-    """One sink's connection to ClickHouse. Every method blocks on the network.
+    """One connection to ClickHouse, and a stage of its own. Not safe to share between threads.
 
-    Every method may raise UnknownOutcomeError; each may be called again after it.
+    Every method but ``abandon_stage`` blocks on the network and may raise UnknownOutcomeError; it may be called
+    again after that.
+
+    Args:
+        settings: Server and database.
+        instance: Name of this sink in the ledger.
+
+    Attributes:
+        statements: Class of the SQL; a test may use another.
     """
+
+    statements: type[SinkStatements] = SinkStatements
 
     def __init__(self, settings: SinkSettings, *, instance: str) -> None:
         self._settings = settings
         self._instance = instance
         self._sql = self._new_stage()
-        self._left: list[SinkStatements] = []
+        self._abandoned: list[SinkStatements] = []
         self._connection = Connection(
             settings,
             lambda text: UnknownOutcomeError(f"ClickHouse: {text}"),
             timeout_seconds=settings.clickhouse_timeout_seconds,
-            # A statement that failed half-way leads to a new attempt of the batch, never to a resend by the client.
+            # After a failed statement the batch is written again; the client must not resend statements on its own.
             retries=0,
         )
-        self._has_stage = self._has_cleared = False
+        self._has_stage = self._has_dropped_stale = False
 
     def close(self) -> None:
         """Drop the stage, if there is one."""
         if not self._connection.is_open:
             return
-        for sql in (*self._left, self._sql) if self._has_stage else self._left:
+        for sql in (*self._abandoned, self._sql) if self._has_stage else self._abandoned:
             self._run(sql.drop())
         self._connection.close()
 
-    def leave_stage(self) -> None:
-        """Use tables of other names from here on; blocks on nothing.
+    def abandon_stage(self) -> None:
+        """Use tables of other names from now on; does not block.
 
-        A statement whose outcome is unknown may still be on its way. It must find what it was sent for, or
-        nothing at all: never a stage that was emptied and filled again under it.
+        A statement whose outcome is unknown may still reach ClickHouse. It must find the rows that it was sent for,
+        or no table at all: never a stage that was emptied and filled again meanwhile.
         """
         if self._has_stage:
-            self._left.append(self._sql)
+            self._abandoned.append(self._sql)
             self._sql = self._new_stage()
             self._has_stage = False
 
     def clear_stage(self) -> None:
-        """Make the stage, or empty it where it was made before.
+        """Create the stage, or empty it if it exists; drop abandoned stages.
 
-        The first time, stages of sinks that were killed more than a day ago are cleared away, too.
+        The first call also drops stages that other sinks left more than a day ago, when they were killed.
         """
-        if not self._has_cleared:
+        if not self._has_dropped_stale:
             database = self._settings.clickhouse_database
             for (name,) in self._rows(self._sql.stale_stages(), database=database):
                 self._command(f"DROP TABLE IF EXISTS {database}.{name}")
-            self._has_cleared = True
-        while self._left:
-            self._run(self._left[-1].drop())
-            self._left.pop()
+            self._has_dropped_stale = True
+        while self._abandoned:
+            self._run(self._abandoned[-1].drop())
+            self._abandoned.pop()
         if self._has_stage:
-            self._command(self._sql.empty())
+            self._command(f"TRUNCATE TABLE {self._sql.stage_table}")
         else:
             self._has_stage = True
             self._run(self._sql.create())
 
     def stage(self, head: bytes, pieces: Sequence[Sequence[memoryview]]) -> list[DataRefusedError | None]:
-        """Parse blocks under a container's head into the stage, all pieces at once; of each all records or none.
+        """Parse pieces of blocks into the stage, all pieces at once; of a piece, all records are staged or none.
+
+        Args:
+            head: The container's head.
+            pieces: Blocks, a list for each piece.
 
         Returns:
-            For each piece None, or why ClickHouse cannot read a record in it.
+            For each piece None, or why ClickHouse cannot parse a record in it.
         """
         others = [in_background(partial(self._stage_one, head, piece), "sink-stage") for piece in pieces[1:]]
         return [self._stage_one(head, piece) for piece in pieces[:1]] + [other.result() for other in others]
@@ -141,24 +155,25 @@ class ClickHouseWriter:
         return None
 
     def staged(self) -> int:
-        """Records on the stage."""
-        return int(self._row(self._sql.staged())[0])
+        """Number of records on the stage."""
+        return int(self._row(f"SELECT count() FROM {self._sql.stage_table}")[0])
 
-    def judge(self, *, now: datetime, topic_id: UUID) -> Classification:
-        """Give every staged record its verdict. Staged records without one are new."""
-        self._command(f"TRUNCATE TABLE {self._sql.verdict_table}")
-        self._command(self._sql.judge(), now=_timestamp(now), topic_id=str(topic_id))
-        counts = {(int(p), str(v)): int(n) for p, v, n in self._rows(self._sql.verdicts())}
-        if not any(verdict in REFUSED for _partition, verdict in counts):
+    def classify(self, *, now: datetime, topic_id: UUID) -> Classification:
+        """Give every staged record a status. Records without one are new."""
+        self._command(f"TRUNCATE TABLE {self._sql.status_table}")
+        self._command(self._sql.classify(), now=_timestamp(now), topic_id=str(topic_id))
+        rows = self._rows(f"SELECT partition, status, count() FROM {self._sql.status_table} GROUP BY partition, status")
+        counts = {(int(partition), str(status)): int(number) for partition, status, number in rows}
+        if not any(status in REFUSED for _partition, status in counts):
             return Classification(counts=counts, refused=())
         refused = [
-            RecordStatus(partition=int(p), offset=int(o), verdict=str(v), reason=str(r), other=str(x))
-            for p, o, v, r, x in self._rows(self._sql.refused())
+            RecordStatus(partition=int(p), offset=int(o), status=str(s), reason=str(r), first_seen=str(f))
+            for p, o, s, r, f in self._rows(self._sql.refused())
         ]
         return Classification(counts=counts, refused=refused)
 
     def insert(self, *, now: datetime, topic_id: UUID) -> None:
-        """Store the new records. Already de-duplicated, hence no optimisation on insert."""
+        """Store the new records. They are de-duplicated already, so ClickHouse need not do it on insert."""
         self._command(
             self._sql.insert(),
             settings={"async_insert": 0, "optimize_on_insert": 0, "max_partitions_per_insert_block": 0},
@@ -168,41 +183,41 @@ class ClickHouseWriter:
         )
 
     def read_back(self, *, topic_id: UUID) -> tuple[int, int]:
-        """How many new records are not stored, and how many records the stage holds.
+        """How many new records are not stored, and how many records the stage has.
 
-        Events that another sink stored, too, are noted.
+        Events that another sink stored at the same time are entered into the table of copies.
         """
-        agree, staged = self._row(self._sql.agreement(), topic_id=str(topic_id))
-        if agree:
+        is_stored, staged = self._row(self._sql.is_stored(), topic_id=str(topic_id))
+        if is_stored:
             return 0, int(staged)
-        self._command(self._sql.note_copies(), settings={"async_insert": 0})
+        self._command(self._sql.insert_copies(), settings={"async_insert": 0})
         return int(self._row(self._sql.missing(), topic_id=str(topic_id))[0]), int(staged)
 
-    def tails(self, *, topic_id: UUID) -> dict[int, LedgerEnd]:
-        """Where the books end, for every partition that has any."""
-        rows = self._rows(self._sql.tails(), topic=self._settings.topic, topic_id=str(topic_id))
+    def ledger_ends(self, *, topic_id: UUID) -> dict[int, LedgerEnd]:
+        """By partition, where its ledger ends; without partitions that have no line."""
+        rows = self._rows(self._sql.ledger_ends(), topic=self._settings.topic, topic_id=str(topic_id))
         return {int(p): LedgerEnd(end=int(last), line_first=int(first)) for p, first, last in rows}
 
     def fencing_time(self) -> int:
-        """ClickHouse's clock, nanoseconds since 1970."""
-        return int(self._row(self._sql.fencing_time())[0])
+        """ClickHouse's clock, nanoseconds since 1970. All sinks share it; their own clocks may differ."""
+        return int(self._row("SELECT toUnixTimestamp64Nano(now64(9))")[0])
 
     def ledger_ends_since(self, known: Mapping[int, LedgerEnd], *, topic_id: UUID) -> dict[int, tuple[int, bool]]:
-        """The last accounted offset of partitions, and whether this sink accounted for it.
+        """By partition, the last offset in its ledger, and whether this sink wrote that line.
 
         Args:
-            known: A line of each partition that is known to be there; older ones are not looked at.
-            topic_id: Whose books.
+            known: By partition, a line that is known to be in the ledger; older lines are not read.
+            topic_id: Id of the topic.
 
         Returns:
-            By partition; without those that have no line.
+            Partitions that have a line.
         """
-        since = {partition: tail.line_first or 0 for partition, tail in known.items()}
-        rows = self._rows(self._sql.lines_since(since), topic=self._settings.topic, topic_id=str(topic_id))
+        since = {partition: ledger.line_first or 0 for partition, ledger in known.items()}
+        rows = self._rows(self._sql.ledger_ends_since(since), topic=self._settings.topic, topic_id=str(topic_id))
         return {int(partition): (int(end), instance == self._instance) for partition, end, instance in rows}
 
     def write_lines(self, lines: Sequence[LedgerLine], *, now: datetime, topic_id: UUID) -> None:
-        """Enter lines into the books, all or none. Entering them again changes nothing."""
+        """Write lines to the ledger, all or none. Writing them again changes nothing."""
         self._command(
             self._sql.ledger_lines(lines),
             settings={"async_insert": 0},
@@ -213,7 +228,7 @@ class ClickHouseWriter:
         )
 
     def _new_stage(self) -> SinkStatements:
-        return SinkStatements(database=self._settings.clickhouse_database, stage=uuid4().hex[:12])
+        return self.statements(database=self._settings.clickhouse_database, stage=uuid4().hex[:12])
 
     def _run(self, statements: Sequence[str]) -> None:
         for statement in statements:
@@ -223,7 +238,7 @@ class ClickHouseWriter:
         with self._connection.client() as client:
             answer = client.command(statement, parameters=dict(parameters), settings=settings, use_database=False)
         if not isinstance(answer, QuerySummary):
-            # None of our commands has an answer: what comes with a status of 200 is an exception that came late.
+            # None of our commands has an answer. Text under status 200 is an exception that came after the status.
             raise UnknownOutcomeError(f"ClickHouse: {str(answer)[:300]}")
 
     def _rows(self, query: str, **parameters: object) -> Sequence[Sequence[Any]]:
@@ -232,10 +247,10 @@ class ClickHouseWriter:
         return rows
 
     def _row(self, query: str, **parameters: object) -> Sequence[Any]:
-        """The one row of a query that always has one."""
+        """The row of a query that always has exactly one."""
         rows = self._rows(query, **parameters)
         if not rows:
-            raise UnknownOutcomeError("ClickHouse: an answer without its row")
+            raise UnknownOutcomeError("ClickHouse: the answer has no row")
         return rows[0]
 
 

@@ -1,24 +1,25 @@
-"""The Kafka consumer as the sink wants it, and which of the broker's errors end it."""
+"""Settings of the Kafka consumer, the events that it reports, and the broker errors that stop the sink."""
 
+import json
 import logging
 
 from confluent_kafka import KafkaError
 
 from auditstream_schemas.errors import SinkError
+from auditstream_sink.health import Health
 from auditstream_sink.settings import SinkSettings
 
 _STATISTICS_MS = 1000
-"""How often librdkafka tells whether a broker is there again; it tells by itself when none is."""
+"""How often librdkafka reports the brokers' states; it reports at once that all brokers are down."""
 
 _FETCHED_AHEAD_KB = 8 * 1024
-"""What librdkafka may hold of records that nobody took yet; small ones take as much again."""
+"""Prefetched records that librdkafka keeps in memory; small records take about twice this."""
 
 _FETCH_BYTES = 6 * 1024 * 1024
-"""What one answer of a broker holds at most, but for a single larger batch: it is in memory whole beside the records
-that it is made into."""
+"""Largest answer of a broker, unless one batch alone is larger: it is in memory beside the records parsed from it."""
 
 _FETCH_AGAIN_MS = 20
-"""How soon it fetches on when it held that much; its default of a second empties the queue and starves the loop."""
+"""Pause between fetches when the prefetch is full; with the default of a second the queue would run empty."""
 
 _FATAL = frozenset(
     {
@@ -38,7 +39,7 @@ def consumer_settings(settings: SinkSettings) -> dict[str, object]:
     """Settings for librdkafka."""
     group: dict[str, object] = {"group.protocol": settings.group_protocol}
     if settings.group_protocol == "classic":
-        # With the newer protocol (KIP-848) these are the broker's to say.
+        # With the newer protocol (KIP-848) the broker decides these.
         group |= {
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": settings.session_timeout_ms,
@@ -53,7 +54,7 @@ def consumer_settings(settings: SinkSettings) -> dict[str, object]:
         "group.id": settings.group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # Offsets that are gone must be seen, not skipped or read again in silence.
+        # Deleted offsets must stop the sink. Any other value would skip records silently, or read them again.
         "auto.offset.reset": "error",
         "fetch.wait.max.ms": 100,
         "statistics.interval.ms": _STATISTICS_MS,
@@ -63,10 +64,10 @@ def consumer_settings(settings: SinkSettings) -> dict[str, object]:
 
 
 def raise_if_fatal(error: KafkaError, topic: str) -> None:
-    """Take note of what a poll said instead of a record.
+    """Log an error that a poll returned instead of a record.
 
     Raises:
-        SinkError: No poll will give records before a person did something.
+        SinkError: The error stays until a person repairs its cause.
     """
     if error.code() in _FATAL:
         missing = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
@@ -74,3 +75,31 @@ def raise_if_fatal(error: KafkaError, topic: str) -> None:
         raise SinkError(f"topic {topic}: {error.str()}{fix}")
     if error.code() != KafkaError._PARTITION_EOF:
         _logger.info("broker: %s", error.str())
+
+
+class BrokerEvents:
+    """Reports to the health that no broker answers, that one answers again, and that the sink has joined its group.
+
+    The methods are callbacks of the consumer; they run in the loop's thread, while it polls.
+    """
+
+    def __init__(self, settings: SinkSettings, health: Health) -> None:
+        self._group_protocol = settings.group_protocol
+        self._health = health
+
+    def on_error(self, error: KafkaError) -> None:
+        """Report that all brokers are down; librdkafka repeats this while they are."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._health.waiting("consumer", "broker", error.str())
+
+    def on_statistics(self, text: str) -> None:
+        """Report two events that have no callback: a broker is up again, and a group has no partition for the sink."""
+        is_waiting = self._health.is_waiting("consumer")
+        if self._health.is_member and not is_waiting:
+            return
+        statistics = json.loads(text)
+        if is_waiting and any(broker["state"] == "UP" for broker in statistics["brokers"].values()):
+            self._health.recovered("consumer")
+        if self._group_protocol == "consumer" and statistics.get("cgrp", {}).get("state") == "up":
+            # Unlike the classic protocol, this one makes no callback for an empty assignment.
+            self._health.joined()

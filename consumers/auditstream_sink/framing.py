@@ -1,11 +1,11 @@
-"""Kafka record bodies, framed as one Avro object container that ClickHouse reads, without decoding any.
+"""Frames Kafka record bodies as one Avro object container that ClickHouse reads, without decoding the bodies.
 
-Avro bodies carry no field tags, so fields can be put around one without touching it: each record gets its
-partition and offset as two varints in front, and eight known bytes behind, and the container's schema names
-them first and last. Where a body is longer than its record, the bytes behind it are read as the last
-field, and are not the known ones: that is how trailing bytes are found without decoding. One block a
-record (count 1, size, data, sync marker; Avro 1.12 specification, "Object Container Files") costs 20
-bytes more than one large block, but keeps a broken record from shifting into its neighbour.
+An Avro body has no field tags, so fields can be added around it without changing it. Each record gets its partition
+and offset as two varints in front, and eight known bytes behind. The container's schema names these fields first and
+last. If a body has trailing bytes, ClickHouse reads them as the last field, and the known bytes are not found there.
+
+Each record is a block of its own (count 1, size, data, sync marker; Avro 1.12 specification, "Object Container
+Files"). That costs 20 bytes more than one large block, but a broken record cannot shift the bytes of its neighbour.
 """
 
 import json
@@ -24,22 +24,21 @@ OFFSET_FIELD = "_offset"
 END_FIELD = "_end"
 
 END = os.urandom(8)
-"""What stands behind each body; of this process alone, so that no record can end in it on purpose."""
-
+"""The known bytes behind each body; random for each process, so that no producer can end a record with them."""
 
 _PIECE_BYTES = 1024 * 1024
 
 _SIZES = tuple(varint(number) for number in range(4096))
 
-# An offset's two lowest bytes and what is above them, made once and not for each record.
+# The two lowest bytes of an offset's varint, and the rest of it, are computed once and not for each record.
 _LOW_BITS = 13
 _LOW_MASK = (1 << _LOW_BITS) - 1
-_LOW = tuple(bytes((number << 1 & 0x7F | 0x80, number >> 6 | 0x80)) for number in range(1 << _LOW_BITS))
+_LOW_BYTES = tuple(bytes((number << 1 & 0x7F | 0x80, number >> 6 | 0x80)) for number in range(1 << _LOW_BITS))
 
 
 @lru_cache(maxsize=4096)
-def _high(number: int) -> bytes:
-    # The zigzag is in the low bits already: undone here, for varint does it again.
+def _high_bytes(number: int) -> bytes:
+    # The number is zigzag-encoded already; varint encodes again, so decode here.
     return varint(number >> 1 ^ -(number & 1))
 
 
@@ -47,9 +46,9 @@ _partition = lru_cache(maxsize=4096)(varint)
 
 
 def block(partition: int, offset: int, body: bytes) -> bytes:
-    """One record as a container block, its Kafka coordinates in front of its own fields."""
+    """One record as a container block, with partition and offset in front of its own fields."""
     if offset >> _LOW_BITS:
-        front = _partition(partition) + _LOW[offset & _LOW_MASK] + _high(offset >> _LOW_BITS)
+        front = _partition(partition) + _LOW_BYTES[offset & _LOW_MASK] + _high_bytes(offset >> _LOW_BITS)
     else:
         front = _partition(partition) + varint(offset)
     size = len(front) + len(body) + len(END)
@@ -57,7 +56,7 @@ def block(partition: int, offset: int, body: bytes) -> bytes:
 
 
 def body_of(framed: bytes) -> bytes:
-    """The body that a block was made from."""
+    """The body within a block."""
     at = 1
     for _varint in ("size", PARTITION_FIELD, OFFSET_FIELD):
         while framed[at] & 0x80:
@@ -67,7 +66,7 @@ def body_of(framed: bytes) -> bytes:
 
 
 def end_field() -> dict[str, Any]:
-    """The field that a container's schema ends with."""
+    """The last field of a container's schema."""
     return {"name": END_FIELD, "type": {"type": "fixed", "name": "auditstream_end", "size": len(END)}}
 
 
@@ -82,26 +81,13 @@ def header(writer_schema: dict[str, Any]) -> bytes:
             end_field(),
         ],
     }
-    text = json.dumps(schema).encode()
-    return b"".join(
-        (
-            b"Obj\x01",
-            varint(2),
-            *(_text(b"avro.schema"), _text(text)),
-            *(_text(b"avro.codec"), _text(b"null")),
-            varint(0),
-            SYNC,
-        )
-    )
+    texts = (b"avro.schema", json.dumps(schema).encode(), b"avro.codec", b"null")
+    return b"".join((b"Obj\x01", varint(2), *(varint(len(text)) + text for text in texts), varint(0), SYNC))
 
 
 def container(head: bytes, blocks: Iterable[bytes | memoryview]) -> Generator[bytes, None, None]:
-    """A container file in pieces, so that it need not lie in memory a second time."""
+    """A container file in pieces, so that it is not copied in memory as a whole."""
     yield head
     for run in blocks:
         for start in range(0, len(run), _PIECE_BYTES):
             yield bytes(run[start : start + _PIECE_BYTES])
-
-
-def _text(text: bytes) -> bytes:
-    return varint(len(text)) + text

@@ -1,4 +1,4 @@
-"""How the sink is: whether its loop turns, whether it reads, and what it waits for."""
+"""The health of the sink: whether its loop polls, whether it reads, and which dependencies it waits for."""
 
 import logging
 import threading
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from auditstream_schemas.errors import RegistryError
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLettersUndeliveredError
-from auditstream_sink.metrics import Metrics, Part, Rebalance
+from auditstream_sink.metrics import Dependency, Metrics, Rebalance
 from auditstream_sink.positions import BrokerAwayError
 from auditstream_sink.settings import SinkSettings
 
@@ -18,149 +18,132 @@ _logger = logging.getLogger("auditstream.sink")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class HealthStatus:
     """An answer of /healthz or /readyz.
 
     Attributes:
-        well: Whether all is as it should be.
-        reasons: A sentence for each thing that is not.
-        waits_for: Parts that the sink waits for, with seconds since.
+        is_healthy: Whether nothing is wrong.
+        reasons: A sentence for each thing that is wrong.
+        waits_for: Dependencies that the sink waits for, with the seconds since each wait began.
     """
 
-    well: bool
+    is_healthy: bool
     reasons: tuple[str, ...]
-    waits_for: dict[Part, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wait:
-    part: Part
-    since: float
+    waits_for: dict[Dependency, float]
 
 
 class Health:
-    """What the loop and the worker tell of themselves. Safe to share between threads; blocks on nothing.
+    """Collects reports of the loop and the batch writers. Safe to share between threads; blocks on nothing.
 
     Args:
-        settings: Name the broker, and how long the loop may go without polling.
-        metrics: Where the same is shown as figures.
+        settings: Name of the broker, and how long the loop may go without polling.
+        metrics: Shows the same reports.
         clock: For ages.
     """
 
     def __init__(self, settings: SinkSettings, metrics: Metrics, clock: Clock) -> None:
         self._metrics = metrics
         self._clock = clock
-        self._names: dict[Part, str] = {
+        self._names: dict[Dependency, str] = {
             "clickhouse": "ClickHouse",
             "registry": "the schema registry",
             "broker": f"the broker at {settings.kafka_bootstrap_servers}",
         }
-        self._poll_within = int(settings.librdkafka().get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
+        self._max_poll_seconds = int(settings.librdkafka().get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
         self._lock = threading.Lock()
         self._polled = clock.monotonic()
-        self._joined = False
+        self._is_member = False
         self._unpositioned = 0
-        self._waits: dict[str, _Wait] = {}
+        self._waits: dict[str, tuple[Dependency, float]] = {}
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this sink is a member of its group."""
+        return self._is_member
 
     def polled(self, *, partitions: int, unpositioned: int) -> None:
-        """The loop asked for records; ``unpositioned`` of its partitions it cannot read yet."""
+        """The loop polled; it has so many partitions, of which it cannot read the unpositioned ones."""
         with self._lock:
             self._polled = self._clock.monotonic()
             self._unpositioned = unpositioned
         self._metrics.polled(partitions=partitions, unpositioned=unpositioned)
 
-    @property
-    def is_member(self) -> bool:
-        """Whether the group has taken this sink in."""
-        return self._joined
-
     def joined(self) -> None:
-        """The group has taken this sink in, and has no partition for it so far."""
+        """This sink is a member of its group, and has no partition yet."""
         with self._lock:
-            self._joined = True
+            self._is_member = True
 
     def rebalanced(self, event: Rebalance, *, unpositioned: int) -> None:
-        """The group gave or took partitions; a sink that is given none is a member, too."""
+        """The group changed this sink's partitions; a sink without partitions is a member too."""
         with self._lock:
-            self._joined = event != "lost"
+            self._is_member = event != "lost"
             self._unpositioned = unpositioned
         self._metrics.rebalanced(event)
 
-    def wait(self, waiter: str, part: Part, why: object) -> None:
-        """Something failed and is tried again until it succeeds; said once in the log.
+    def waiting(self, waiter: str, dependency: Dependency, error: object) -> None:
+        """A request failed and will be retried until it succeeds. Logs the first failure of a wait.
 
         Args:
-            waiter: Who waits; each may wait for one part at a time.
-            part: Who failed.
-            why: What it said, for the log alone: not shown on the health port.
+            waiter: Name of the work that waits; it waits for one dependency at a time.
+            dependency: The part that failed.
+            error: Its error, for the log alone: the health port does not show it.
         """
+        if self._waits.get(waiter, (dependency, 0.0))[0] != dependency:
+            self.recovered(waiter)
         with self._lock:
-            is_known = any(wait.part == part for wait in self._waits.values())
-            is_new = waiter not in self._waits or self._waits[waiter].part != part
-            left = self._leave(waiter) if is_new else None
-            if is_new:
-                self._waits[waiter] = _Wait(part=part, since=self._clock.monotonic())
-        self._metrics.failed(part)
-        self._say_over(left)
+            is_known = any(other == dependency for other, _since in self._waits.values())
+            self._waits.setdefault(waiter, (dependency, self._clock.monotonic()))
+        self._metrics.failed(dependency)
         if not is_known:
-            self._metrics.waits(part, yes=True)
-            _logger.warning("waiting for %s, nothing is lost: %s", self._names[part], why)
+            self._metrics.waiting(dependency, yes=True)
+            _logger.warning("waiting for %s, nothing is lost: %s", self._names[dependency], error)
 
-    def go_on(self, waiter: str) -> None:
-        """What was waited for is there, or is not needed any more; said once in the log."""
+    def recovered(self, waiter: str) -> None:
+        """The dependency answers again, or its answer is not needed any more. Logs the end of its last wait."""
         if waiter not in self._waits:
             return
         with self._lock:
-            left = self._leave(waiter)
-        self._say_over(left)
+            dependency, since = self._waits.pop(waiter)
+            if any(other == dependency for other, _since in self._waits.values()):
+                return
+        self._metrics.waiting(dependency, yes=False)
+        seconds = self._clock.monotonic() - since
+        _logger.warning("going on: waited %.1f s for %s", seconds, self._names[dependency])
 
     def is_waiting(self, waiter: str) -> bool:
-        """Whether this one waits."""
+        """Whether this work waits."""
         return waiter in self._waits
 
-    def alive(self) -> Condition:
-        """Whether the loop turns. While it waits for a part, it does."""
+    def alive(self) -> HealthStatus:
+        """Whether the loop polls; it does so too while it waits for a dependency."""
         with self._lock:
             silent = self._clock.monotonic() - self._polled
-        if silent <= self._poll_within:
-            return Condition(well=True, reasons=(), waits_for={})
+        if silent <= self._max_poll_seconds:
+            return HealthStatus(is_healthy=True, reasons=(), waits_for={})
         reason = (
-            f"the loop has not polled for {silent:.0f} s, and leaves its group after {self._poll_within:.0f} s: "
-            "restart the sink"
+            f"the loop has not polled for {silent:.0f} s; after {self._max_poll_seconds:.0f} s a sink leaves its "
+            "group: restart the sink"
         )
-        return Condition(well=False, reasons=(reason,), waits_for={})
+        return HealthStatus(is_healthy=False, reasons=(reason,), waits_for={})
 
-    def ready(self) -> Condition:
+    def ready(self) -> HealthStatus:
         """Whether records that arrive now are read and stored."""
         with self._lock:
             now = self._clock.monotonic()
-            waits_for: dict[Part, float] = {}
-            for wait in self._waits.values():
-                waits_for[wait.part] = round(max(now - wait.since, waits_for.get(wait.part, 0.0)), 1)
-            joined, unpositioned = self._joined, self._unpositioned
-        reasons = [f"waiting for {self._names[part]} for {age} s" for part, age in waits_for.items()]
-        if not joined:
-            reasons.append("not in its group yet")
+            waits_for: dict[Dependency, float] = {}
+            for dependency, since in self._waits.values():
+                waits_for[dependency] = round(max(now - since, waits_for.get(dependency, 0.0)), 1)
+            is_member, unpositioned = self._is_member, self._unpositioned
+        reasons = [f"waiting for {self._names[dependency]} for {age} s" for dependency, age in waits_for.items()]
+        if not is_member:
+            reasons.append("not a member of its group yet")
         if unpositioned:
-            reasons.append(f"where to read on is not known yet for {unpositioned} partitions")
-        return Condition(well=not reasons, reasons=tuple(reasons), waits_for=waits_for)
-
-    def _leave(self, waiter: str) -> _Wait | None:
-        """End a wait; gives it if nobody else waits for that part."""
-        wait = self._waits.pop(waiter, None)
-        if wait is None or any(other.part == wait.part for other in self._waits.values()):
-            return None
-        return wait
-
-    def _say_over(self, wait: _Wait | None) -> None:
-        if wait is not None:
-            self._metrics.waits(wait.part, yes=False)
-            seconds = self._clock.monotonic() - wait.since
-            _logger.warning("going on: waited %.1f s for %s", seconds, self._names[wait.part])
+            reasons.append(f"{unpositioned} partitions cannot be read yet: the end of their ledger is not known")
+        return HealthStatus(is_healthy=not reasons, reasons=tuple(reasons), waits_for=waits_for)
 
 
-def part_at_fault(error: BaseException) -> Part:
-    """Who is away, by what an attempt raised."""
+def dependency_at_fault(error: BaseException) -> Dependency:
+    """The dependency that an error came from."""
     if isinstance(error, RegistryError):
         return "registry"
     if isinstance(error, BrokerAwayError | DeadLettersUndeliveredError):

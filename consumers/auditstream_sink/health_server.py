@@ -1,4 +1,4 @@
-"""The sink's health over HTTP: /healthz, /readyz and /metrics, for whoever watches it. Changes nothing."""
+"""The sink's health over HTTP: /healthz, /readyz and /metrics, read-only."""
 
 import json
 import socket
@@ -11,31 +11,31 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from auditstream_schemas.errors import SettingsError, SinkError
-from auditstream_sink.health import Condition, Health
+from auditstream_sink.health import Health, HealthStatus
 
 _LOOPBACK = "127.0.0.1"
 _CLIENT_SECONDS = 10.0
-"""A client that takes longer over its request or our answer is cut off."""
+"""A client that takes longer to send its request or to read the answer is disconnected."""
 
 
 class HealthServer:
-    """Answers on a port of its own, in threads of its own.
+    """Serves one port, in threads of its own.
 
     Attributes:
-        url: Where it answers, without a path.
+        url: Its address, without a path.
     """
 
     def __init__(self, address: str, health: Health, registry: CollectorRegistry) -> None:
-        """Take the port; nothing is answered before ``start``.
+        """Bind the port; requests are answered after ``start``.
 
         Args:
-            address: ``host:port``, or ``:port`` on loopback; port 0 takes a free one.
-            health: How the sink is.
+            address: ``host:port``, or ``:port`` on loopback; port 0 is a free one.
+            health: The sink's health.
             registry: Its metrics.
 
         Raises:
             SettingsError: The address is malformed.
-            SinkError: The port cannot be had.
+            SinkError: The port cannot be bound.
         """
         host, port = _parsed(address)
         try:
@@ -44,17 +44,17 @@ class HealthServer:
             raise SinkError(
                 f"AUDITSTREAM_HEALTH_ADDRESS {address}: {error}; name another port, or :0 for a free one"
             ) from error
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._server.server_address[1]}"
+        url_host = f"[{host}]" if ":" in host else host
+        self.url = f"http://{url_host}:{self._server.server_address[1]}"
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Answer requests from now on; does not block."""
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Give the port back. Blocks for a tenth of a second."""
+        """Free the port. Blocks for a tenth of a second."""
         if self._thread is not None:
             self._server.shutdown()
             self._thread.join()
@@ -69,11 +69,11 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
-        # The inherited one looks its own name up in the DNS, which may take seconds and serves nothing here.
+        # The inherited method also looks the host name up in the DNS, which may take seconds; the name is not used.
         socketserver.TCPServer.server_bind(self)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no event: the inherited one prints a traceback."""
+        """Ignore clients that disconnect; the inherited method prints a traceback."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -85,37 +85,37 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/healthz":
-            self._tell("alive", self.server.health.alive())
+            self._answer_status("alive", self.server.health.alive())
         elif path == "/readyz":
-            self._tell("ready", self.server.health.ready())
+            self._answer_status("ready", self.server.health.ready())
         elif path == "/metrics":
-            encoder, kind = choose_encoder(self.headers.get("accept", ""))
-            self._answer(HTTPStatus.OK, kind, encoder(self.server.registry))
+            encoder, content_type = choose_encoder(self.headers.get("accept", ""))
+            self._answer(HTTPStatus.OK, content_type, encoder(self.server.registry))
         else:
             self.send_error(HTTPStatus.NOT_FOUND, "there are /healthz, /readyz and /metrics")
 
-    do_HEAD = do_GET  # noqa: N815 - as http.server calls it
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """As JSON; what is neither GET nor HEAD is not allowed, rather than not implemented."""
+        """Answer with JSON; other methods than GET and HEAD get status 405 instead of 501."""
         del explain
         if code == HTTPStatus.NOT_IMPLEMENTED:
             code, message = HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD only"
         self._answer_json(code, {"error": message or HTTPStatus(code).phrase})
 
     def log_message(self, format: str, *args: object) -> None:
-        """Probes come every few seconds: not worth a line."""
+        """Log nothing: probes come every few seconds."""
 
-    def _tell(self, what: str, condition: Condition) -> None:
-        found = {what: condition.well, "reasons": condition.reasons, "waits_for": condition.waits_for}
-        self._answer_json(HTTPStatus.OK if condition.well else HTTPStatus.SERVICE_UNAVAILABLE, found)
+    def _answer_status(self, name: str, status: HealthStatus) -> None:
+        content = {name: status.is_healthy, "reasons": status.reasons, "waits_for": status.waits_for}
+        self._answer_json(HTTPStatus.OK if status.is_healthy else HTTPStatus.SERVICE_UNAVAILABLE, content)
 
-    def _answer_json(self, code: int, found: dict[str, object]) -> None:
-        self._answer(code, "application/json", json.dumps(found).encode() + b"\n")
+    def _answer_json(self, code: int, content: dict[str, object]) -> None:
+        self._answer(code, "application/json", json.dumps(content).encode() + b"\n")
 
-    def _answer(self, code: int, kind: str, body: bytes) -> None:
+    def _answer(self, code: int, content_type: str, body: bytes) -> None:
         self.send_response(code)
-        self.send_header("content-type", kind)
+        self.send_header("content-type", content_type)
         self.send_header("content-length", str(len(body)))
         self.send_header("cache-control", "no-store")
         if code == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -1,10 +1,10 @@
-"""What the sink counts and measures: one list, from which the Prometheus objects and the docs are made."""
+"""The metrics of the sink: one list, which makes the Prometheus objects and the documentation."""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -12,29 +12,29 @@ from auditstream_sink.clock import Clock
 from auditstream_sink.statements import FAULTS
 from auditstream_storage.ledger import COUNTS, LedgerLine
 
-Step = Literal["place", "schema", "stage", "judge", "insert", "read_back", "dead_letters", "account", "commit"]
+Step = Literal["position", "schema", "stage", "classify", "insert", "read_back", "dead_letters", "ledger", "commit"]
 Rebalance = Literal["assigned", "revoked", "lost"]
-Part = Literal["clickhouse", "registry", "broker"]
+Dependency = Literal["clickhouse", "registry", "broker"]
 
 PREFIX = "auditstream_sink_"
 
-_STEPS = ("place", "schema", "stage", "judge", "insert", "read_back", "dead_letters", "account", "commit")
-_PARTS: tuple[Part, ...] = ("clickhouse", "registry", "broker")
+_STEPS, _DEPENDENCIES = get_args(Step), get_args(Dependency)
 _REASONS = (*FAULTS, "wire_format", "unknown_schema", "incompatible_schema", "undecodable", "refused", "conflict")
+_ROWS = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
     """One metric of the sink.
 
     Attributes:
-        name: Behind ``auditstream_sink_``; counters end in ``_total``.
-        kind: ``counter`` only grows, ``gauge`` is the state of now, ``histogram`` has buckets, sum and count.
+        name: Without ``auditstream_sink_``; a counter's ends in ``_total``.
+        kind: ``counter`` only grows, ``gauge`` goes up and down, ``histogram`` has buckets, sum and count.
         unit: Of its values.
-        help: What it tells, for the person who reads a graph.
+        help: What it measures.
         label: Name of its one label; empty if it has none.
-        values: What the label may say, where that is known; each is there from the start, at 0.
+        values: The label's values, if they are known; each is shown from the start, at 0.
         buckets: Upper bounds of a histogram's buckets.
     """
 
@@ -47,138 +47,62 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
+# fmt: off
 METRICS = (
-    Metric(
-        name="consumed_records_total",
-        kind="counter",
-        unit="records",
-        help="Taken from the topic; what is read again counts again.",
-    ),
-    Metric(name="consumed_bytes_total", kind="counter", unit="bytes", help="The same records' values."),
-    Metric(
-        name="records_total",
-        kind="counter",
-        unit="records",
-        help="Entered into the books by this process, by what became of them.",
-        label="outcome",
-        values=COUNTS[1:],
-    ),
-    Metric(
-        name="dead_letters_total",
-        kind="counter",
-        unit="records",
-        help="Refused records that the dead-letter topic has, by reason.",
-        label="reason",
-        values=_REASONS,
-    ),
-    Metric(
-        name="refused_share",
-        kind="gauge",
-        unit="ratio",
-        help="Refused records among the last `dead_letter_window`; above `dead_letter_limit` the sink stops.",
-    ),
-    Metric(
-        name="batch_records",
-        kind="histogram",
-        unit="records",
-        help="Records of a batch in the books.",
-        buckets=(1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000),
-    ),
-    Metric(
-        name="batch_seconds",
-        kind="histogram",
-        unit="seconds",
-        help="From a batch's first record in hand to its line in the books.",
-        buckets=_SECONDS,
-    ),
-    Metric(
-        name="step_seconds",
-        kind="histogram",
-        unit="seconds",
-        help="Duration of each step, failed ones included; `place` finds where to read on, `schema` asks the registry.",
-        label="step",
-        values=_STEPS,
-        buckets=_SECONDS,
-    ),
-    Metric(
-        name="step_failures_total",
-        kind="counter",
-        unit="steps",
-        help="Steps that failed or whose outcome is unknown; they are taken again.",
-        label="step",
-        values=_STEPS,
-    ),
-    Metric(
-        name="lag_records",
-        kind="gauge",
-        unit="records",
-        help="From the end of the books to the end of the topic, as far as the client knows it: it does not ask "
-        "while partitions are paused. Markers of transactions count.",
-        label="partition",
-    ),
-    Metric(
-        name="lag_seconds",
-        kind="gauge",
-        unit="seconds",
-        help="Age of the oldest record in hand that is not in the books, by its Kafka timestamp; 0 if there is none.",
-        label="partition",
-    ),
-    Metric(
-        name="rebalances_total",
-        kind="counter",
-        unit="events",
-        help="What the group said; `lost` means that another sink owned them already.",
-        label="event",
-        values=("assigned", "revoked", "lost"),
-    ),
-    Metric(name="partitions", kind="gauge", unit="partitions", help="Assigned to this sink."),
-    Metric(
-        name="unpositioned_partitions",
-        kind="gauge",
-        unit="partitions",
-        help="Assigned, but where to read on is not known yet.",
-    ),
-    Metric(name="paused", kind="gauge", unit="0 or 1", help="Partitions are paused; the sink stays in its group."),
-    Metric(
-        name="waiting",
-        kind="gauge",
-        unit="0 or 1",
-        help="The sink waits for this part to be there again; nothing is lost.",
-        label="part",
-        values=_PARTS,
-    ),
-    Metric(
-        name="waiting_since_timestamp_seconds",
-        kind="gauge",
-        unit="Unix time",
-        help="Since when it waits; 0 if it does not.",
-        label="part",
-        values=_PARTS,
-    ),
-    Metric(
-        name="last_error_timestamp_seconds",
-        kind="gauge",
-        unit="Unix time",
-        help="When this part last failed the sink; 0 for never.",
-        label="part",
-        values=_PARTS,
-    ),
-    Metric(
-        name="last_poll_timestamp_seconds",
-        kind="gauge",
-        unit="Unix time",
-        help="When the loop last asked for records.",
-    ),
+    # In the order of a record's way: fetched, written, committed; then the group and the dependencies.
+    Metric("consumed_records_total", "counter", "records",
+           "Records fetched from the topic. Records fetched again after a retry are counted again."),
+    Metric("consumed_bytes_total", "counter", "bytes",
+           "Size of the values of these records."),
+    Metric("records_total", "counter", "records",
+           "Records that this process has entered into the ledger, by their count there.", "outcome", COUNTS[1:]),
+    Metric("dead_letters_total", "counter", "records",
+           "Refused records that were written to the dead-letter topic, by reason.", "reason", _REASONS),
+    Metric("dead_letter_share", "gauge", "ratio",
+           "Share of refused records among the last `dead_letter_window`. Above `dead_letter_limit` the sink stops."),
+    Metric("batch_records", "histogram", "records",
+           "Records of each batch in the ledger.", buckets=_ROWS),
+    Metric("batch_seconds", "histogram", "seconds",
+           "Time from a batch's first record to its ledger line.", buckets=_SECONDS),
+    Metric("step_seconds", "histogram", "seconds",
+           "Duration of each step, failed ones included. `position` looks up where to read on, `schema` asks the "
+           "registry.", "step", _STEPS, _SECONDS),
+    Metric("step_failures_total", "counter", "steps",
+           "Steps that failed, or whose outcome is unknown. They are retried.", "step", _STEPS),
+    Metric("lag_records", "gauge", "records",
+           "Offsets from the end of the ledger to the end of the topic, those of transaction markers included. The end "
+           "of the topic is that of the last fetch; a paused partition is not fetched.", "partition"),
+    Metric("lag_seconds", "gauge", "seconds",
+           "Age of the oldest fetched record that is not in the ledger, by its Kafka timestamp; 0 if there is none.",
+           "partition"),
+    Metric("rebalances_total", "counter", "events",
+           "Changes of this sink's partitions by its group. `lost` means that another sink has them already.",
+           "event", get_args(Rebalance)),
+    Metric("partitions", "gauge", "partitions",
+           "Partitions assigned to this sink."),
+    Metric("unpositioned_partitions", "gauge", "partitions",
+           "Assigned partitions that cannot be read yet, because the end of their ledger is not known."),
+    Metric("paused", "gauge", "0 or 1",
+           "1 while the sink has paused its partitions. It goes on polling and stays in its group."),
+    Metric("waiting", "gauge", "0 or 1",
+           "1 while the sink waits for this dependency to come back. Nothing is lost.", "dependency", _DEPENDENCIES),
+    Metric("waiting_since_timestamp_seconds", "gauge", "Unix time",
+           "When that wait began; 0 if the sink does not wait.", "dependency", _DEPENDENCIES),
+    Metric("last_error_timestamp_seconds", "gauge", "Unix time",
+           "When a request to this dependency last failed; 0 for never.", "dependency", _DEPENDENCIES),
+    Metric("last_poll_timestamp_seconds", "gauge", "Unix time",
+           "When the loop last polled for records."),
 )
+# fmt: on
 
 
 class Metrics:
-    """The sink's figures. Safe to share between threads; blocks on nothing.
+    """The sink's metrics. Safe to share between threads; blocks on nothing.
 
-    Figures are entered by batch, by step or by call of the broker, never by record.
+    They are updated for each batch, step or poll, never for each record.
 
     Attributes:
-        registry: What an exposition reads; every sink has its own, so that several fit into a process.
+        registry: For an exposition. Every sink has its own, so that several fit into a process.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -193,7 +117,7 @@ class Metrics:
 
     @contextmanager
     def step(self, name: Step) -> Iterator[None]:
-        """Measure what the block does; count it as failed if it raises."""
+        """Measure the block; count it as failed if it raises."""
         started = self._clock.monotonic()
         try:
             yield
@@ -204,17 +128,17 @@ class Metrics:
             self._histograms["step_seconds"].labels(name).observe(self._clock.monotonic() - started)
 
     def consumed(self, records: int, size: int) -> None:
-        """Records were taken into a batch; ``size`` in bytes."""
+        """Records were fetched; ``size`` in bytes."""
         self._counters["consumed_records_total"].inc(records)
         self._counters["consumed_bytes_total"].inc(size)
 
-    def settled(self, lines: Sequence[LedgerLine], reasons: Iterable[str], *, opened: float) -> None:
-        """A batch is in the books.
+    def batch_written(self, lines: Sequence[LedgerLine], reasons: Iterable[str], *, opened: float) -> None:
+        """A batch is in the ledger.
 
         Args:
-            lines: Its lines.
-            reasons: Of its dead letters, one each.
-            opened: When its first record was taken, by the clock's ``monotonic``.
+            lines: Its ledger lines.
+            reasons: One for each of its dead letters.
+            opened: When its first record was added, by the clock's ``monotonic``.
         """
         for outcome in COUNTS[1:]:
             self._counters["records_total"].labels(outcome).inc(sum(getattr(line, outcome) for line in lines))
@@ -223,22 +147,22 @@ class Metrics:
         self._histograms["batch_records"].observe(sum(line.read for line in lines))
         self._histograms["batch_seconds"].observe(self._clock.monotonic() - opened)
 
-    def refused(self, share: float) -> None:
-        """How much of the flood limit's window was refused, 0 to 1."""
-        self._gauges["refused_share"].set(share)
+    def dead_letter_share(self, share: float) -> None:
+        """The share of refused records, 0 to 1, as of a batch."""
+        self._gauges["dead_letter_share"].set(share)
 
     def rebalanced(self, event: Rebalance) -> None:
-        """The group gave or took partitions."""
+        """The group changed this sink's partitions."""
         self._counters["rebalances_total"].labels(event).inc()
 
     def polled(self, *, partitions: int, unpositioned: int) -> None:
-        """The loop asked for records."""
+        """The loop polled for records."""
         self._gauges["last_poll_timestamp_seconds"].set(self._now())
         self._gauges["partitions"].set(partitions)
         self._gauges["unpositioned_partitions"].set(unpositioned)
 
     def lag(self, partition: int, *, records: int | None, seconds: float) -> None:
-        """How far the books of a partition are behind; None where the topic's end is not known."""
+        """The lag of a partition; ``records`` is None if the end of the topic is not known."""
         if records is not None:
             self._gauges["lag_records"].labels(str(partition)).set(records)
         self._gauges["lag_seconds"].labels(str(partition)).set(seconds)
@@ -249,17 +173,17 @@ class Metrics:
             self._gauges[name].remove(str(partition))
 
     def paused(self, *, yes: bool) -> None:
-        """Partitions stand still, or do not."""
+        """The partitions were paused, or resumed."""
         self._gauges["paused"].set(yes)
 
-    def failed(self, part: Part) -> None:
-        """A part did not do what it was asked."""
-        self._gauges["last_error_timestamp_seconds"].labels(part).set(self._now())
+    def failed(self, dependency: Dependency) -> None:
+        """A request to a dependency failed."""
+        self._gauges["last_error_timestamp_seconds"].labels(dependency).set(self._now())
 
-    def waits(self, part: Part, *, yes: bool) -> None:
-        """The sink waits for a part from now on, or does not any more."""
-        self._gauges["waiting"].labels(part).set(yes)
-        self._gauges["waiting_since_timestamp_seconds"].labels(part).set(self._now() if yes else 0)
+    def waiting(self, dependency: Dependency, *, yes: bool) -> None:
+        """A wait for a dependency began, or ended."""
+        self._gauges["waiting"].labels(dependency).set(yes)
+        self._gauges["waiting_since_timestamp_seconds"].labels(dependency).set(self._now() if yes else 0)
 
     def _make(self, metric: Metric) -> None:
         name, labels = PREFIX + metric.name, [metric.label] if metric.label else []
@@ -269,9 +193,8 @@ class Metrics:
         elif metric.kind == "gauge":
             made = self._gauges[metric.name] = Gauge(name, metric.help, labels, registry=self.registry)
         else:
-            made = self._histograms[metric.name] = Histogram(
-                name, metric.help, labels, registry=self.registry, buckets=metric.buckets
-            )
+            made = Histogram(name, metric.help, labels, registry=self.registry, buckets=metric.buckets)
+            self._histograms[metric.name] = made
         for value in metric.values:
             made.labels(value)
 

@@ -1,4 +1,4 @@
-"""Where to read on: one past the end of the books, or the start of the topic where there are none."""
+"""Looks up where to read on: one past the end of the ledger, or at the start of the topic."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -15,16 +15,16 @@ _BROKER_SECONDS = 10
 
 
 class BrokerAwayError(UnknownOutcomeError):
-    """The broker gave no answer that helps; the same call may succeed later."""
+    """The broker is away or has answered with an error; the same call may succeed later."""
 
 
 class Positions:
-    """Finds positions of the topic's partitions; asks the broker and ClickHouse each time."""
+    """Looks positions up; every call asks the broker or ClickHouse and blocks on it."""
 
-    def __init__(self, settings: SinkSettings, consumer: Consumer, warehouse: ClickHouseWriter) -> None:
+    def __init__(self, settings: SinkSettings, consumer: Consumer, clickhouse: ClickHouseWriter) -> None:
         self._topic = settings.topic
         self._consumer = consumer
-        self._warehouse = warehouse
+        self._clickhouse = clickhouse
         self._admin = AdminClient(settings.librdkafka_client("positions"))
 
     def topic_id(self) -> UUID:
@@ -46,34 +46,31 @@ class Positions:
         mask = (1 << 64) - 1
         return UUID(int=(found.get_most_significant_bits() & mask) << 64 | found.get_least_significant_bits() & mask)
 
-    def of(self, topic_id: UUID, partitions: Sequence[int]) -> dict[int, LedgerEnd]:
-        """Where the books of these partitions end, so where reading goes on.
+    def look_up(self, partitions: Sequence[int]) -> tuple[UUID, int, dict[int, LedgerEnd]]:
+        """Topic id, fencing time, and by partition where its ledger ends; without one, before the topic's start.
 
         Raises:
             UnknownOutcomeError: Broker (BrokerAwayError) or ClickHouse is away; the same call may succeed later.
-            SinkError: Records that were never read are gone from the topic.
+            SinkError: There is no such topic, or the broker has deleted records that no sink read.
         """
-        tails = self._warehouse.tails(topic_id=topic_id)
-        places = {}
+        topic_id = self.topic_id()
+        stored = self._clickhouse.ledger_ends(topic_id=topic_id)
+        ledger_ends = {}
         for partition in partitions:
             low = self._low_watermark(partition)
-            tail = tails.get(partition) or LedgerEnd(end=low - 1, line_first=None)
-            if tail.end + 1 < low:
+            ledger_end = stored.get(partition) or LedgerEnd(end=low - 1, line_first=None)
+            if ledger_end.end + 1 < low:
                 raise SinkError(
-                    f"partition {partition}: offsets {tail.end + 1} to {low - 1} were deleted by the broker before "
-                    "any sink read them: those events are lost, and the topic's retention is shorter than the outage. "
-                    "`auditstream accept-loss` enters them into the books as lost, and the sink can go on"
+                    f"partition {partition}: the broker deleted offsets {ledger_end.end + 1} to {low - 1} before any "
+                    "sink read them: those events are lost, and the topic's retention is shorter than the outage. "
+                    "`auditstream accept-loss` enters them into the ledger as lost, so that the sink can go on"
                 )
-            places[partition] = tail
-        return places
+            ledger_ends[partition] = ledger_end
+        return topic_id, self._clickhouse.fencing_time(), ledger_ends
 
-    def fencing_time(self) -> int:
-        """ClickHouse's clock, nanoseconds since 1970.
-
-        Raises:
-            UnknownOutcomeError: ClickHouse is away.
-        """
-        return self._warehouse.fencing_time()
+    def close(self) -> None:
+        """Close the connection to ClickHouse."""
+        self._clickhouse.close()
 
     def _low_watermark(self, partition: int) -> int:
         try:

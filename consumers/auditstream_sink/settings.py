@@ -1,4 +1,4 @@
-"""What the sink can be told."""
+"""The settings of the sink."""
 
 import dataclasses
 from typing import Literal
@@ -8,9 +8,9 @@ from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings, Regi
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeadLetterSettings(KafkaSettings, RegistrySettings):
-    """Where refused records lie."""
+    """Topic of the refused records."""
 
-    dead_letter_topic: str = setting("", "Topic of refused records; empty means the topic's name with .dlq.")
+    dead_letter_topic: str = setting("", "Topic of refused records; if empty, the topic's name with .dlq.")
 
     @property
     def dead_letters(self) -> str:
@@ -20,29 +20,31 @@ class DeadLetterSettings(KafkaSettings, RegistrySettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SinkSettings(DeadLetterSettings, ClickHouseSettings):
-    """From which topic to which database, and how large a batch may grow."""
+    """Topic, database, and size of a batch."""
 
     group: str = setting("auditstream-sink", "Consumer group; sinks of one group share the partitions.")
-    flush_rows: int = setting(200_000, "Write a batch when it holds so many records.")
-    flush_bytes: int = setting(48 * 1024 * 1024, "Write a batch when its records hold so many bytes.")
+    flush_rows: int = setting(200_000, "Write a batch when it has this many records.")
+    flush_bytes: int = setting(48 * 1024 * 1024, "Write a batch when its records have this many bytes.")
     flush_seconds: float = setting(
-        1.0, "Write a batch when its first record has waited so long and no other is being written."
+        1.0, "Write a batch when its first record is this old and no other batch is being written."
     )
     group_protocol: Literal["classic", "consumer"] = setting(
-        "classic", "How the group shares partitions: 'classic', or 'consumer' (KIP-848, Kafka 4)."
+        "classic", "Protocol by which the group shares partitions: 'classic', or 'consumer' (KIP-848, Kafka 4)."
     )
     session_timeout_ms: int = setting(
-        45_000, "After so long without a heartbeat the group gives this sink's partitions to another (classic)."
+        45_000, "After this time without a heartbeat the group gives the sink's partitions to another (classic)."
     )
-    drain_seconds: float = setting(20.0, "On a revoke or a stop: time to finish the batch in hand.")
+    drain_seconds: float = setting(20.0, "Time to finish batches when partitions are revoked or the sink is stopped.")
     dead_letter_limit: float = setting(
         0.5,
-        "Stop, rather than dead-letter more than this share of the last dead_letter_window records; 1 sets no limit.",
+        "Stop if more than this share of the last dead_letter_window records would be dead letters; 1 sets no limit.",
     )
     dead_letter_window: int = setting(
-        10_000, "Records, or those of one batch if more, that dead_letter_limit is a share of."
+        10_000, "Number of records that dead_letter_limit is a share of; or the records of a batch, if that is larger."
     )
     health_address: str = setting(
-        "", "Serve /healthz, /readyz and /metrics on host:port; :port is on 127.0.0.1, :0 on a free port there."
+        "", "Serve /healthz, /readyz and /metrics on this host:port. ':port' is on 127.0.0.1; port 0 is a free port."
     )
-    clickhouse_timeout_seconds: int = setting(120, "An answer that takes longer is an unknown outcome.")
+    clickhouse_timeout_seconds: int = setting(
+        120, "If ClickHouse does not answer within this time, the outcome of the statement is unknown."
+    )

@@ -1,8 +1,8 @@
 """The SQL of the sink: every decision about a record is one statement over the whole batch.
 
-The stage holds a batch as it was parsed. Its materialized columns are computed while ClickHouse parses:
-``uid`` and its key, ``content_hash`` (of the event's own fields, in an order that does not depend on the writer) and
-``fault`` (the first thing that is wrong with the event, or nothing).
+The stage holds a batch as it was parsed. ClickHouse computes the materialized columns while it parses: ``uid`` and its
+key, ``content_hash`` (of the event's own fields, in an order that does not depend on the writer) and ``fault`` (the
+first fault of the event, or an empty text).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from auditstream_sink.framing import END
 from auditstream_storage import RETENTION_MONTHS, LedgerLine, id_key
 
 FUTURE_DAYS = 1
-"""An event further ahead than this has a broken clock: refused."""
+"""An event further in the future is refused: its emitter's clock is wrong."""
 
 FAULTS = {
     "trailing": "bytes follow the record",
@@ -29,22 +29,22 @@ FAULTS = {
     "future": f"occurred_at is more than {FUTURE_DAYS} day ahead of the sink's clock",
     "expired": f"occurred_at is more than {RETENTION_MONTHS} months ago",
 }
-"""What each fault means, for the dead letter."""
+"""Each fault with its meaning, for the dead letter."""
 
 REFUSED = ("invalid", "conflict", "expired")
-"""Verdicts of records that go to the dead letters."""
+"""Statuses of records that become dead letters."""
 
 STAGE_SETTINGS = {
-    # An older writer schema may lack a field; its default is the column's.
+    # An older writer schema may lack a field; the column then gets its default.
     "input_format_avro_allow_missing_fields": 1,
     "input_format_null_as_default": 1,
     "async_insert": 0,
 }
 
-# However small the table or wide the look-up: it finds the granules, and an id that is not there costs no read.
+# Use the projection by id always, however small the table or large the batch: an id that is not stored reads nothing.
 _BY_ID = "min_table_rows_to_use_projection_index = 0, max_projection_rows_to_use_projection_index = 1000000000000"
 
-# Plain texts: dictionaries cost the parser a third of its time, and the insert makes its own.
+# String, not LowCardinality: dictionaries cost the parser a third of its time, and the insert makes its own.
 _ENTITY = "Tuple(id String, type String, name Nullable(String), attributes Map(String, String))"
 _REQUEST = "Tuple(id String, attributes Map(String, String))"
 _ACTION = ACTION_PATTERN.replace("\\", "\\\\")
@@ -55,8 +55,8 @@ def _entity_content(name: str) -> str:
     return f"{name}.id, {name}.type, {name}.name, mapSort({name}.attributes)"
 
 
-# RowBinary states the length of every text, array and map and the absence of every value, so two events have
-# the same bytes only if they are the same. One hash of one string costs a third of a hash over all the columns.
+# RowBinary writes the length of every text and map and a flag for every NULL, so only equal events have equal bytes.
+# A hash of one string costs a third of a hash over all the columns.
 _CONTENT_HASH = f"""sipHash64(formatRow('RowBinary',
     action, version, {_entity_content("actor")}, {_entity_content("target")}, payload,
     toUnixTimestamp64Nano(occurred_at), mapSort(metadata),
@@ -72,12 +72,12 @@ def _map_texts(name: str) -> str:
     return f"arrayStringConcat(mapKeys({name}), ' '), arrayStringConcat(mapValues({name}), ' ')"
 
 
-# Blanks between the parts keep two broken ones from making a sound character together.
+# Without the blanks, the end of one broken text and the start of the next could form a valid character.
 _TEXTS = f"""concatWithSeparator(' ',
         {_entity_texts("actor")}, {_entity_texts("target")}, {_entity_texts("assumeNotNull(scope)")},
         assumeNotNull(request).id, {_map_texts("assumeNotNull(request).attributes")}, {_map_texts("metadata")})"""
 
-# A backslash may itself be escaped, so an even number of them in front of u0000 is harmless.
+# Behind an even number of backslashes, u0000 is not an escape: each pair is an escaped backslash.
 _ESCAPED_NUL = r"(?:^|[^\\])(?:\\\\)*\\u0000".replace("\\", "\\\\")
 
 _FAULT = f"""multiIf(
@@ -114,16 +114,16 @@ class SinkStatements:
 
     @property
     def stage_table(self) -> str:
-        """Where a batch lies while it is judged."""
+        """The records of a batch."""
         return f"{self.database}.stage_{self.stage}"
 
     @property
-    def verdict_table(self) -> str:
-        """One row for each staged record that is not to be inserted."""
-        return f"{self.database}.verdict_{self.stage}"
+    def status_table(self) -> str:
+        """A row for each staged record that is not to be inserted."""
+        return f"{self.database}.status_{self.stage}"
 
     def create(self) -> tuple[str, ...]:
-        """Make both tables, empty, if they are missing."""
+        """Create both tables, if they are missing."""
         return (
             f"""CREATE TABLE IF NOT EXISTS {self.stage_table} (
                 _partition Int32, _offset Int64,
@@ -137,28 +137,23 @@ class SinkStatements:
                 content_hash UInt64 MATERIALIZED {_CONTENT_HASH},
                 fault LowCardinality(String) MATERIALIZED {_FAULT}
             ) ENGINE = Memory SETTINGS allow_experimental_nullable_tuple_type = 1""",
-            f"""CREATE TABLE IF NOT EXISTS {self.verdict_table} (
-                partition Int32, offset Int64, verdict LowCardinality(String),
-                reason LowCardinality(String), other String
+            f"""CREATE TABLE IF NOT EXISTS {self.status_table} (
+                partition Int32, offset Int64, status LowCardinality(String),
+                reason LowCardinality(String), first_seen String
             ) ENGINE = Memory""",
         )
 
-    def empty(self) -> str:
-        """Make room for the next batch."""
-        return f"TRUNCATE TABLE {self.stage_table}"
-
     def drop(self) -> tuple[str, ...]:
-        """Leave nothing behind."""
-        return (f"DROP TABLE IF EXISTS {self.stage_table}", f"DROP TABLE IF EXISTS {self.verdict_table}")
+        """Drop both tables."""
+        return (f"DROP TABLE IF EXISTS {self.stage_table}", f"DROP TABLE IF EXISTS {self.status_table}")
 
-    def judge(self) -> str:
-        """Write a verdict for each staged record that is not new.
+    def classify(self) -> str:
+        """Write a status for each staged record that is not new. Parameters: now, topic_id.
 
-        ``kept`` is a record that an earlier attempt at this very offset stored: it counts as stored and
-        is not inserted again, so a retry or a replay leaves the books as one undisturbed run does.
-        Parameters: now, topic_id.
+        ``stored`` is the status of a record that an earlier attempt inserted from the same coordinates. It counts as
+        new in the ledger, but is not inserted again: after a retry or a replay the ledger has the same counts.
         """
-        return f"""INSERT INTO {self.verdict_table}
+        return f"""INSERT INTO {self.status_table}
             WITH
                 toUnixTimestamp64Nano({{now:DateTime64(9, 'UTC')}} + INTERVAL {FUTURE_DAYS} DAY) AS latest,
                 toUnixTimestamp64Nano({{now:DateTime64(9, 'UTC')}} - INTERVAL {RETENTION_MONTHS} MONTH) AS oldest,
@@ -172,59 +167,55 @@ class SinkStatements:
                 several AS (SELECT uid FROM sound WHERE reason = '' GROUP BY uid HAVING count() > 1),
                 repeated AS (
                     SELECT uid, count() AS copies, argMin(content_hash, (_partition, _offset)) AS first_hash,
-                        min((_partition, _offset)) AS first_place
+                        min((_partition, _offset)) AS first_coordinates
                     FROM sound WHERE reason = '' AND uid IN (SELECT uid FROM several) GROUP BY uid
                 ),
                 stored AS (
                     SELECT id AS uid, any(content_hash) AS stored_hash,
-                        groupArray((kafka_topic_id, kafka_partition, kafka_offset)) AS places
+                        groupArray((kafka_topic_id, kafka_partition, kafka_offset)) AS coordinates
                     FROM {self.database}.event_log
                     WHERE id_key IN (SELECT uid_key FROM {self.stage_table})
                         AND id IN (SELECT uid FROM {self.stage_table})
                     GROUP BY id
                 )
-            SELECT partition, offset, verdict, reason, other FROM (
+            SELECT partition, offset, status, reason, first_seen FROM (
                 SELECT s._partition AS partition, s._offset AS offset, s.reason AS reason,
-                    has(t.places, ({{topic_id:UUID}}, s._partition, s._offset)) AS is_kept,
-                    notEmpty(t.places) AS is_stored,
-                    r.copies > 1 AND r.first_place != (s._partition, s._offset) AS is_repeated,
-                    multiIf(is_kept, 'kept', s.reason = 'expired', 'expired', s.reason != '', 'invalid',
+                    has(t.coordinates, ({{topic_id:UUID}}, s._partition, s._offset)) AS is_stored_from_here,
+                    notEmpty(t.coordinates) AS is_stored,
+                    r.copies > 1 AND r.first_coordinates != (s._partition, s._offset) AS is_repeated,
+                    multiIf(is_stored_from_here, 'stored', s.reason = 'expired', 'expired', s.reason != '', 'invalid',
                         is_stored, if(t.stored_hash = s.content_hash, 'duplicate', 'conflict'),
                         is_repeated, if(r.first_hash = s.content_hash, 'duplicate', 'conflict'),
-                        '') AS verdict,
-                    multiIf(verdict != 'conflict', '',
-                        is_stored, concat('partition ', toString(t.places[1].2), ' offset ', toString(t.places[1].3)),
-                        concat('partition ', toString(r.first_place.1), ' offset ', toString(r.first_place.2))
-                    ) AS other
+                        '') AS status,
+                    if(is_stored, (t.coordinates[1].2, t.coordinates[1].3), r.first_coordinates) AS first,
+                    if(status = 'conflict', concat('partition ', toString(first.1), ' offset ', toString(first.2)), '')
+                        AS first_seen
                 FROM sound AS s
                 LEFT JOIN repeated AS r ON r.uid = s.uid
                 LEFT JOIN stored AS t ON t.uid = s.uid
-            ) WHERE verdict != '' SETTINGS {_BY_ID}"""
-
-    def verdicts(self) -> str:
-        """Verdicts per partition: how many of each."""
-        return f"SELECT partition, verdict, count() FROM {self.verdict_table} GROUP BY partition, verdict"
+            ) WHERE status != '' SETTINGS {_BY_ID}"""
 
     def refused(self) -> str:
-        """Each staged record that goes to the dead letters: partition, offset, verdict, reason, other."""
+        """The records that become dead letters: partition, offset, status, reason, first_seen."""
         return (
-            f"SELECT partition, offset, verdict, reason, other FROM {self.verdict_table} "
-            f"WHERE verdict IN {REFUSED} ORDER BY partition, offset"
+            f"SELECT partition, offset, status, reason, first_seen FROM {self.status_table} "
+            f"WHERE status IN {REFUSED} ORDER BY partition, offset"
         )
 
     def insert(self) -> str:
-        """Store what is new. Parameters: now, topic, topic_id."""
+        """Store the new records. Parameters: now, topic, topic_id."""
         return f"""INSERT INTO {self.database}.event_log ({_COLUMNS})
             SELECT action, actor, target, payload, occurred_at, metadata, uid, toUInt16(version),
                 assumeNotNull(scope), success, assumeNotNull(request), content_hash,
                 {{now:DateTime64(3, 'UTC')}}, {{topic:String}}, {{topic_id:UUID}}, _partition, _offset
-            FROM {self.stage_table} WHERE {self._is_new}"""
+            FROM {self.stage_table}
+            WHERE (_partition, _offset) NOT IN (SELECT partition, offset FROM {self.status_table})"""
 
-    def agreement(self) -> str:
-        """Whether the ids that were judged new or kept are stored from just their own places; how many are staged.
+    def is_stored(self) -> str:
+        """Whether the new records' ids are stored from the batch's coordinates alone; and how many are staged.
 
-        So it is, as a rule: then nothing is missing, and no other sink took one of them at the same moment. Compares
-        a sum of hashes, which costs half of comparing row by row. Parameter: topic_id.
+        If so, no record is missing, and no other sink stored one of them at the same time. This is the usual case, so
+        it is checked by a sum of hashes, at half the cost of comparing row by row. Parameter: topic_id.
         """
         return f"""SELECT staged.1 = stored.1 AND staged.2 = stored.2, (SELECT count() FROM {self.stage_table}) FROM (
             SELECT (
@@ -232,25 +223,21 @@ class SinkStatements:
                 FROM {self.stage_table} WHERE {self._is_to_be_stored}
             ) AS staged, (
                 SELECT (count(), sum(cityHash64(id, kafka_topic_id, kafka_partition, kafka_offset)))
-                FROM {self.database}.event_log
-                WHERE id_key IN (SELECT uid_key FROM {self.stage_table} WHERE {self._is_to_be_stored})
-                    AND id IN (SELECT uid FROM {self.stage_table} WHERE {self._is_to_be_stored})
+                FROM {self.database}.event_log WHERE {self._has_new_id}
             ) AS stored
         ) SETTINGS {_BY_ID}"""
 
-    def note_copies(self) -> str:
-        """Keep the places of events that are stored from more than one: a merge leaves one of them."""
+    def insert_copies(self) -> str:
+        """Note the coordinates of events that are stored more than once: a merge will leave only one of the rows."""
         return f"""INSERT INTO {self.database}.copies (topic_id, partition, offset, id)
-            SELECT tupleElement(place, 1), tupleElement(place, 2), tupleElement(place, 3), id FROM (
-                SELECT id, groupUniqArray((kafka_topic_id, kafka_partition, kafka_offset)) AS places
-                FROM {self.database}.event_log
-                WHERE id_key IN (SELECT uid_key FROM {self.stage_table} WHERE {self._is_to_be_stored})
-                    AND id IN (SELECT uid FROM {self.stage_table} WHERE {self._is_to_be_stored})
-                GROUP BY id, content_hash HAVING length(places) > 1
-            ) ARRAY JOIN places AS place SETTINGS {_BY_ID}"""
+            SELECT tupleElement(copy, 1), tupleElement(copy, 2), tupleElement(copy, 3), id FROM (
+                SELECT id, groupUniqArray((kafka_topic_id, kafka_partition, kafka_offset)) AS coordinates
+                FROM {self.database}.event_log WHERE {self._has_new_id}
+                GROUP BY id, content_hash HAVING length(coordinates) > 1
+            ) ARRAY JOIN coordinates AS copy SETTINGS {_BY_ID}"""
 
     def missing(self) -> str:
-        """How many staged records were judged new or kept and are not stored. Parameter: topic_id."""
+        """How many new records are not stored. Parameter: topic_id."""
         return f"""SELECT count() FROM {self.stage_table}
             WHERE {self._is_to_be_stored}
             AND (uid, _partition, _offset) NOT IN (
@@ -259,24 +246,18 @@ class SinkStatements:
                     AND kafka_topic_id = {{topic_id:UUID}})
             SETTINGS {_BY_ID}"""
 
-    def staged(self) -> str:
-        """How many records lie on the stage."""
-        return f"SELECT count() FROM {self.stage_table}"
-
-    def tails(self) -> str:
+    def ledger_ends(self) -> str:
         """The last line of each partition: partition, first and last offset. Parameters: topic, topic_id."""
         return (
             f"SELECT partition, max(first_offset), max(last_offset) FROM {self.database}.ledger FINAL "
             "WHERE topic = {topic:String} AND topic_id = {topic_id:UUID} GROUP BY partition"
         )
 
-    def lines_since(self, since: Mapping[int, int]) -> str:
-        """Where the books of partitions end: partition, last offset, who wrote it; no row where there are no lines.
-
-        Reads only the newest end of each key. Parameters: topic, topic_id.
+    def ledger_ends_since(self, since: Mapping[int, int]) -> str:
+        """The last line of some partitions: partition, last offset, instance. Parameters: topic, topic_id.
 
         Args:
-            since: By partition, first offset of the oldest line to look at.
+            since: By partition, the first offset of the oldest line to read: older parts of the table are skipped.
         """
         lines = " OR ".join(
             f"(partition = {partition} AND first_offset >= {first})" for partition, first in since.items()
@@ -286,35 +267,32 @@ class SinkStatements:
             f"WHERE topic = {{topic:String}} AND topic_id = {{topic_id:UUID}} AND ({lines}) GROUP BY partition"
         )
 
-    def fencing_time(self) -> str:
-        """ClickHouse's clock: the sinks' own may differ."""
-        return "SELECT toUnixTimestamp64Nano(now64(9))"
-
     def ledger_lines(self, lines: Sequence[LedgerLine]) -> str:
-        """Write lines of the books. Parameters: topic, topic_id, instance, now."""
+        """Write ledger lines. Parameters: topic, topic_id, instance, now."""
         names = [field.name for field in fields(LedgerLine)]
         rows = ", ".join(str(tuple(int(getattr(line, name)) for name in names)) for line in lines)
-        numbers = ", ".join(f"line.{place}" for place in range(1, len(names) + 1))
+        values = ", ".join(f"line.{number}" for number in range(1, len(names) + 1))
         return (
             f"INSERT INTO {self.database}.ledger (topic, topic_id, instance, written_at, {', '.join(names)}) "
             "SELECT {topic:String}, {topic_id:UUID}, {instance:String}, {now:DateTime64(3, 'UTC')}, "
-            f"{numbers} FROM (SELECT arrayJoin([{rows}]) AS line)"
+            f"{values} FROM (SELECT arrayJoin([{rows}]) AS line)"
         )
 
     def stale_stages(self) -> str:
-        """Tables that sinks left behind when they were killed."""
+        """Names of stages that are more than a day old: their sinks were killed."""
         return (
             "SELECT name FROM system.tables WHERE database = {database:String} "
-            "AND match(name, '^(stage|verdict)_[0-9a-f]{12}$') "
+            "AND match(name, '^(stage|status)_[0-9a-f]{12}$') "
             "AND metadata_modification_time < now() - INTERVAL 1 DAY"
         )
 
     @property
     def _is_to_be_stored(self) -> str:
         return (
-            f"(_partition, _offset) NOT IN (SELECT partition, offset FROM {self.verdict_table} WHERE verdict != 'kept')"
+            f"(_partition, _offset) NOT IN (SELECT partition, offset FROM {self.status_table} WHERE status != 'stored')"
         )
 
     @property
-    def _is_new(self) -> str:
-        return f"(_partition, _offset) NOT IN (SELECT partition, offset FROM {self.verdict_table})"
+    def _has_new_id(self) -> str:
+        stage = f"{self.stage_table} WHERE {self._is_to_be_stored}"
+        return f"id_key IN (SELECT uid_key FROM {stage}) AND id IN (SELECT uid FROM {stage})"

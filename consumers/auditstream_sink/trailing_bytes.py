@@ -1,4 +1,4 @@
-"""Whether bytes are one record of their schema, told at half the price of decoding them."""
+"""Finds bytes behind a record, at half the cost of decoding it."""
 
 import json
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from auditstream_sink.framing import END, END_FIELD, end_field
 
 
 @lru_cache(maxsize=16)
-def alignment(writer_schema: str) -> Callable[[bytes], bool]:
-    """A test of bodies of this schema: whether what is framed behind a body is read as what it is.
+def trailing_bytes_check(writer_schema: str) -> Callable[[bytes], bool]:
+    """A function that tells whether a body is one record of this schema, with no bytes behind it.
 
-    A reader that asks for the last field alone skips all others; no text is looked into. What fails is decoded for
-    its reason, so a test that is too strict costs time, not truth.
+    It appends the known end bytes to the body and reads only the field that they belong to; all other fields are
+    skipped. A body that fails is decoded afterwards for the reason, so a check that is too strict only costs time.
     """
     schema = json.loads(writer_schema)
     try:
@@ -26,11 +26,11 @@ def alignment(writer_schema: str) -> Callable[[bytes], bool]:
     except WireFormatError:
         return lambda _body: False
 
-    def is_aligned(body: bytes) -> bool:
+    def has_no_trailing_bytes(body: bytes) -> bool:
         try:
             record = fastavro.schemaless_reader(BytesIO(body + END), writer, reader)
         except BODY_ERRORS:
             return False
         return isinstance(record, dict) and record[END_FIELD] == END
 
-    return is_aligned
+    return has_no_trailing_bytes

@@ -1,7 +1,7 @@
-"""Settling in threads of its own, so that the loop goes on polling and reads the next batch meanwhile.
+"""Writes batches in threads of their own, so that the loop goes on polling and fills the next batch meanwhile.
 
-Two batches are in hand at most, one behind the other: the second is staged while the first is judged, stored and
-accounted for, and is judged once the books have the first. So ClickHouse parses while it writes.
+Two batches are written at once at most. The second is staged while the first is classified, inserted and entered into
+the ledger; it is classified only after that. So ClickHouse parses one batch while it inserts another.
 """
 
 import logging
@@ -18,39 +18,33 @@ from auditstream_sink.batch import Batch, OffsetRange
 from auditstream_sink.batch_writer import BatchWriter
 from auditstream_storage.ledger import LedgerEnd, LedgerLine
 
-_AT_ONCE = 2
-"""More would wait for the engine, which parses one batch and writes another on its two or more cores."""
+_MAX_BATCHES = 2
+"""ClickHouse parses one batch and inserts another on two cores; a third batch would only wait."""
 
 _CLOSE_SECONDS = 5.0
-"""To drop the stages at the end; what is left behind, a later sink removes."""
+"""Time to drop the stages at the end; a later sink drops the others."""
 
 _logger = logging.getLogger("auditstream.sink")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    settlement: BatchWriter
-    spans: Mapping[int, OffsetRange]
-    outcome: Future[list[LedgerLine]]
+    writer: BatchWriter
+    offset_ranges: Mapping[int, OffsetRange]
+    lines: Future[list[LedgerLine]]
 
 
 class Worker:
-    """Settles batches in the order in which they are begun.
+    """Writes batches in the order in which they are begun. Belongs to the loop's thread.
 
     Args:
-        new_settlement: Makes one that batches go through, and another where one was left in the middle of a
-            statement.
-
-    Attributes:
-        tails: Where the books of each partition end; empty again after batches were given up. The loop enters a
-            partition that it is given; from then on the lines that are written move it.
+        new_writer: Makes a batch writer: two at the start, and another for each that is cancelled.
     """
 
-    def __init__(self, new_settlement: Callable[[], BatchWriter]) -> None:
-        self._new_settlement = new_settlement
-        self._idle = [new_settlement() for _number in range(_AT_ONCE)]
+    def __init__(self, new_writer: Callable[[], BatchWriter]) -> None:
+        self._new_writer = new_writer
+        self._idle = [new_writer() for _number in range(_MAX_BATCHES)]
         self._jobs: deque[_Job] = deque()
-        self.tails: dict[int, LedgerEnd] = {}
 
     @property
     def is_busy(self) -> bool:
@@ -63,61 +57,65 @@ class Worker:
         return not self._idle
 
     @property
-    def spans(self) -> Sequence[Mapping[int, OffsetRange]]:
-        """Offsets of the batches in hand, oldest first."""
-        return [job.spans for job in self._jobs]
+    def offset_ranges(self) -> Sequence[Mapping[int, OffsetRange]]:
+        """Offsets of the batches that are being written, oldest batch first."""
+        return [job.offset_ranges for job in self._jobs]
 
-    def begin(self, batch: Batch, topic_id: UUID) -> None:
-        """Start on a batch; the worker must not be full."""
-        settlement, tails = self._idle.pop(), self.tails
-        before: Future[list[LedgerLine]] = Future()
+    def begin(self, batch: Batch, topic_id: UUID, ledger_ends: dict[int, LedgerEnd]) -> None:
+        """Begin to write a batch; does not block. The worker must not be full.
+
+        Args:
+            batch: The records.
+            topic_id: Id of the topic that they were read from.
+            ledger_ends: Where the ledger of each partition ends; the batch advances it.
+        """
+        writer = self._idle.pop()
+        previous: Future[list[LedgerLine]] = Future()
         if self._jobs:
-            before = self._jobs[-1].outcome
+            previous = self._jobs[-1].lines
         else:
-            before.set_result([])
-        outcome = in_background(lambda: settlement.settle(batch, topic_id, tails=tails, before=before), "sink-settle")
-        self._jobs.append(_Job(settlement=settlement, spans=batch.spans, outcome=outcome))
+            previous.set_result([])
+        write = partial(writer.write, batch, topic_id, ledger_ends=ledger_ends, previous=previous)
+        lines = in_background(write, "sink-write")
+        self._jobs.append(_Job(writer=writer, offset_ranges=batch.offset_ranges, lines=lines))
 
     def collect(self, timeout: float) -> Sequence[LedgerLine] | None:
-        """The lines of the oldest batch, or None if it takes longer than ``timeout`` seconds.
+        """The ledger lines of the oldest batch, or None if it takes longer than ``timeout`` seconds.
 
         Raises:
-            AuditstreamError: What settling it raised. The batch behind it will not be settled either: give up.
+            AuditstreamError: The batch failed, so the batch behind it will fail too: call ``cancel``.
         """
         if not self._jobs:
             return ()
         job = self._jobs[0]
-        if not wait([job.outcome], timeout).done:
+        if not wait([job.lines], timeout).done:
             return None
-        error = job.outcome.exception()
+        error = job.lines.exception()
         if error is None or isinstance(error, AuditstreamError):
             self._jobs.popleft()
-            self._idle.append(job.settlement)
-        return job.outcome.result()
+            self._idle.append(job.writer)
+        return job.lines.result()
 
-    def give_up(self) -> None:
-        """Leave the batches at once; their threads end behind the statements that they are in the middle of.
+    def cancel(self) -> None:
+        """Cancel all batches; does not block. Their threads end after the statements that they are executing.
 
-        What they stored stays and is known by its coordinates to whoever reads these offsets next.
+        Rows that they stored stay; the sink that reads these offsets next finds them by their coordinates.
         """
-        if not self._jobs:
-            return
         for job in self._jobs:
-            job.settlement.given_up.tell()
+            job.writer.cancellation.cancel()
         for job in self._jobs:
             in_background(partial(_retire, job), "sink-retire")
-            self._idle.append(self._new_settlement())
+            self._idle.append(self._new_writer())
         self._jobs.clear()
-        self.tails = {}
 
     def close(self) -> None:
-        """Give up what is running, and clear away. Blocks for some seconds at most."""
-        self.give_up()
-        wait([in_background(settlement.close, "sink-close") for settlement in self._idle], _CLOSE_SECONDS)
+        """Cancel all batches and drop the stages. Blocks for five seconds at most."""
+        self.cancel()
+        wait([in_background(writer.close, "sink-close") for writer in self._idle], _CLOSE_SECONDS)
 
 
 def _retire(job: _Job) -> None:
-    error = job.outcome.exception()
+    error = job.lines.exception()
     if error is not None and not isinstance(error, AuditstreamError):
-        _logger.error("a batch that was given up failed", exc_info=error)
-    job.settlement.close()
+        _logger.error("a cancelled batch failed", exc_info=error)
+    job.writer.close()

@@ -1,8 +1,8 @@
-"""Whether records of a writer's schema are read as what they are.
+"""Checks that ClickHouse reads a writer's records without changing their values.
 
-ClickHouse converts between types where it can, without a word: a time in milliseconds would become one of 1970,
-a version beyond 32 bits another version. So every field that an event knows has the very type of the event's
-schema. Fields that an event does not know may be there, and fields with a default may be absent.
+ClickHouse converts types silently: a time in milliseconds would become one of 1970, and a version of more than 32 bits
+another version. So every field of the event must have exactly the type of the event's schema. A writer may have fields
+that the event does not have, and may lack fields that have a default.
 """
 
 import json
@@ -12,58 +12,58 @@ from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_sink.framing import END_FIELD, OFFSET_FIELD, PARTITION_FIELD
 
 _OWN_FIELDS = frozenset({PARTITION_FIELD, OFFSET_FIELD, END_FIELD})
-_SHOWN = ("type", "logicalType", "values", "name")
+_COMPARED_KEYS = ("type", "logicalType", "values", "name")
 
 _Types = dict[str, Any]
 
 
 def incompatibility(writer: Any) -> str:
-    """Why records of this schema would be read as something else; empty if they would not.
+    """Why records of this schema would be read with other values; empty if they would not.
 
     Args:
         writer: The schema, parsed from JSON.
     """
     if not isinstance(writer, dict) or writer.get("type") != "record" or not isinstance(writer.get("fields"), list):
         return "is not an Avro record"
-    taken = _OWN_FIELDS & set(_by_name(writer))
-    if taken:
-        return f"has a field of a name that the sink uses: {', '.join(sorted(taken))}"
+    reserved = _OWN_FIELDS & set(_fields_by_name(writer))
+    if reserved:
+        return f"has a field of a name that the sink uses: {', '.join(sorted(reserved))}"
     return _record_mismatch("", _READER, writer, _named_types(writer))
 
 
-def _record_mismatch(path: str, wanted: _Types, found: _Types, types: _Types) -> str:
-    fields = _by_name(found)
-    for field in wanted["fields"]:
+def _record_mismatch(path: str, expected: _Types, actual: _Types, types: _Types) -> str:
+    fields = _fields_by_name(actual)
+    for field in expected["fields"]:
         name = f"{path}{field['name']}"
         if field["name"] in fields:
-            wrong = _mismatch(name, field["type"], fields[field["name"]].get("type"), types)
+            mismatch = _mismatch(name, field["type"], fields[field["name"]].get("type"), types)
         else:
-            wrong = "" if "default" in field else f"lacks {name}"
-        if wrong:
-            return wrong
+            mismatch = "" if "default" in field else f"lacks {name}"
+        if mismatch:
+            return mismatch
     return ""
 
 
-def _mismatch(name: str, wanted: Any, found: Any, types: _Types) -> str:
-    wanted, found = _resolved(wanted, _READER_TYPES), _resolved(found, types)
-    if isinstance(wanted, list):
-        return _union_mismatch(name, wanted, found if isinstance(found, list) else [found], types)
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if kind in {"record", "map"} and isinstance(found, dict) and found.get("type") == kind:
+def _mismatch(name: str, expected: Any, actual: Any, types: _Types) -> str:
+    expected, actual = _resolved(expected, _READER_TYPES), _resolved(actual, types)
+    if isinstance(expected, list):
+        return _union_mismatch(name, expected, actual if isinstance(actual, list) else [actual], types)
+    kind = expected.get("type") if isinstance(expected, dict) else None
+    if kind in {"record", "map"} and isinstance(actual, dict) and actual.get("type") == kind:
         if kind == "record":
-            return _record_mismatch(f"{name}.", wanted, found, types)
-        return _mismatch(f"{name}.*", wanted["values"], found.get("values"), types)
-    if _shown(wanted) == _shown(found):
+            return _record_mismatch(f"{name}.", expected, actual, types)
+        return _mismatch(f"{name}.*", expected["values"], actual.get("values"), types)
+    if _compared(expected) == _compared(actual):
         return ""
-    return f"{name} is {json.dumps(_shown(found))}, not {json.dumps(_shown(wanted))}"
+    return f"{name} is {json.dumps(_compared(actual))}, not {json.dumps(_compared(expected))}"
 
 
-def _union_mismatch(name: str, wanted: list[Any], found: list[Any], types: _Types) -> str:
-    """Each branch that the writer may use is one that an event knows."""
-    for branch in found:
-        tried = [_mismatch(name, option, branch, types) for option in wanted]
-        if all(tried):
-            return tried[-1]
+def _union_mismatch(name: str, expected: list[Any], actual: list[Any], types: _Types) -> str:
+    """Every branch of the writer must be one of the event's."""
+    for branch in actual:
+        mismatches = [_mismatch(name, option, branch, types) for option in expected]
+        if all(mismatches):
+            return mismatches[-1]
     return ""
 
 
@@ -76,27 +76,27 @@ def _resolved(schema: Any, types: _Types) -> Any:
     return schema.get("type") if isinstance(schema, dict) else schema
 
 
-def _shown(schema: Any) -> Any:
-    return {key: schema[key] for key in _SHOWN if key in schema} if isinstance(schema, dict) else schema
+def _compared(schema: Any) -> Any:
+    return {key: schema[key] for key in _COMPARED_KEYS if key in schema} if isinstance(schema, dict) else schema
 
 
-def _by_name(record: _Types) -> _Types:
+def _fields_by_name(record: _Types) -> _Types:
     return {field["name"]: field for field in record.get("fields", []) if isinstance(field, dict) and "name" in field}
 
 
 def _named_types(schema: Any) -> _Types:
     """Every record within a schema by its name, without its namespace."""
     if isinstance(schema, list):
-        return {name: found for part in schema for name, found in _named_types(part).items()}
+        return {name: record for part in schema for name, record in _named_types(part).items()}
     if not isinstance(schema, dict):
         return {}
-    found = {}
+    records = {}
     if schema.get("type") == "record" and isinstance(schema.get("name"), str):
-        found[schema["name"].rpartition(".")[2]] = schema
+        records[schema["name"].rpartition(".")[2]] = schema
     for part in (schema.get("type"), schema.get("values"), *schema.get("fields", [])):
         if not isinstance(part, str):
-            found |= _named_types(part)
-    return found
+            records |= _named_types(part)
+    return records
 
 
 _READER: _Types = json.loads(SCHEMA_JSON)

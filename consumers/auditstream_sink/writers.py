@@ -1,4 +1,4 @@
-"""The writer schemas met on the topic: fetched once from the registry, and checked for what the sink needs."""
+"""Writer schemas: each is fetched once from the registry, and checked."""
 
 import json
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from auditstream_sink.writer_types import incompatibility
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterSchema:
-    """A schema that records on the topic were written with.
+    """The schema of records on the topic.
 
     Attributes:
         schema_id: Its id in the registry.
-        text: The Avro schema as the registry gives it.
+        text: The Avro schema, as the registry gives it.
         head: The container's head for its records.
     """
 
@@ -28,11 +28,11 @@ class WriterSchema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnusableSchema:
-    """Why records under a schema id cannot be stored.
+    """Why the records of a schema id cannot be stored.
 
     Attributes:
         reason: Dead-letter reason.
-        error: A sentence for the person who reads the dead letters.
+        error: A sentence for the reader of the dead letters.
     """
 
     reason: str
@@ -40,14 +40,14 @@ class UnusableSchema:
 
 
 _MAX_SCHEMA_ID = 2**31 - 1
-"""The registry's ids are Java's ``int``: it answers a larger one as it would a wrong path."""
+"""The registry's ids are 32-bit integers: a larger one gets the answer of a wrong path."""
 
-_REMEMBER_UNUSABLE = 10_000
-_REMEMBER_SECONDS = 60.0
+_MAX_UNUSABLE = 10_000
+_UNUSABLE_SECONDS = 60.0
 
 
 class WriterSchemas:
-    """Look-up by schema id, each asked of the registry once."""
+    """Looks writer schemas up by id; asks the registry once for each."""
 
     def __init__(self, registry: RegistryClient, metrics: Metrics) -> None:
         self._registry = registry
@@ -57,30 +57,29 @@ class WriterSchemas:
         self._forget_at = 0.0
 
     def get(self, schema_id: int) -> WriterSchema | UnusableSchema:
-        """The schema of an id, or why it is of no use. Blocks on the registry for an id not met before.
+        """The schema of an id, or why it is unusable. Blocks on the registry for a new id.
 
         Raises:
-            RegistryError: The registry is away or refuses to answer; the record must wait.
+            RegistryError: The registry is away or refuses to answer; the record has to wait.
         """
-        met = self._known.get(schema_id) or self._unusable.get(schema_id)
-        if met is not None:
-            return met
-        found = self._fetch(schema_id)
-        if isinstance(found, WriterSchema):
-            self._known[schema_id] = found
-        else:
-            self._unusable[schema_id] = found
-        return found
+        schema = self._known.get(schema_id) or self._unusable.get(schema_id)
+        if schema is None:
+            schema = self._fetch(schema_id)
+            if isinstance(schema, WriterSchema):
+                self._known[schema_id] = schema
+            else:
+                self._unusable[schema_id] = schema
+        return schema
 
     def get_known(self, schema_id: int) -> WriterSchema | None:
-        """The schema of an id met before; never blocks."""
+        """The schema of an id that was fetched already; never blocks."""
         return self._known.get(schema_id)
 
     def forget_unusable(self, now: float) -> None:
-        """Once a minute, ask again for ids that were of no use: a registry may have been repaired meanwhile."""
-        if now >= self._forget_at or len(self._unusable) > _REMEMBER_UNUSABLE:
+        """Once a minute, forget the unusable ids: the registry may have been repaired meanwhile."""
+        if now >= self._forget_at or len(self._unusable) > _MAX_UNUSABLE:
             self._unusable.clear()
-            self._forget_at = now + _REMEMBER_SECONDS
+            self._forget_at = now + _UNUSABLE_SECONDS
 
     def _fetch(self, schema_id: int) -> WriterSchema | UnusableSchema:
         if schema_id > _MAX_SCHEMA_ID:
@@ -94,7 +93,7 @@ class WriterSchemas:
             schema: Any = json.loads(text)
         except ValueError:
             schema = None
-        wrong = incompatibility(schema)
-        if wrong:
-            return UnusableSchema(reason="incompatible_schema", error=f"schema id {schema_id}: {wrong}")
+        error_text = incompatibility(schema)
+        if error_text:
+            return UnusableSchema(reason="incompatible_schema", error=f"schema id {schema_id}: {error_text}")
         return WriterSchema(schema_id=schema_id, text=text, head=header(schema))

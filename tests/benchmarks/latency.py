@@ -49,7 +49,7 @@ def _waits(where: Site, rate: int) -> tuple[list[int], float]:
     seen = {
         (partition, offset): said.more["clock"]
         for said in commits
-        for partition, first, last in said.more["spans"]
+        for partition, first, last in said.more["offset_ranges"]
         for offset in range(first, last + 1)
     }
     return [seen[partition, offset] - moment for partition, offset, moment in rows], end.more["rate"]

@@ -1,7 +1,7 @@
-"""The sink as it runs in service, in a child that says when it begins to fetch and when it commits.
+"""The sink in a child process that reports when it begins to fetch and when it commits.
 
 ``python -m tests.benchmarks.sink_process PARTITIONS``; settings come from the environment. It stops when it has read
-the ends of so many partitions (0: never), so that the last batch does not wait for its time to pass; or on SIGTERM.
+so many partitions to their ends (0: never), so that the last batch does not wait for ``flush_seconds``; or on SIGTERM.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from confluent_kafka import Consumer
+
 from auditstream_schemas.settings import load
 from auditstream_sink import Sink, SinkSettings
 from auditstream_sink.metrics import PREFIX
@@ -19,7 +21,7 @@ from tests.benchmarks.child import peak_bytes, say
 
 
 class _Listener(logging.Handler):
-    """Learns from the sink's own log when it begins to read, and when it has come to the end of a partition."""
+    """Sees in the sink's log when it begins to read, and when it has read a partition to its end."""
 
     def __init__(self, sink: Sink, partitions: int) -> None:
         super().__init__()
@@ -32,7 +34,7 @@ class _Listener(logging.Handler):
         if text.startswith("reading on from"):
             say("reading")
         elif "end of partition" in text:
-            # Told again after a pause: the offset in it tells one partition from another, but for a rare coincidence.
+            # Logged again after a pause. Two partitions that end at one offset would count as one; that is rare.
             self._ends.add(text)
             if len(self._ends) == self._partitions:
                 self._sink.stop()
@@ -40,17 +42,17 @@ class _Listener(logging.Handler):
             sys.stderr.write(f"sink: {text}\n")
 
 
-def main(before_end: Callable[[], None] = lambda: None) -> None:
+def main(before_end: Callable[[], None] = lambda: None, consumer_class: type[Consumer] = Consumer) -> None:
     def committed(lines: Sequence[LedgerLine]) -> None:
-        spans = [(line.partition, line.first_offset, line.last_offset) for line in lines]
-        say("commit", read=sum(line.read for line in lines), spans=spans, clock=time.time_ns())
+        offset_ranges = [(line.partition, line.first_offset, line.last_offset) for line in lines]
+        say("commit", read=sum(line.read for line in lines), offset_ranges=offset_ranges, clock=time.time_ns())
 
-    sink = Sink(load(SinkSettings), on_lines=committed)
+    sink = Sink.from_settings(load(SinkSettings), on_lines=committed, consumer_class=consumer_class)
     logger = logging.getLogger("auditstream.sink")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(_Listener(sink, int(sys.argv[1])))
-    # The settings that tell of a partition's end are lost on the producer of dead letters, and it says so.
+    # The producer of dead letters warns about consumer settings in the configuration file.
     logging.getLogger("auditstream.kafka").addHandler(logging.NullHandler())
     signal.signal(signal.SIGTERM, lambda _number, _frame: sink.stop())
     totals = sink.run()
@@ -59,10 +61,10 @@ def main(before_end: Callable[[], None] = lambda: None) -> None:
 
 
 def _steps(sink: Sink) -> dict[str, float]:
-    """Seconds that each step took in all, by the sink's own metric."""
+    """Total seconds of each step, from the sink's own metric."""
     return {
         sample.labels["step"]: sample.value
-        for family in sink._metrics.registry.collect()
+        for family in sink.metrics.registry.collect()
         for sample in family.samples
         if sample.name == f"{PREFIX}step_seconds_sum"
     }

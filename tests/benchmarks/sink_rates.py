@@ -43,7 +43,7 @@ def kafka(plan: BenchPlan, figures: Figures) -> None:
 
 
 def steps(plan: BenchPlan, figures: Figures) -> None:
-    """Where the sink's time goes: every call of its warehouse, and its loop."""
+    """Where the sink's time goes: every statement on ClickHouse, and every poll."""
     records = plan.load()
     with site("local", plan.scratch) as where, where.topic() as topic, where.database() as database:
         fill(records.bodies, where.producer(topic), topic.schema_id)
@@ -123,16 +123,16 @@ def _two(plan: BenchPlan, figures: Figures, where: Site, records: BenchLoad, nam
 
 def _enter(figures: Figures, name: str, suffix: str, runs: Sequence[Run]) -> None:
     """Enter the median run: rate, steady rate, processor time; and the worst memory."""
-    run = sorted(runs, key=lambda each: each.seconds)[len(runs) // 2]
+    run = sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
     millions = run.records / 1e6
     figures.add(f"{name}{suffix}", run.rate, "records/s", "first fetch to last commit")
     if run.steady:
-        steady = median(each.steady for each in runs)
+        steady = median(run.steady for run in runs)
         figures.add(f"{name}.steady{suffix}", steady, "records/s", "first commit to last commit")
     figures.add(f"{name}.cpu{suffix}", run.cpu / millions, "s/million", "of its own processes")
     figures.add(f"{name}.clickhouse_cpu{suffix}", run.clickhouse_cpu / millions, "s/million", "of the engine meanwhile")
     figures.add(f"{name}.broker_cpu{suffix}", run.broker_cpu / millions, "s/million", "of the broker meanwhile")
-    memory = max(each.peak for each in runs) / 1e6
+    memory = max(run.peak for run in runs) / 1e6
     figures.add(f"{name}.memory{suffix}", memory, "MB", "peak of one process, resident")
     if name == "sink.ours" and not suffix:
         figures.add("sink.memory", memory, "MB", "the same, by its short name")

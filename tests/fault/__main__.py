@@ -1,4 +1,4 @@
-"""``python -m tests.fault``: seeded schedules of faults against real servers; the sink must come out right."""
+"""``python -m tests.fault``: seeded schedules of faults against real servers; no event may be lost or visible twice."""
 
 import logging
 import signal
@@ -20,15 +20,23 @@ _BUILD = Path("build")
 
 
 @click.command()
-@click.option("--schedules", default=200, show_default=True, help="How many.")
-@click.option("--seed", default=1, show_default=True, help="Of the first; each next one's is one more.")
-@click.option("--only", type=click.Choice(KINDS), help="Lead every schedule with this fault.")
-@click.option("--events", default=25_000, show_default=True, help="Sound events of a schedule, at least.")
+@click.option("--schedules", default=200, show_default=True, help="Number of schedules.")
+@click.option(
+    "--seed", default=1, show_default=True, help="Seed of the first schedule; each further one has the next number."
+)
+@click.option("--only", type=click.Choice(KINDS), help="First fault of every schedule.")
+@click.option("--events", default=25_000, show_default=True, help="Valid events of a schedule, at least.")
 @click.option("--log", type=click.Path(path_type=Path), default=_BUILD / "faults.jsonl", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the log's lines instead of those for people.")
-@click.option("--sabotage", type=click.Choice(sorted(SABOTAGES)), help="Break the sinks: every schedule should fail.")
-@click.option("--keep", is_flag=True, help="Keep sinks' logs and all else of schedules that pass, too.")
-@click.option("--self-check", is_flag=True, help="Then have each kind of broken sink found out, on a few events.")
+@click.option("--json", "as_json", is_flag=True, help="Print the lines of the log, one JSON object for each schedule.")
+@click.option(
+    "--sabotage", type=click.Choice(sorted(SABOTAGES)), help="Break the sinks in this way; every schedule should fail."
+)
+@click.option(
+    "--keep", is_flag=True, help="Keep the files of schedules that pass too, among them the logs of the sinks."
+)
+@click.option(
+    "--self-check", is_flag=True, help="Afterwards check that the suite detects each kind of sabotage, on a few events."
+)
 def main(
     *,
     schedules: int,
@@ -45,10 +53,10 @@ def main(
     if missing := missing_tools():
         click.echo(f"the fault suite needs {', '.join(missing)}", err=True)
         sys.exit(2)
-    # What brokers and ClickHouse say when they are killed is no news here.
+    # Warnings about killed brokers and servers are expected here.
     for name in ("auditstream", "clickhouse_connect", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # A terminated run stops its servers as an interrupted one does; also one in the background of a script.
+    # SIGTERM stops the servers as SIGINT does. A run in the background of a script ignores SIGINT otherwise.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     plans = sorted(
@@ -57,23 +65,23 @@ def main(
     )
     plans, skipped = _playable(plans)
     outcomes: list[ScheduleOutcome] = []
-    caught = True
+    are_detected = True
     interrupted = False
     log.parent.mkdir(parents=True, exist_ok=True)
-    kept = log.parent / "faults"
-    with ExitStack() as parts:
-        directory = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="auditstream-faults-")))
-        lines = parts.enter_context(log.open("w", encoding="utf-8"))
+    directory_of_failures = log.parent / "faults"
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="auditstream-faults-")))
+        lines = stack.enter_context(log.open("w", encoding="utf-8"))
         try:
-            servers = parts.enter_context(Servers(directory))
+            servers = stack.enter_context(Servers(directory))
             for plan in plans:
-                outcome = play(plan, servers, kept, sabotage=sabotage or "", keep=keep)
+                outcome = play(plan, servers, directory_of_failures, sabotage=sabotage or "", keep=keep)
                 outcomes.append(outcome)
                 click.echo(outcome.json_line() if as_json else outcome.line())
                 lines.write(outcome.json_line() + "\n")
                 lines.flush()
             if self_check:
-                caught = _check_itself(servers, directory, seed)
+                are_detected = _check_sabotages(servers, directory, seed)
         except KeyboardInterrupt:
             interrupted = True
             click.echo("interrupted", err=True)
@@ -81,24 +89,24 @@ def main(
     failed = len(outcomes) - passed
     more = f", {skipped} skipped" if skipped else ""
     click.echo(f"faults: {passed} passed, {failed} failed{more}")
-    sys.exit(130 if interrupted else 1 if failed or not caught else 0)
+    sys.exit(130 if interrupted else 1 if failed or not are_detected else 0)
 
 
 def _playable(plans: list[FaultPlan]) -> tuple[list[FaultPlan], int]:
-    """The schedules that this machine can play, and how many it cannot."""
+    """The schedules that this machine can play, and the number of those that it cannot."""
     if not any(DISK_FULL in plan.kinds for plan in plans):
         return plans, 0
     fault = small_disk_fault()
     if fault is None:
         return plans, 0
-    left = [plan for plan in plans if DISK_FULL not in plan.kinds]
-    click.echo(f"skipped {len(plans) - len(left)} of {DISK_FULL}: no small disk can be mounted: {fault}")
-    return left, len(plans) - len(left)
+    playable = [plan for plan in plans if DISK_FULL not in plan.kinds]
+    click.echo(f"skipped {len(plans) - len(playable)} of {DISK_FULL}: no small disk can be mounted: {fault}")
+    return playable, len(plans) - len(playable)
 
 
-def _check_itself(servers: Servers, directory: Path, seed: int) -> bool:
-    """Whether the suite sees what broken sinks do."""
-    missed = []
+def _check_sabotages(servers: Servers, directory: Path, seed: int) -> bool:
+    """Whether the suite detects each sabotage."""
+    undetected = []
     for name in SABOTAGES:
         plan = replace(
             draw(seed, events=800, only=SECOND_DELIVERIES),
@@ -113,12 +121,12 @@ def _check_itself(servers: Servers, directory: Path, seed: int) -> bool:
         )
         outcome = play(plan, servers, directory / "sabotaged", sabotage=name)
         if outcome.passed:
-            missed.append(name)
+            undetected.append(name)
         else:
-            click.echo(f"broken sinks found out: {name}: {outcome.verdict.faults[0]}")
-    if missed:
-        click.echo(f"broken sinks that the suite did NOT find out: {', '.join(missed)}", err=True)
-    return not missed
+            click.echo(f"sabotage detected: {name}: {outcome.result.faults[0]}")
+    if undetected:
+        click.echo(f"sabotage that the suite did NOT detect: {', '.join(undetected)}", err=True)
+    return not undetected
 
 
 if __name__ == "__main__":

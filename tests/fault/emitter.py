@@ -1,4 +1,4 @@
-"""Sends a schedule's records at a pace, and keeps what the broker acknowledged."""
+"""Sends a schedule's records over some seconds, and notes the broker's acknowledgements."""
 
 import logging
 import threading
@@ -17,19 +17,19 @@ _ABORTED = 7
 
 
 class Emitter:
-    """A service that emits, in a thread of its own.
+    """A service that emits events, in a thread of its own.
 
     Args:
         bootstrap_servers: The brokers.
-        topic: Where to.
-        idempotent: Whether the client keeps its own retries from doubling records.
-        transactional: Whether it sends in transactions, some of which it aborts and sends again. Brokers must stay.
-        delivery_ms: After so long without an acknowledgement a record counts as failed, and is sent once more:
-            what became of the first is not known.
+        topic: Topic of the events.
+        idempotent: Whether retries of the client cannot double records.
+        transactional: Whether it sends in transactions, and aborts some of them. Brokers must not be killed then.
+        delivery_ms: After so long without an acknowledgement a record counts as failed and is sent again. Whether the
+            broker has stored the first one is not known.
 
     Attributes:
-        incarnation: How often the topic was made; noted with each acknowledgement.
-        sent: Records handed to the client, second tries included.
+        incarnation: How often the topic was created again; noted with each acknowledgement.
+        sent: Records given to the client, records sent again included.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class Emitter:
         self._error: BaseException | None = None
 
     def begin(self, records: Sequence[LoadRecord], seconds: float) -> None:
-        """Send records, spread over some seconds, until each is acknowledged; does not wait."""
+        """Send records over some seconds until each is acknowledged; does not block."""
         self._thread = threading.Thread(target=self._run, args=(records, seconds), daemon=True)
         self._thread.start()
 
     @property
     def is_done(self) -> bool:
-        """Whether all that was to be sent is acknowledged; not before anything was begun.
+        """Whether all records are acknowledged; false before ``begin``.
 
         Raises:
-            RuntimeError: It was not, after minutes.
+            RuntimeError: They were not acknowledged within minutes.
         """
         if self._thread is None or self._thread.is_alive():
             return False
@@ -80,20 +80,20 @@ class Emitter:
 
     @property
     def is_paused(self) -> bool:
-        """Whether nothing is under way and nothing will be sent."""
+        """Whether all sent records are acknowledged and no other is being sent."""
         return self._paused.is_set() or self.is_done
 
     def pause(self) -> None:
-        """Stop between two records once those under way are acknowledged; does not wait."""
+        """Stop sending as soon as the sent records are acknowledged; does not block."""
         self._may_send.clear()
 
     def resume(self) -> None:
-        """Go on, with a new client: one that knew a topic of the same name may not take the new one's word."""
+        """Send on, with a new client: the old one may not accept a new topic of the same name."""
         self._producer = self._new_producer()
         self._may_send.set()
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop for good. Blocks until the thread has ended."""
         self._stopped.set()
         self._may_send.set()
         if self._thread is not None:
@@ -111,17 +111,17 @@ class Emitter:
                 else:
                     self._send(chunk)
                 if not self._may_send.is_set():
-                    self._settle(records[: start + size])
+                    self._wait_for_acknowledgements(records[: start + size])
                     self._paused.set()
                     self._may_send.wait()
                     self._paused.clear()
                 self._stopped.wait(seconds / _CHUNKS)
-            self._settle(records)
+            self._wait_for_acknowledgements(records)
         except (KafkaException, TimeoutError) as error:
             self._error = error
 
     def _send_together(self, chunk: Sequence[LoadRecord], *, abort: bool) -> None:
-        """Send in one transaction; or in two, the first of which comes to nothing."""
+        """Send in one transaction; with ``abort``, send in a transaction that is aborted first."""
         if abort:
             self._producer.begin_transaction()
             self._send(chunk)
@@ -142,8 +142,8 @@ class Emitter:
         producer.init_transactions(_FLUSH_SECONDS)
         return producer
 
-    def _settle(self, records: Sequence[LoadRecord]) -> None:
-        """Wait for acknowledgements; send again what failed."""
+    def _wait_for_acknowledgements(self, records: Sequence[LoadRecord]) -> None:
+        """Wait for acknowledgements; send failed records again."""
         until = time.monotonic() + _FLUSH_SECONDS
         while not self._stopped.is_set():
             self._producer.flush(1)
@@ -151,17 +151,17 @@ class Emitter:
                 failed = [record for record in records if not record.acked]
                 if not failed:
                     return
-                # An idempotent client is broken for good by an error of the wrong kind.
+                # After some errors an idempotent client cannot send any more.
                 self._producer = self._new_producer()
                 self._send(failed)
             if time.monotonic() > until:
-                raise TimeoutError(f"{len(self._producer)} records without an answer")
+                raise TimeoutError(f"{len(self._producer)} records without an acknowledgement")
 
     def _send(self, records: Sequence[LoadRecord]) -> None:
         for record in records:
             incarnation = self.incarnation
 
-            def told(
+            def on_delivery(
                 error: KafkaError | None, message: Message, record: LoadRecord = record, at: int = incarnation
             ) -> None:
                 if error is not None:
@@ -177,7 +177,7 @@ class Emitter:
                         value=record.value,
                         partition=record.partition,
                         headers=[(NUMBER, str(record.number).encode())],
-                        on_delivery=told,
+                        on_delivery=on_delivery,
                     )
                 except BufferError:
                     self._producer.poll(0.1)

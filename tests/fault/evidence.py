@@ -1,4 +1,4 @@
-"""What is there when a schedule is over: topic, visible rows, dead letters, books."""
+"""The state at the end of a schedule: topic, visible rows, dead letters, ledger."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -34,14 +34,14 @@ class RecordPosition(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row that readers see.
+    """A row that readers of the view ``events`` see.
 
     Attributes:
         identity: The event's id.
         digest: Of its content.
-        topic_id: Where it came from.
-        partition: Likewise.
-        offset: Likewise.
+        topic_id: Topic of its record.
+        partition: Partition of its record.
+        offset: Offset of its record.
     """
 
     identity: str
@@ -51,46 +51,46 @@ class Row(NamedTuple):
     offset: int
 
     @property
-    def place(self) -> tuple[str, int, int]:
+    def coordinates(self) -> tuple[str, int, int]:
         """Topic id, partition, offset."""
         return (self.topic_id, self.partition, self.offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What was found.
+    """The state of all parts.
 
     Attributes:
-        topic_id: Of the topic as it is now.
-        topics: What is, or was, on each topic, by topic id.
+        topic_id: Id of the current topic.
+        topics: The records of each topic by topic id, deleted topics included.
         rows: All rows that readers see.
         raw: Rows of the table, those that wait for a merge included.
-        letters: Reason of each dead letter, by topic id, partition and offset.
-        letter_numbers: Number of the record that each letter holds.
-        books: What `auditstream verify` finds.
-        findings: What `auditstream reconcile` finds.
+        dead_letters: Reason of each dead letter, by topic id, partition and offset.
+        dead_letter_numbers: Number of the record in each dead letter.
+        ledgers: Result of `auditstream verify`.
+        findings: Result of `auditstream reconcile`.
     """
 
     topic_id: str
     topics: Mapping[str, Sequence[RecordPosition]]
     rows: Sequence[Row]
     raw: int
-    letters: Mapping[tuple[str, int, int], str]
-    letter_numbers: Mapping[tuple[str, int, int], int]
-    books: Sequence[TopicCheck]
+    dead_letters: Mapping[tuple[str, int, int], str]
+    dead_letter_numbers: Mapping[tuple[str, int, int], int]
+    ledgers: Sequence[TopicCheck]
     findings: ReconcileReport
 
 
 def gather(
     settings: SinkSettings, client: Client, topic_id: str, past: Mapping[str, Sequence[RecordPosition]]
 ) -> Evidence:
-    """Look at everything. Blocks on broker and ClickHouse.
+    """Read the state of all parts. Blocks on broker and ClickHouse.
 
     Args:
-        settings: Topic, dead letters, database and group; the servers themselves, no proxy.
-        client: ClickHouse itself.
-        topic_id: Of the topic as it is now.
-        past: What was on topics that were deleted.
+        settings: Topic, dead letters, database and group, without the proxies.
+        client: A connection to ClickHouse, without the proxy.
+        topic_id: Id of the current topic.
+        past: The records of deleted topics.
     """
     database = settings.clickhouse_database
     rows = client.query(
@@ -98,24 +98,26 @@ def gather(
         f"FROM {database}.events"
     ).result_rows
     [(raw,)] = client.query(f"SELECT count() FROM {database}.event_log").result_rows
-    letters = list(read_dead_letters(settings))
+    dead_letters = list(read_dead_letters(settings))
     return Evidence(
         topic_id=topic_id,
         topics={**past, topic_id: read_topic(settings)},
         rows=[Row(*row) for row in rows],
         raw=int(raw),
-        letters={letter.coordinates: letter.reason for letter in letters},
-        letter_numbers={letter.coordinates: int(dict(letter.headers).get(NUMBER) or -1) for letter in letters},
-        books=verify(client, database, settings, complete=True),
+        dead_letters={dead_letter.coordinates: dead_letter.reason for dead_letter in dead_letters},
+        dead_letter_numbers={
+            dead_letter.coordinates: int(dict(dead_letter.headers).get(NUMBER) or -1) for dead_letter in dead_letters
+        },
+        ledgers=verify(client, database, settings, complete=True),
         findings=reconcile(client, database),
     )
 
 
 def read_topic(kafka: KafkaSettings) -> list[RecordPosition]:
-    """Everything on a topic, in the order of offsets. Blocks on the broker.
+    """All records of a topic, in the order of offsets. Blocks on the broker.
 
     Raises:
-        TimeoutError: It does not answer.
+        TimeoutError: The broker does not answer.
     """
     consumer = Consumer(
         {
@@ -130,23 +132,23 @@ def read_topic(kafka: KafkaSettings) -> list[RecordPosition]:
     try:
         unread = set(consumer.list_topics(kafka.topic, timeout=_BROKER_SECONDS).topics[kafka.topic].partitions)
         consumer.assign([TopicPartition(kafka.topic, partition, 0) for partition in unread])
-        found: list[RecordPosition] = []
+        records: list[RecordPosition] = []
         until = time.monotonic() + _BROKER_SECONDS
         while unread:
             for message in consumer.consume(10_000, 0.1):
                 until = time.monotonic() + _BROKER_SECONDS
                 error = message.error()
                 if error is None:
-                    found.append(_place(message))
+                    records.append(_position(message))
                 elif error.code() == KafkaError._PARTITION_EOF:
                     unread.discard(message.partition() or 0)
             if time.monotonic() > until:
                 raise TimeoutError(f"topic {kafka.topic} cannot be read")
-        return sorted(found)
+        return sorted(records)
     finally:
         consumer.close()
 
 
-def _place(message: Message) -> RecordPosition:
+def _position(message: Message) -> RecordPosition:
     headers: dict[str, bytes] = dict(message.headers() or ())  # type: ignore[arg-type]
     return RecordPosition(message.partition() or 0, message.offset() or 0, int(headers[NUMBER]))

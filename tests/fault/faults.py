@@ -1,6 +1,6 @@
-"""The faults: each a generator that strikes a scene, and yields whenever it waits.
+"""The faults: each is a generator that disturbs a scene, and yields whenever it waits.
 
-One that has nothing left to strike (all is sent and in the books) ends early. What a fault breaks it mends.
+A fault ends early if all records are sent and in the ledger. It repairs what it has broken.
 """
 
 import itertools
@@ -19,13 +19,13 @@ from tests.fault.servers import Ballast
 from tests.fault.steps import LOOP_STEPS, MOMENTS, Trip, When
 from tests.support.tcp_proxy import Conversation, TcpProxy
 
-Strike = Callable[[Scene], Pause]
+Fault = Callable[[Scene], Pause]
 
-_PATIENCE = 20.0
+_WAIT_SECONDS = 20.0
 _INSERTS: tuple[tuple[str, When], ...] = (("insert", "amid"),) * 45 + (("insert", "before"),) * 10
 _STATEMENTS = {
     "stage": rb"INSERT[ +]INTO[ +]\S*stage_",
-    "judge": rb"INSERT INTO \S*verdict_",
+    "classify": rb"INSERT INTO \S*status_",
     "insert": rb"INSERT INTO \S*event_log",
     "copies": rb"INSERT INTO \S*copies",
     "ledger": rb"INSERT INTO \S*ledger",
@@ -33,7 +33,7 @@ _STATEMENTS = {
 
 
 def kill_sink(scene: Scene) -> Pause:
-    """SIGKILL of the sink before, amid and after its steps: three times, all moments in turn over the seeds."""
+    """Three times SIGKILL of the sink before, during or after a step; the seeds cover all moments in turn."""
     pick = scene.chance("kill-sink")
     turn = scene.plan.seed // len(kinds.KINDS) * 3
     moments = [MOMENTS[(turn + number) % len(MOMENTS)] for number in range(3)]
@@ -46,33 +46,35 @@ def kill_sink(scene: Scene) -> Pause:
 
 
 def stop_sink(scene: Scene) -> Pause:
-    """SIGSTOP past the session's time-out, another sink takes over, and SIGCONT while that one inserts."""
+    """SIGSTOP until another sink has taken over after the session time-out, then SIGCONT while that one inserts."""
     pick = scene.chance("stop-sink")
     step, when = pick.choice((*_INSERTS, *MOMENTS))
     trip = Trip(step=step, when=when, call=pick.choice((1, 2, 3)), act="stop", seconds=pick.uniform(0, 0.03))
-    waiting = [trip]
-    scene.fleet.trips.append(waiting)
-    # Sinks that are to be killed may come first.
-    yield from scene.until(lambda: all(each is not waiting for each in scene.fleet.trips), 3 * _PATIENCE)
-    yield from scene.until(scene.fleet.asleep, _PATIENCE)
+    own_trips = [trip]
+    scene.fleet.trips.append(own_trips)
+    # Trips of another fault may be first in the queue.
+    yield from scene.until(lambda: all(trips is not own_trips for trips in scene.fleet.trips), 3 * _WAIT_SECONDS)
+    yield from scene.until(scene.fleet.asleep, _WAIT_SECONDS)
     for sleeper in scene.fleet.asleep():
         scene.note(f"asleep: {trip}")
-        how: When | None = pick.choice(("amid", "before", "after", None))
+        wake_when: When | None = pick.choice(("amid", "before", "after", None))
         wake = (
             []
-            if how is None
-            else [Trip(step="insert", when=how, call=pick.choice((1, 2)), act="wake", pid=sleeper.pid, seconds=0.01)]
+            if wake_when is None
+            else [
+                Trip(step="insert", when=wake_when, call=pick.choice((1, 2)), act="wake", pid=sleeper.pid, seconds=0.01)
+            ]
         )
         scene.fleet.trips.appendleft(wake)
-        scene.fleet.wanted += 1
-        # Its session must be over, and another must have had the time to be given its partitions.
+        scene.fleet.size += 1
+        # The session must have timed out, and the group must have had time to assign the partitions to another sink.
         shortest = scene.plan.session_ms / 1000 + 1.5
         yield from scene.pause(shortest)
         yield from scene.until(partial(_is_awake, sleeper), pick.uniform(1, 6))
         if sleeper.is_asleep:
             sleeper.process.send_signal(signal.SIGCONT)
         yield from scene.pause(pick.uniform(0.5, 2))
-        scene.fleet.wanted -= 1
+        scene.fleet.size -= 1
 
 
 def stall_sink(scene: Scene) -> Pause:
@@ -93,7 +95,7 @@ def kill_clickhouse(scene: Scene) -> Pause:
     pick = scene.chance("kill-clickhouse")
     server = scene.servers.clickhouse
     for _ in range(pick.choice((1, 2))):
-        statement = pick.choice(("insert", "insert", "insert", "stage", "judge", "ledger"))
+        statement = pick.choice(("insert", "insert", "insert", "stage", "classify", "ledger"))
         after = pick.uniform(0, 0.05)
         if not (yield from _at_nth(scene, statement, pick.choice((1, 2, 3)), lambda _: None)):
             return
@@ -107,10 +109,10 @@ def kill_clickhouse(scene: Scene) -> Pause:
 
 
 def freeze_clickhouse(scene: Scene) -> Pause:
-    """ClickHouse stands still under a statement, past the sink's time-out, and then does what it was told."""
+    """ClickHouse is frozen during a statement until the sink's time-out has passed; then it executes the statement."""
     pick = scene.chance("freeze-clickhouse")
     for _ in range(pick.choice((1, 2))):
-        statement = pick.choice(("insert", "insert", "stage", "judge", "ledger"))
+        statement = pick.choice(("insert", "insert", "stage", "classify", "ledger"))
         if not (yield from _at_nth(scene, statement, pick.choice((1, 2, 3)), lambda _: None)):
             return
         yield from scene.pause(pick.uniform(0, 0.03))
@@ -119,13 +121,13 @@ def freeze_clickhouse(scene: Scene) -> Pause:
 
 
 def cut_clickhouse(scene: Scene) -> Pause:
-    """The connections to ClickHouse are cut, delayed, half-closed, refused, or go deaf."""
-    yield from _trouble(scene, [scene.clickhouse], "clickhouse", deaf=scene.plan.clickhouse_seconds + 0.5)
+    """The connections to ClickHouse are cut, delayed, half-closed, refused, or get no answer."""
+    yield from _trouble(scene, [scene.clickhouse], "clickhouse", silent_seconds=scene.plan.clickhouse_seconds + 0.5)
 
 
 def cut_broker(scene: Scene) -> Pause:
-    """The same to the connections of emitter and sinks to the broker."""
-    yield from _trouble(scene, scene.brokers.proxies, "broker", deaf=2.5)
+    """The connections of emitter and sinks to the broker are disturbed in the same ways."""
+    yield from _trouble(scene, scene.brokers.proxies, "broker", silent_seconds=2.5)
 
 
 def swallow_answers(scene: Scene) -> Pause:
@@ -144,14 +146,14 @@ def kill_broker(scene: Scene) -> Pause:
 
 
 def kill_leader(scene: Scene) -> Pause:
-    """SIGKILL and restart of one broker of three, the leader of a partition as a rule."""
+    """SIGKILL and restart of one broker of three: the leader of a partition."""
     pick = scene.chance("leader")
     brokers = scene.brokers.cluster.brokers
     yield from _kill_brokers(scene, lambda: brokers[scene.leader(pick.randrange(scene.plan.partitions)) - 1])
 
 
-def take_registry_away(scene: Scene) -> Pause:
-    """The registry is away while a sink that knows no schema yet starts."""
+def kill_registry(scene: Scene) -> Pause:
+    """The registry is away while a sink starts that has not fetched a schema yet."""
     pick = scene.chance("registry")
     server = scene.servers.registry
     yield from scene.pause(pick.uniform(0, 2))
@@ -163,27 +165,27 @@ def take_registry_away(scene: Scene) -> Pause:
     yield from start(scene, server)
 
 
-def make_topic_anew(scene: Scene) -> Pause:
-    """The topic is deleted and made anew: when all was read, in the middle, or under a sleeping sink."""
+def recreate_topic(scene: Scene) -> Pause:
+    """The topic is deleted and created again: when all was read, in the middle, or while a sink is stopped."""
     pick = scene.chance("topic")
-    how = pick.choice(("drained", "amid", "asleep"))
+    moment = pick.choice(("drained", "amid", "asleep"))
     scene.fleet.allowed += ["Unknown topic", "UNKNOWN_TOPIC", "cannot describe topic", "no such topic", "out of range"]
     share = pick.uniform(0.1, 0.7)
     while scene.emitter.sent < share * scene.plan.events:
         yield
     scene.emitter.pause()
-    while not scene.emitter.is_paused or not scene.books():
-        # What no sink has read dies with the topic; some is to be read.
+    while not scene.emitter.is_paused or not scene.ledger_ends():
+        # Records that no sink has read are lost with the topic, so wait until some were read.
         yield from scene.pause(0.1)
-    scene.note(f"topic anew, {how}")
+    scene.note(f"topic recreated, {moment}")
     sleeper = None
-    if how == "drained":
+    if moment == "drained":
         while not scene.is_drained():
             yield
-    elif how == "asleep" and scene.fleet.members:
+    elif moment == "asleep" and scene.fleet.members:
         sleeper = scene.fleet.members[0]
         sleeper.process.send_signal(signal.SIGSTOP)
-    yield from scene.make_topic_anew()
+    yield from scene.recreate_topic()
     scene.emitter.resume()
     if sleeper is not None:
         yield from scene.pause(pick.uniform(0.2, scene.plan.session_ms / 1000 + 1))
@@ -191,7 +193,7 @@ def make_topic_anew(scene: Scene) -> Pause:
 
 
 def fill_disk(scene: Scene) -> Pause:
-    """ClickHouse's disk runs full, stays so for a while, and is given room again."""
+    """ClickHouse's disk is full for some seconds."""
     pick = scene.chance("disk")
     yield from scene.pause(pick.uniform(1.0, 2.5))
     ballast = Ballast(scene.servers.small_disk, leave=pick.choice((0, 0, 65_536, 1_048_576)))
@@ -205,25 +207,25 @@ def fill_disk(scene: Scene) -> Pause:
 
 
 def rebalance(scene: Scene) -> Pause:
-    """Sinks come and go, by the book and by SIGKILL."""
+    """Sinks are started, stopped and killed."""
     pick = scene.chance("rebalance")
     yield from scene.pause(1)
     for _ in range(pick.choice((3, 4, 5))):
         fleet = scene.fleet
         if len(fleet.members) < 2 or (len(fleet.members) < 3 and pick.random() < 0.5):
-            fleet.wanted = len(fleet.members) + 1
+            fleet.size = len(fleet.members) + 1
         else:
-            fleet.wanted = len(fleet.members) - 1
+            fleet.size = len(fleet.members) - 1
             leaver = pick.choice(fleet.members)
             (fleet.kill if pick.random() < 0.2 else fleet.dismiss)(leaver)
         yield from scene.pause(pick.uniform(0.3, 1.5))
         if scene.is_idle:
             break
-    scene.fleet.wanted = max(1, scene.fleet.wanted)
+    scene.fleet.size = max(1, scene.fleet.size)
 
 
 def skew_clocks(scene: Scene) -> Pause:
-    """Sinks whose clocks are hours off, each other than the last; the emitters' are in the load."""
+    """Sinks whose clocks are wrong by hours, each by another time; the load has wrong clocks of emitters."""
     pick = scene.chance("skew")
     scene.fleet.skews.extend(pick.uniform(-11, 11) * 3600 for _ in range(8))
     yield from scene.pause(pick.uniform(2, 4))
@@ -233,12 +235,12 @@ def skew_clocks(scene: Scene) -> Pause:
 
 
 def deliver_again(scene: Scene) -> Pause:
-    """Second deliveries everywhere: they are in the load."""
+    """More second deliveries; they are in the load."""
     scene.note("second deliveries")
     yield
 
 
-STRIKES: dict[str, Strike] = {
+FAULTS: dict[str, Fault] = {
     kinds.SINK_KILLED: kill_sink,
     kinds.SINK_STOPPED: stop_sink,
     kinds.SINK_STALLED: stall_sink,
@@ -249,8 +251,8 @@ STRIKES: dict[str, Strike] = {
     kinds.BROKER_KILLED: kill_broker,
     kinds.LEADER_KILLED: kill_leader,
     kinds.BROKER_CUT: cut_broker,
-    kinds.REGISTRY_AWAY: take_registry_away,
-    kinds.TOPIC_ANEW: make_topic_anew,
+    kinds.REGISTRY_AWAY: kill_registry,
+    kinds.TOPIC_RECREATED: recreate_topic,
     kinds.DISK_FULL: fill_disk,
     kinds.REBALANCE: rebalance,
     kinds.CLOCK_SKEW: skew_clocks,
@@ -260,7 +262,7 @@ STRIKES: dict[str, Strike] = {
 
 
 def start(scene: Scene, server: Server) -> Pause:
-    """Start a server again and wait until it answers; sinks are watched meanwhile."""
+    """Start a server again and wait until it answers; ended sinks are replaced meanwhile."""
     server.start()
     probes: deque[str | None] = deque()
     while True:
@@ -282,7 +284,7 @@ def _kill_brokers(scene: Scene, choose: Callable[[], Server]) -> Pause:
             scene.fleet.trips.append([trip])
             for member in scene.fleet.members[:1]:
                 scene.fleet.kill(member)
-            yield from scene.until(scene.fleet.met, _PATIENCE)
+            yield from scene.until(scene.fleet.met, _WAIT_SECONDS)
         elif moment == "produce":
             yield from scene.pause(pick.uniform(0.2, 1.5))
         else:
@@ -291,14 +293,14 @@ def _kill_brokers(scene: Scene, choose: Callable[[], Server]) -> Pause:
         with scene.outage():
             if pick.random() < 0.25:
                 scene.note(f"broker frozen at {moment}")
-                strike = _freeze(scene, broker, pick.uniform(1, 5))
+                fault = _freeze(scene, broker, pick.uniform(1, 5))
             else:
                 scene.note(f"broker killed at {moment}")
-                strike = _kill_and_start(scene, broker, pick.uniform(0.1, 2))
-            next(strike)
+                fault = _kill_and_start(scene, broker, pick.uniform(0.1, 2))
+            next(fault)
             if (meeting := scene.fleet.met()) is not None:
                 meeting.unlink()
-            yield from strike
+            yield from fault
 
 
 def _is_awake(member: Member) -> bool:
@@ -320,11 +322,11 @@ def _freeze(scene: Scene, server: Server, seconds: float) -> Pause:
             os.kill(server.pid, signal.SIGCONT)
 
 
-def _trouble(scene: Scene, proxies: list[TcpProxy], name: str, *, deaf: float) -> Pause:
+def _trouble(scene: Scene, proxies: list[TcpProxy], name: str, *, silent_seconds: float) -> Pause:
     pick = scene.chance(f"trouble-{name}")
     yield from scene.pause(pick.uniform(0.5, 1.5))
     for _ in range(pick.choice((3, 4, 5))):
-        trouble = pick.choice(("cut", "cut", "delay", "half-close", "refuse", "deaf"))
+        trouble = pick.choice(("cut", "cut", "delay", "half-close", "refuse", "silent"))
         seconds = pick.uniform(0.2, 1.2)
         for proxy in proxies:
             if trouble == "cut":
@@ -338,13 +340,13 @@ def _trouble(scene: Scene, proxies: list[TcpProxy], name: str, *, deaf: float) -
                 proxy.cut()
             else:
                 proxy.swallow()
-                seconds = deaf
+                seconds = silent_seconds
         scene.note(f"{name}: {trouble}")
         yield from scene.pause(seconds)
         for proxy in proxies:
             proxy.calm()
-            if trouble == "deaf":
-                # What was said meanwhile got no answer and never will.
+            if trouble == "silent":
+                # Requests on these connections will never be answered.
                 proxy.cut()
         yield from scene.pause(pick.uniform(0.1, 0.8))
         if scene.is_idle:
@@ -354,16 +356,16 @@ def _trouble(scene: Scene, proxies: list[TcpProxy], name: str, *, deaf: float) -
 def _at_nth(
     scene: Scene, statement: str, nth: int, call: Callable[[Conversation], None]
 ) -> Generator[None, None, bool]:
-    """Wait for the n-th statement of a kind and call before ClickHouse hears it; false if it did not come."""
-    told = threading.Event()
+    """Wait for the n-th statement of a kind and call before ClickHouse gets it; false if it did not come."""
+    was_called = threading.Event()
     counter = itertools.count(1)
 
     def count(conversation: Conversation) -> None:
         if next(counter) == nth:
             call(conversation)
-            told.set()
+            was_called.set()
 
     watch = scene.clickhouse.watch(_STATEMENTS[statement], count)
-    yield from scene.until(told.is_set, _PATIENCE)
+    yield from scene.until(was_called.is_set, _WAIT_SECONDS)
     scene.clickhouse.unwatch(watch)
-    return told.is_set()
+    return was_called.is_set()

@@ -1,4 +1,4 @@
-"""The sinks of a schedule, and the supervisor that starts another when one ends."""
+"""The sinks of a schedule. A sink that has ended is replaced by another."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.fault.steps import Trip
 
 _RESTART_SECONDS = 0.2
 _DUMP_SECONDS = 2.0
-_TELLING = (
+_LOG_TEXTS = (
     "waiting for ClickHouse",
     "waiting for the broker",
     "waiting for the schema registry",
@@ -26,10 +26,10 @@ _TELLING = (
     "lost [",
     "read on from there",
     "offsets not committed",
-    "stopped with a batch in hand",
-    "a batch that was given up failed",
+    "stopped before the last batch was written",
+    "a cancelled batch failed",
 )
-"""What tells in a sink's log that a fault was felt."""
+"""Texts in a sink's log which show that a fault had an effect."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -38,15 +38,15 @@ class Member:
 
     Attributes:
         process: The process.
-        log: What it wrote to standard error.
-        trips: What was to happen to it.
-        asked: Whether it was told to stop, or killed by us.
+        log: Its standard error.
+        trips: Its trips.
+        is_ended_by_us: Whether it was asked to stop, or killed, by this fleet.
     """
 
     process: subprocess.Popen[bytes]
     log: Path
     trips: Sequence[Trip]
-    asked: bool = False
+    is_ended_by_us: bool = False
 
     @property
     def pid(self) -> int:
@@ -63,25 +63,25 @@ class Member:
 
 @dataclass(slots=True, kw_only=True)
 class Fleet:
-    """Keeps as many sinks at work as are wanted. Of one thread: it starts processes that die with it.
+    """Keeps a number of sinks running. Must be used by one thread: the processes die with the thread that started them.
 
     Attributes:
         env: Environment of the sinks.
-        directory: Where logs and meetings go.
-        wanted: How many sinks should be at work; those that sleep count.
+        directory: Directory of the logs and the meetings.
+        size: How many sinks should run; stopped ones (SIGSTOP) count.
         max_poll_ms: ``max.poll.interval.ms`` of each.
-        sabotage: What is broken in each; empty for nothing.
-        skews: Skew of the clock of each next sink, in seconds; none when they run out.
-        trips: What happens to each next sink.
-        members: The sinks at work.
+        sabotage: Key of SABOTAGES for each sink; empty for none.
+        skews: Clock skew of each next sink, in seconds; 0 when the list is empty.
+        trips: Trips of each next sink; none when the list is empty.
+        members: The running sinks.
         starts: How many were started.
-        deaths: How they ended, each that was not asked to: exit code and last words.
-        allowed: Words in the last line of a sink that may end with exit code 1.
+        deaths: Exit code and last log line of each sink that ended by itself.
+        allowed: A sink may end with exit code 1 if its last log line has one of these texts.
     """
 
     env: Mapping[str, str]
     directory: Path
-    wanted: int
+    size: int
     max_poll_ms: int
     sabotage: str = ""
     skews: deque[float] = field(default_factory=deque)
@@ -93,11 +93,11 @@ class Fleet:
     _not_before: float = 0.0
 
     def tick(self) -> None:
-        """Bury the dead, and start as many as are missing; one at a time."""
+        """Remove the sinks that have ended, and start one if some are missing."""
         for member in list(self.members):
             if member.process.poll() is not None:
-                self._bury(member)
-        if len(self.members) < self.wanted and time.monotonic() >= self._not_before:
+                self._remove(member)
+        if len(self.members) < self.size and time.monotonic() >= self._not_before:
             self.start(self.trips.popleft() if self.trips else [])
 
     def start(self, trips: Sequence[Trip]) -> Member:
@@ -127,16 +127,16 @@ class Fleet:
         return member
 
     def tripped(self) -> list[str]:
-        """The trips that happened, the last one of each sink."""
+        """The last trip of each sink that had one."""
         return [file.read_text("utf-8") for file in sorted(self.directory.glob("tripped-*"))]
 
-    def said(self) -> dict[str, int]:
-        """How often the sinks said what."""
+    def log_counts(self) -> dict[str, int]:
+        """How often each text is in the logs of the sinks."""
         text = "\n".join(log.read_text("utf-8", "replace") for log in self.directory.glob("sink-*.log"))
-        return {words: count for words in _TELLING if (count := text.count(words))}
+        return {log_text: count for log_text in _LOG_TEXTS if (count := text.count(log_text))}
 
     def met(self) -> Path | None:
-        """A sink that waits for us to act; it goes on when the file is removed."""
+        """The file of a sink that waits in a meeting; the sink goes on when the file is removed."""
         return next(iter(self.directory.glob("met-*")), None)
 
     def asleep(self) -> list[Member]:
@@ -144,47 +144,47 @@ class Fleet:
         return [member for member in self.members if member.is_asleep]
 
     def wake(self) -> None:
-        """Let every sink go on."""
+        """Send SIGCONT to every sink."""
         for member in self.members:
             member.process.send_signal(signal.SIGCONT)
 
     def kill(self, member: Member) -> None:
-        """End one by SIGKILL."""
-        member.asked = True
+        """End a sink by SIGKILL."""
+        member.is_ended_by_us = True
         member.process.kill()
 
     def dismiss(self, member: Member) -> None:
-        """Ask one to finish what it has in hand and stop; does not wait."""
-        if not member.asked:
-            member.asked = True
+        """Ask a sink by SIGTERM to finish its batches and stop; does not block."""
+        if not member.is_ended_by_us:
+            member.is_ended_by_us = True
             member.process.send_signal(signal.SIGTERM)
 
     def dump(self) -> None:
-        """Have every sink write the stacks of its threads to its log."""
+        """Have every sink write the stacks of its threads to its log. Blocks for two seconds."""
         self.wake()
         for member in self.members:
             member.process.send_signal(signal.SIGUSR1)
         time.sleep(_DUMP_SECONDS)
 
     def kill_all(self) -> None:
-        """End all by SIGKILL, and wait."""
-        self.wanted = 0
+        """End all sinks by SIGKILL. Blocks until they have ended."""
+        self.size = 0
         for member in self.members:
             member.process.kill()
         for member in self.members:
             member.process.wait()
         self.members.clear()
 
-    def _bury(self, member: Member) -> None:
+    def _remove(self, member: Member) -> None:
         self.members.remove(member)
         self._not_before = time.monotonic() + _RESTART_SECONDS
         code = member.process.returncode
-        # One that is asked to stop before it has come to listen for it ends by the signal itself.
-        expected = {-signal.SIGKILL, -signal.SIGTERM, 0} if member.asked else {-signal.SIGKILL}
+        # A sink that gets SIGTERM before it handles the signal ends by the signal itself.
+        expected = {-signal.SIGKILL, -signal.SIGTERM, 0} if member.is_ended_by_us else {-signal.SIGKILL}
         if code in expected:
             return
         lines = member.log.read_text("utf-8", "replace").splitlines()
         last = lines[-1] if lines else ""
-        if code == 1 and any(words in last for words in self.allowed):
+        if code == 1 and any(text in last for text in self.allowed):
             return
         self.deaths.append(f"{member.log.name} ended with {code}: {last}")

@@ -1,7 +1,7 @@
-"""What a schedule sends: sound events, second deliveries, other content under a known id, and poison.
+"""The records of a schedule: valid events, second deliveries, other content under a known id, and broken records.
 
-Every record has a number, which travels in a header, so that what is found on the topic and among the dead
-letters can be told apart whatever its bytes are.
+Every record has a number in a header, so that it can be recognised on the topic and among the dead letters, whatever
+its bytes are.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _TEMPLATES = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
-    """What share of the records is what. Shares of the sound events sent once.
+    """Shares of the kinds of records, relative to the valid events that are sent once.
 
     Attributes:
         again: Sent again on the same partition.
@@ -47,8 +47,8 @@ class Mix:
         races: Sent on two partitions at once, with other content on each.
         poison: Broken records.
         expired: Older than the retention.
-        skewed: By an emitter's clock that is wrong, within what is accepted.
-        skew_days: How far behind it may be.
+        skewed: With the time of a wrong clock, within the accepted range.
+        skew_days: How many days that clock may be behind.
     """
 
     again: float = 0.05
@@ -64,18 +64,18 @@ class Mix:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LoadRecord:
-    """One record to send, and what the broker said to it: the ledger that no part under test knows of.
+    """One record to send, and the broker's answers. No part under test uses this.
 
     Attributes:
         number: Unique in the schedule.
-        fate: What must become of it, a second delivery being an event.
+        fate: Its expected status; a second delivery is an event.
         identity: The event's id; empty for a broken record.
-        digest: Of its content: what a reader must see.
-        value: The bytes.
-        partition: Where it is sent.
-        is_late: Sent after all the others were settled.
-        acked: Places at which the broker acknowledged it: incarnation of the topic, partition, offset.
-        failures: Errors of the broker: whether it took the record is not known.
+        digest: Digest of the content that a reader must see.
+        value: Its bytes.
+        partition: Its partition.
+        is_late: Whether it is sent in the aftermath, when all others are in the ledger.
+        acked: Acknowledged coordinates: incarnation of the topic, partition, offset.
+        failures: Errors of the broker; it may have stored the record nevertheless.
     """
 
     number: int
@@ -108,12 +108,12 @@ def canonical(event: AuditEvent) -> str:
 
 
 def digest(text: str) -> str:
-    """Short stand-in for a content; ClickHouse computes the same."""
+    """A hash of a content; ClickHouse computes the same."""
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class _Template:
-    """An event of which thousands are made: encoded once, with id, time and number put in."""
+    """An event that is encoded once; thousands are made of it by replacing id, time and number."""
 
     def __init__(self, event: AuditEvent, schema_id: int) -> None:
         self.event = event
@@ -135,9 +135,9 @@ class FaultLoad:
     """Makes the records of a schedule, the same for the same seed but for their times.
 
     Args:
-        pick: Chance.
-        mix: What share is what.
-        events: How many sound events are sent once, at least.
+        pick: Random source.
+        mix: Shares of the kinds of records.
+        events: How many valid events are sent once, at least.
         partitions: Partitions of the topic.
         schema_id: The writer's schema.
         now: Nanoseconds since 1970.
@@ -156,7 +156,7 @@ class FaultLoad:
         self._firsts: list[tuple[LoadRecord, AuditEvent, int]] = []
 
     def storm(self) -> list[LoadRecord]:
-        """The records sent while faults strike, in the order in which they are sent."""
+        """The records that are sent while the faults happen, in order."""
         chances = (
             (self._mix.again, self._again),
             (self._mix.elsewhere, self._elsewhere),
@@ -174,7 +174,7 @@ class FaultLoad:
         return list(self.records)
 
     def aftermath(self, share: float) -> list[LoadRecord]:
-        """Second deliveries long after the first, and other content: on the same partition, another, and two."""
+        """Late second deliveries and other content: on the same partition, on another, or on two."""
         before = len(self.records)
         for first, event, number in self._pick.sample(self._firsts, max(8, int(len(self._firsts) * share))):
             others = self._others(first.partition)
@@ -246,14 +246,14 @@ class FaultLoad:
         self._add(LoadRecord(number=0, fate=fate, identity="", digest="", value=value, partition=partition))
 
     def _earlier(self) -> tuple[LoadRecord, AuditEvent, int]:
-        """One of the events so far, a recent one as a rule."""
+        """One of the events so far, mostly a recent one."""
         count = len(self._firsts)
         if self._pick.random() < 0.7:
             return self._firsts[self._pick.randrange(max(0, count - 500), count)]
         return self._firsts[self._pick.randrange(count)]
 
     def _others(self, partition: int) -> list[int]:
-        others = [each for each in range(self._partitions) if each != partition]
+        others = [other for other in range(self._partitions) if other != partition]
         self._pick.shuffle(others)
         return others or [partition]
 
@@ -286,7 +286,7 @@ def _template_events(pick: random.Random) -> Iterator[AuditEvent]:
         yield replace(
             plain,
             payload=f'{{"number":{_PLACEHOLDER},"note":"{"x" * pick.randrange(60)}"}}',
-            # Of a length of its own, so that it can be told from the time of any event.
+            # A value that cannot be the time of another event, because it is replaced in the text.
             occurred_at=1_600_000_000_000_000_007,
             scope=None if pick.random() < 0.1 else Entity(id=scope, type="organization", name=scope.title()),
             request=None if pick.random() < 0.2 else Request(id=f"request-{pick.randrange(1000)}"),

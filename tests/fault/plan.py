@@ -1,4 +1,4 @@
-"""What a schedule does, drawn from its seed and from nothing else."""
+"""The plan of a schedule, drawn from its seed alone."""
 
 import random
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ BROKER_KILLED = "broker-killed"
 LEADER_KILLED = "leader-killed"
 BROKER_CUT = "broker-cut"
 REGISTRY_AWAY = "registry-away"
-TOPIC_ANEW = "topic-anew"
+TOPIC_RECREATED = "topic-recreated"
 DISK_FULL = "disk-full"
 REBALANCE = "rebalance"
 CLOCK_SKEW = "clock-skew"
@@ -33,7 +33,7 @@ KINDS = (
     CLICKHOUSE_KILLED,
     REBALANCE,
     CLICKHOUSE_FROZEN,
-    TOPIC_ANEW,
+    TOPIC_RECREATED,
     SINK_STALLED,
     BROKER_CUT,
     REGISTRY_AWAY,
@@ -41,10 +41,10 @@ KINDS = (
     DISK_FULL,
     LEADER_KILLED,
 )
-"""Seed n has the n-th of them, counted round, and perhaps others besides."""
+"""The first fault of seed n is the n-th kind, modulo their number; a schedule may have others besides."""
 
 _COMPANIONS = (SINK_KILLED, ANSWERS_SWALLOWED, CLICKHOUSE_CUT, REBALANCE, SINK_STOPPED, CLOCK_SKEW, SECOND_DELIVERIES)
-"""Kinds that go with any other."""
+"""Kinds that can be combined with any other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,24 +52,24 @@ class FaultPlan:
     """A schedule.
 
     Attributes:
-        seed: From which all of it was drawn, and all that is still to be drawn.
-        kinds: Faults that strike, the leading one first.
-        events: Sound events sent once, at least.
+        seed: Source of every choice in the plan and in its faults.
+        kinds: Kinds of its faults, the first one of the seed first.
+        events: Valid events sent once, at least.
         partitions: Of the topic.
         brokers: One, or three with three copies of each record.
-        protocol: How the group shares partitions.
-        sinks: How many are at work at first.
+        protocol: Protocol of the group.
+        sinks: How many sinks run at first.
         session_ms: Session time-out of the classic protocol.
         max_poll_ms: ``max.poll.interval.ms``.
         flush_rows: Size of a batch.
         flush_seconds: Age of a batch.
-        clickhouse_seconds: When a statement's outcome counts as unknown.
-        idempotent: Whether the emitter's client is.
-        transactional: Whether it sends in transactions, aborted ones among them.
-        delivery_ms: When a record's delivery counts as failed.
-        emit_seconds: Over how long the records are spread, at least.
-        aftermath: Share of the events sent again when all is settled.
-        mix: What the records are.
+        clickhouse_seconds: Time after which a statement's outcome counts as unknown.
+        idempotent: Whether the emitter's client is idempotent.
+        transactional: Whether it sends in transactions, and aborts some of them.
+        delivery_ms: Time after which a record's delivery counts as failed.
+        emit_seconds: Time to send the records in, at least.
+        aftermath: Share of the events that are sent again after all are written.
+        mix: Shares of the kinds of records.
     """
 
     seed: int
@@ -92,12 +92,12 @@ class FaultPlan:
     mix: Mix
 
     def chance(self, name: str) -> random.Random:
-        """A source of chance for one purpose: what others draw does not move it."""
+        """A random source for one purpose, independent of the others."""
         return random.Random(f"{self.seed}/{name}")
 
     @property
     def order(self) -> tuple[int, bool, int]:
-        """Schedules that share servers come together."""
+        """Sort key: schedules that share servers follow one another."""
         return (self.brokers, DISK_FULL in self.kinds, self.seed)
 
 
@@ -105,9 +105,9 @@ def draw(seed: int, *, events: int, only: str = "") -> FaultPlan:
     """The schedule of a seed.
 
     Args:
-        seed: Of this schedule alone.
-        events: How many sound events to send at least.
-        only: The leading kind; empty for the seed's own.
+        seed: Seed of this schedule alone.
+        events: How many valid events to send, at least.
+        only: The first kind of fault; empty for the seed's own.
     """
     pick = random.Random(f"{seed}/plan")
     leading = only or KINDS[seed % len(KINDS)]
@@ -128,7 +128,8 @@ def draw(seed: int, *, events: int, only: str = "") -> FaultPlan:
         flush_seconds=pick.choice((0.1, 0.3, 1.0)),
         clickhouse_seconds=pick.choice((3, 5)),
         idempotent=pick.random() < 0.7,
-        transactional=not {BROKER_KILLED, LEADER_KILLED, BROKER_CUT, TOPIC_ANEW} & set(kinds) and pick.random() < 0.15,
+        transactional=not {BROKER_KILLED, LEADER_KILLED, BROKER_CUT, TOPIC_RECREATED} & set(kinds)
+        and pick.random() < 0.15,
         delivery_ms=pick.choice((1_500, 60_000)) if leading in {BROKER_KILLED, LEADER_KILLED, BROKER_CUT} else 60_000,
         emit_seconds=pick.choice((2.0, 3.0, 4.0)),
         aftermath=pick.choice((0.0, 0.01, 0.03)),
@@ -136,9 +137,9 @@ def draw(seed: int, *, events: int, only: str = "") -> FaultPlan:
     )
     if CLOCK_SKEW in kinds:
         plan = replace(plan, mix=replace(plan.mix, skewed=0.2, skew_days=pick.choice((2, 300))))
-    if TOPIC_ANEW in kinds:
-        # What two sinks stored at once from two partitions the table shows once. Of a topic that is gone
-        # `verify` cannot tell this from a loss, and says so.
+    if TOPIC_RECREATED in kinds:
+        # An event that two sinks store at once from two partitions has one row in the end. If the topic is gone,
+        # `verify` cannot tell this from a loss, and reports it.
         plan = replace(plan, mix=replace(plan.mix, elsewhere=0.0, at_once=0.0, races=0.0))
     elif SECOND_DELIVERIES in kinds:
         more = replace(plan.mix, again=0.15, elsewhere=0.08, at_once=0.06, conflicts=0.03, races=0.01)

@@ -1,71 +1,82 @@
-"""Sinks that are broken on purpose: the suite must find each of them out."""
+"""Sinks that are broken on purpose: the suite must detect each of them."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
+from auditstream_sink.batch import RefusedRecord
 from auditstream_sink.clickhouse_writer import ClickHouseWriter
 from auditstream_sink.dead_letters import DeadLetters
 from auditstream_sink.statements import SinkStatements
 
 
-def _swallow_insert() -> None:
-    """One insert is skipped, and nobody reads back."""
-    insert, read_back = ClickHouseWriter.insert, ClickHouseWriter.read_back
-    calls: list[int] = []
+class SkippingWriter(ClickHouseWriter):
+    """Skips the second insert of the process, and its read-back finds nothing missing."""
 
-    def skip_second(self: ClickHouseWriter, *, now: datetime, topic_id: UUID) -> None:
-        calls.append(1)
-        if len(calls) != 2:
-            insert(self, now=now, topic_id=topic_id)
+    _inserts = itertools.count(1)
 
-    def see_nothing(self: ClickHouseWriter, *, topic_id: UUID) -> tuple[int, int]:
-        return 0, read_back(self, topic_id=topic_id)[1]
+    def insert(self, *, now: datetime, topic_id: UUID) -> None:
+        if next(self._inserts) != 2:
+            super().insert(now=now, topic_id=topic_id)
 
-    ClickHouseWriter.insert = skip_second  # type: ignore[method-assign]
-    ClickHouseWriter.read_back = see_nothing  # type: ignore[method-assign]
+    def read_back(self, *, topic_id: UUID) -> tuple[int, int]:
+        return 0, super().read_back(topic_id=topic_id)[1]
 
 
-def _no_look_up() -> None:
-    """What is stored already is not looked up."""
-    judge = SinkStatements.judge
+class BlindStatements(SinkStatements):
+    """Does not look stored events up."""
 
-    def blind(self: SinkStatements) -> str:
-        return _changed(judge(self), "WHERE id_key IN", "WHERE 0 AND id_key IN")
-
-    SinkStatements.judge = blind  # type: ignore[method-assign]
+    def classify(self) -> str:
+        return _changed(super().classify(), "WHERE id_key IN", "WHERE 0 AND id_key IN")
 
 
-def _lose_letters() -> None:
-    """Refused records are dropped in silence."""
-
-    def drop(_self: DeadLetters, _letters: Sequence[Any], **_named: Any) -> None:
-        return None
-
-    DeadLetters.send = drop  # type: ignore[method-assign, assignment]
+class BlindWriter(ClickHouseWriter):
+    statements = BlindStatements
 
 
-def _garble() -> None:
-    """Readers see something else than was sent."""
-    insert = SinkStatements.insert
+class LostDeadLetters(DeadLetters):
+    """Drops refused records."""
 
-    def garbled(self: SinkStatements) -> str:
-        return _changed(insert(self), "SELECT action,", "SELECT if(_offset % 50 = 49, 'some.thing', action),")
+    def send(self, refused: Sequence[RefusedRecord], *, topic_id: UUID) -> None:
+        pass
 
-    SinkStatements.insert = garbled  # type: ignore[method-assign]
+
+class GarblingStatements(SinkStatements):
+    """Stores another action than was sent."""
+
+    def insert(self) -> str:
+        return _changed(super().insert(), "SELECT action,", "SELECT if(_offset % 50 = 49, 'some.thing', action),")
+
+
+class GarblingWriter(ClickHouseWriter):
+    statements = GarblingStatements
 
 
 def _changed(statement: str, old: str, new: str) -> str:
     if old not in statement:
-        raise LookupError(f"the statement has no {old!r} any more: mend the sabotage")
+        raise LookupError(f"the statement does not contain {old!r} any more: repair the sabotage")
     return statement.replace(old, new)
 
 
-SABOTAGES: dict[str, Callable[[], None]] = {
-    "swallow-insert": _swallow_insert,
-    "no-look-up": _no_look_up,
-    "lose-letters": _lose_letters,
-    "garble": _garble,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sabotage:
+    """Classes that a sink uses instead of its own.
+
+    Attributes:
+        clickhouse: For its statements.
+        dead_letters: For its dead letters.
+    """
+
+    clickhouse: type[ClickHouseWriter] = ClickHouseWriter
+    dead_letters: type[DeadLetters] = DeadLetters
+
+
+SABOTAGES = {
+    "swallow-insert": Sabotage(clickhouse=SkippingWriter),
+    "no-look-up": Sabotage(clickhouse=BlindWriter),
+    "lose-dead-letters": Sabotage(dead_letters=LostDeadLetters),
+    "garble": Sabotage(clickhouse=GarblingWriter),
 }
 """By name."""

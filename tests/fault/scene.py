@@ -1,4 +1,4 @@
-"""Where a schedule plays: its topic, database and group, its emitter and sinks, and the proxies between them."""
+"""The parts of one schedule: topic, database and group, emitter and sinks, and the proxies between them."""
 
 import random
 import time
@@ -30,32 +30,32 @@ from tests.support.stack import Tenant, prepared_tenant
 from tests.support.tcp_proxy import TcpProxy
 
 Pause = Generator[None, None, None]
-"""What a fault is: a generator that yields whenever it waits."""
+"""The type of a fault: a generator that yields whenever it waits."""
 
 TICK_SECONDS = 0.02
-_ASK_SECONDS = 0.25
+_CHECK_SECONDS = 0.25
 
 
 class LateError(Exception):
-    """A schedule did not come to its end in time."""
+    """A schedule did not end in time."""
 
 
 class Scene:
-    """One schedule's part of the servers; a context manager.
+    """The parts of one schedule; a context manager.
 
     Attributes:
-        plan: What is played.
-        servers: Those of the run.
+        plan: Its plan.
+        servers: The servers of the run.
         brokers: The cluster of this schedule.
-        tenant: Topic, database and group; its endpoints are the servers themselves.
+        tenant: Topic, database and group; its endpoints are the servers, without the proxies.
         emitter: The service that emits.
         fleet: The sinks.
         clickhouse: The proxy between the sinks and ClickHouse.
-        client: A connection to ClickHouse itself.
-        records: Everything that is sent: the ledger kept outside.
-        past: Topics that were deleted: what was on them.
-        outages: How many servers are away or stand still: nobody asks them meanwhile.
-        notes: What struck, for the log.
+        client: A connection to ClickHouse, without the proxy.
+        records: All records that are sent.
+        past: Records of deleted topics, by topic id.
+        outages: How many servers are killed or frozen; the scene sends no request meanwhile.
+        notes: The faults that happened, for the log.
     """
 
     def __init__(self, plan: FaultPlan, servers: Servers, directory: Path, *, sabotage: str, deadline: float) -> None:
@@ -64,12 +64,12 @@ class Scene:
         self._directory = directory
         self._sabotage = sabotage
         self._deadline = deadline
-        self._parts = ExitStack()
+        self._stack = ExitStack()
         self.notes: list[str] = []
         self.past: dict[str, list[RecordPosition]] = {}
         self.records: list[LoadRecord] = []
         self.outages = 0
-        self._asked = 0.0
+        self._checked_at = 0.0
         self._drained = False
 
     def __enter__(self) -> Self:
@@ -77,7 +77,7 @@ class Scene:
         self.brokers: Brokers = self.servers.brokers(plan.brokers)
         endpoints = self.servers.endpoints(self.brokers, small_disk=DISK_FULL in plan.kinds)
         self.tenant: Tenant = prepared_tenant(endpoints, partitions=plan.partitions, replication=plan.brokers)
-        self.clickhouse = self._parts.enter_context(TcpProxy(endpoints.clickhouse_url.removeprefix("http://")))
+        self.clickhouse = self._stack.enter_context(TcpProxy(endpoints.clickhouse_url.removeprefix("http://")))
         relayed = BROKER_CUT in plan.kinds
         outward = self.brokers.relayed_servers if relayed else self.brokers.servers
         self.emitter = Emitter(
@@ -100,54 +100,54 @@ class Scene:
                 "AUDITSTREAM_DRAIN_SECONDS": "8",
             },
             directory=self._directory,
-            wanted=plan.sinks,
+            size=plan.sinks,
             max_poll_ms=plan.max_poll_ms,
             sabotage=self._sabotage,
         )
-        self._parts.callback(self.fleet.kill_all)
-        self._parts.callback(self.emitter.stop)
+        self._stack.callback(self.fleet.kill_all)
+        self._stack.callback(self.emitter.stop)
         self.load = FaultLoad(
             plan.chance("load"), plan.mix, plan.events, plan.partitions, schema_id(self.tenant), time.time_ns()
         )
         self.client: Client = connect(self.clickhouse_settings)
-        self._parts.callback(self.client.close)
+        self._stack.callback(self.client.close)
         self._consumer = Consumer(
             {**self.kafka_settings.librdkafka_client("watch"), "group.id": "watch", "auto.offset.reset": "error"}
         )
-        self._parts.callback(self._consumer.close)
+        self._stack.callback(self._consumer.close)
         self.topic_id = self._topic_id()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._parts.close()
+        self._stack.close()
 
     @property
     def kafka_settings(self) -> KafkaSettings:
-        """The brokers themselves."""
+        """The brokers, without the proxies."""
         return KafkaSettings(kafka_bootstrap_servers=self.brokers.servers, topic=self.tenant.topic)
 
     @property
     def clickhouse_settings(self) -> ClickHouseSettings:
-        """ClickHouse itself."""
+        """ClickHouse, without the proxy."""
         return ClickHouseSettings(
             clickhouse_url=self.tenant.endpoints.clickhouse_url, clickhouse_database=self.tenant.database
         )
 
     def chance(self, name: str) -> random.Random:
-        """A source of chance for one purpose."""
+        """A random source for one purpose."""
         return self.plan.chance(name)
 
     def note(self, text: str) -> None:
-        """Keep what struck."""
+        """Note a fault for the log."""
         self.notes.append(text)
 
     def tick(self) -> None:
-        """Let a little time pass.
+        """Wait a moment and replace sinks that have ended.
 
         Raises:
-            LateError: The schedule's time is over.
+            LateError: The schedule has taken too long.
         """
         if time.monotonic() > self._deadline:
             raise LateError
@@ -156,30 +156,30 @@ class Scene:
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything was sent and every offset is in the books: nothing is left that could be struck."""
+        """Whether everything is sent and every offset is in the ledger, so that faults have no effect any more."""
         return self.emitter.is_done and self.is_drained()
 
     def is_drained(self) -> bool:
-        """Whether the books go to the end of the topic; false while somebody who knows is away."""
+        """Whether the ledger goes to the end of the topic; false during an outage."""
         now = time.monotonic()
         if self.outages:
             return False
-        if now - self._asked < _ASK_SECONDS:
+        if now - self._checked_at < _CHECK_SECONDS:
             return self._drained
         try:
-            self._drained = self.ends() == self.books()
+            self._drained = self.topic_ends() == self.ledger_ends()
         except (ClickHouseError, HTTPError, OSError, KafkaException):
             self._drained = False
-        self._asked = time.monotonic()
+        self._checked_at = time.monotonic()
         return self._drained
 
     def forget_drained(self) -> None:
-        """Ask anew: more was sent."""
-        self._drained, self._asked = False, 0.0
+        """Check again: more records were sent."""
+        self._drained, self._checked_at = False, 0.0
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """Ask no server anything while one is away."""
+        """Send no request to any server within this block."""
         self.outages += 1
         try:
             yield
@@ -187,28 +187,28 @@ class Scene:
             self.outages -= 1
 
     def pause(self, seconds: float) -> Pause:
-        """Let time pass."""
+        """Wait some seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             yield
 
-    def until(self, holds: Callable[[], object], seconds: float) -> Pause:
-        """Wait until it holds, or for so long, or until nothing is left to do."""
+    def until(self, condition: Callable[[], object], seconds: float) -> Pause:
+        """Wait until the condition holds, the seconds have passed, or the scene is idle."""
         end = time.monotonic() + seconds
-        while not holds() and time.monotonic() < end and not self.is_idle:
+        while not condition() and time.monotonic() < end and not self.is_idle:
             yield
 
-    def make_topic_anew(self) -> Pause:
-        """Delete the topic and make another of its name. The emitter is paused, and what was on it remembered."""
+    def recreate_topic(self) -> Pause:
+        """Delete the topic and create it again; keeps its records in ``past``. The emitter must be paused."""
         self.past[self.topic_id] = read_topic(self.kafka_settings)
-        admin = AdminClient(self.kafka_settings.librdkafka_client("anew"))
+        admin = AdminClient(self.kafka_settings.librdkafka_client("recreate"))
         for deleted in admin.delete_topics([self.tenant.topic], operation_timeout=30).values():
             deleted.result(30)
-        yield from self.pause(self.chance("anew").uniform(0.2, 1.5))
+        yield from self.pause(self.chance("recreate").uniform(0.2, 1.5))
         plan = TopicPlan(partitions=self.plan.partitions, replication=self.plan.brokers)
         until = time.monotonic() + 30
         while not create_topics(self.kafka_settings, plan, dead_letter_topic=self.tenant.dlq_topic):
-            # The broker is still at deleting the one before.
+            # The broker has not finished deleting the old one.
             if time.monotonic() > until:
                 raise LateError
             yield
@@ -218,23 +218,23 @@ class Scene:
 
     def leader(self, partition: int) -> int:
         """Node id of the broker that leads a partition."""
-        found = self._consumer.list_topics(self.tenant.topic, timeout=10).topics[self.tenant.topic]
-        return max(1, int(found.partitions[partition].leader))
+        topic = self._consumer.list_topics(self.tenant.topic, timeout=10).topics[self.tenant.topic]
+        return max(1, int(topic.partitions[partition].leader))
 
     def _topic_id(self) -> str:
         until = time.monotonic() + 30
         while time.monotonic() < until:
             with TopicReader(self.kafka_settings) as reader:
                 try:
-                    found = reader.topic_id()
+                    topic_id = reader.topic_id()
                 except OperationError:
-                    found = None
-            if found is not None:
-                return str(found)
+                    topic_id = None
+            if topic_id is not None:
+                return str(topic_id)
             time.sleep(0.2)
         raise LateError
 
-    def ends(self) -> dict[int, int]:
+    def topic_ends(self) -> dict[int, int]:
         """One past the last record of each partition that has any."""
         ends = {}
         for partition in range(self.plan.partitions):
@@ -243,8 +243,8 @@ class Scene:
                 ends[partition] = high
         return ends
 
-    def books(self) -> dict[int, int]:
-        """One past the last accounted offset of each partition that has any."""
+    def ledger_ends(self) -> dict[int, int]:
+        """One past the last offset in the ledger of each partition that has any."""
         rows = self.client.query(
             f"SELECT partition, max(last_offset) + 1 FROM {self.tenant.database}.ledger "
             "WHERE topic_id = {topic_id:UUID} GROUP BY partition",

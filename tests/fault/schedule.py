@@ -1,4 +1,4 @@
-"""Plays one schedule from its plan to its verdict."""
+"""Plays one schedule from its plan to its result."""
 
 import json
 import shutil
@@ -15,12 +15,12 @@ from urllib3.exceptions import HTTPError
 from auditstream_ops.clickhouse import connect
 from auditstream_schemas.errors import AuditstreamError
 from auditstream_schemas.settings import ClickHouseSettings
+from tests.fault.check import CheckResult, check
 from tests.fault.evidence import Evidence, gather
-from tests.fault.faults import STRIKES
+from tests.fault.faults import FAULTS
 from tests.fault.plan import FaultPlan
 from tests.fault.scene import LateError, Pause, Scene
 from tests.fault.servers import Servers
-from tests.fault.verdict import CheckResult, judge
 from tests.support.pipeline import sink_settings
 from tests.support.stack import delete_tenant
 
@@ -30,35 +30,35 @@ _STOP_SECONDS = 60.0
 
 @dataclass(slots=True, kw_only=True)
 class ScheduleOutcome:
-    """What came of a schedule.
+    """The outcome of a schedule.
 
     Attributes:
-        plan: What was played.
-        verdict: Figures and faults.
+        plan: Its plan.
+        result: Figures, and what was wrong.
         seconds: How long it took.
         starts: Sinks started.
-        struck: What struck.
-        said: How often the sinks said what.
-        phases: Seconds that its parts took.
-        kept: Where there is more to examine; None if all was well.
+        events: The faults that happened.
+        log_counts: How often each text is in the logs of the sinks.
+        phases: Seconds that each phase took.
+        directory: Files for examination; None if it passed.
     """
 
     plan: FaultPlan
-    verdict: CheckResult
+    result: CheckResult
     seconds: float = 0.0
     starts: int = 0
-    struck: list[str] = field(default_factory=list)
-    said: dict[str, int] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    log_counts: dict[str, int] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
-    kept: Path | None = None
+    directory: Path | None = None
 
     @property
     def passed(self) -> bool:
-        return not self.verdict.faults
+        return not self.result.faults
 
     @contextmanager
     def timing(self, phase: str) -> Iterator[None]:
-        """Note how long a part takes."""
+        """Measure a phase."""
         began = time.monotonic()
         try:
             yield
@@ -66,28 +66,29 @@ class ScheduleOutcome:
             self.phases[phase] = time.monotonic() - began
 
     def line(self) -> str:
-        """For people."""
-        found = self.verdict
-        how = "ok" if self.passed else "FAILED"
+        """The line of the terminal."""
+        result = self.result
+        status = "ok" if self.passed else "FAILED"
         protocol = "" if self.plan.protocol == "classic" else ", KIP-848"
         protocol += ", transactions" if self.plan.transactional else ""
         text = (
-            f"seed {self.plan.seed:<5} {how:<6} {self.seconds:5.1f} s  sent {found.sent:,}, acked {found.acked:,}, "
-            f"visible {found.visible:,}, duplicates {found.duplicates:,}, letters {found.letters:,} "
-            f"({found.conflicts:,} conflicts), raw - visible {found.raw_minus_visible:,}, {self.starts} sinks  "
+            f"seed {self.plan.seed:<5} {status:<6} {self.seconds:5.1f} s  "
+            f"sent {result.sent:,}, acked {result.acked:,}, "
+            f"visible {result.visible:,}, duplicates {result.duplicates:,}, dead letters {result.dead_letters:,} "
+            f"({result.conflicts:,} conflicts), raw - visible {result.raw_minus_visible:,}, {self.starts} sinks  "
             f"[{' + '.join(self.plan.kinds)}{protocol}{', 3 brokers' if self.plan.brokers > 1 else ''}]"
         )
-        return text if self.passed else f"{text}\n    " + "\n    ".join([*found.faults, f"kept in {self.kept}"])
+        return text if self.passed else f"{text}\n    " + "\n    ".join([*result.faults, f"files in {self.directory}"])
 
     def json_line(self) -> str:
-        """For scripts."""
-        figures = {name: value for name, value in asdict(self.verdict).items() if name not in {"details", "faults"}}
+        """The line of the log, as JSON."""
+        figures = {name: value for name, value in asdict(self.result).items() if name not in {"details", "faults"}}
         return json.dumps(
             {
                 "seed": self.plan.seed,
                 "kinds": self.plan.kinds,
                 "outcome": "ok" if self.passed else "FAILED",
-                "faults": self.verdict.faults,
+                "faults": self.result.faults,
                 "seconds": round(self.seconds, 1),
                 **figures,
                 "events": self.plan.events,
@@ -95,8 +96,8 @@ class ScheduleOutcome:
                 "brokers": self.plan.brokers,
                 "protocol": self.plan.protocol,
                 "transactional": self.plan.transactional,
-                "struck": self.struck,
-                "said": self.said,
+                "struck": self.events,
+                "log_counts": self.log_counts,
                 "phases": {name: round(seconds, 1) for name, seconds in self.phases.items()},
             }
         )
@@ -105,21 +106,21 @@ class ScheduleOutcome:
 def play(
     plan: FaultPlan, servers: Servers, directory: Path, *, sabotage: str = "", keep: bool = False
 ) -> ScheduleOutcome:
-    """Play a schedule. Blocks, four minutes at most besides the start of servers.
+    """Play a schedule. Blocks for four minutes at most, and for the start of servers.
 
     Args:
-        plan: What to play.
-        servers: Those of the run.
-        directory: Where to keep what a failure leaves behind; gone if all is well.
-        sabotage: What is broken in the sinks.
-        keep: Keep everything even so.
+        plan: Its plan.
+        servers: The servers of the run.
+        directory: Directory for the files of the schedule; they are deleted if it passes.
+        sabotage: Key of SABOTAGES for the sinks; empty for none.
+        keep: Do not delete the files.
     """
     work = directory / str(plan.seed)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    outcome = ScheduleOutcome(plan=plan, verdict=CheckResult())
+    outcome = ScheduleOutcome(plan=plan, result=CheckResult())
     began = time.monotonic()
-    # Servers that are started for this schedule have time of their own.
+    # The start of servers does not count against the deadline.
     brokers = servers.brokers(plan.brokers)
     servers.endpoints(brokers, small_disk=False)
     servers.mend(brokers)
@@ -136,25 +137,25 @@ def play(
                     _aftermath(scene)
                 with outcome.timing("stop"):
                     _stop(scene)
-                with outcome.timing("look"):
+                with outcome.timing("check"):
                     evidence = gather(sink_settings(scene.tenant), scene.client, scene.topic_id, scene.past)
-                    outcome.verdict = judge(evidence, scene.records, scene.emitter.sent)
+                    outcome.result = check(evidence, scene.records, scene.emitter.sent)
             except LateError:
-                outcome.verdict.sent = scene.emitter.sent
+                outcome.result.sent = scene.emitter.sent
                 scene.fleet.dump()
-                outcome.verdict.faults.append(f"not at its end within {DEADLINE_SECONDS:.0f} s: {_state(scene)}")
-            outcome.verdict.fault("sinks that ended by themselves", scene.fleet.deaths)
-            outcome.struck = [*scene.notes, *scene.fleet.tripped()]
-            outcome.said = scene.fleet.said()
+                outcome.result.faults.append(f"not finished within {DEADLINE_SECONDS:.0f} s: {_state(scene)}")
+            outcome.result.fault("sinks that ended by themselves", scene.fleet.deaths)
+            outcome.events = [*scene.notes, *scene.fleet.tripped()]
+            outcome.log_counts = scene.fleet.log_counts()
             outcome.starts = scene.fleet.starts
     except (AuditstreamError, RuntimeError, TimeoutError) as error:
-        outcome.verdict.faults.append(f"{type(error).__name__}: {error}")
+        outcome.result.faults.append(f"{type(error).__name__}: {error}")
     outcome.seconds = time.monotonic() - began
     if outcome.passed and not keep:
         shutil.rmtree(work)
     else:
-        outcome.kept = work
-        _keep(work, outcome, scene, evidence)
+        outcome.directory = work
+        _write_files(work, outcome, scene, evidence)
     servers.mend(brokers)
     with suppress(AuditstreamError):
         delete_tenant(scene.tenant)
@@ -162,26 +163,26 @@ def play(
 
 
 def _storm(scene: Scene) -> None:
-    """Send everything while all that strikes strikes."""
+    """Send the records while the faults happen."""
     storm = scene.load.storm()
     scene.records = scene.load.records
-    strikes = [STRIKES[kind](scene) for kind in scene.plan.kinds]
-    # What a strike puts into the first sinks must be there before they start.
-    strikes = [strike for strike in strikes if _goes_on(strike)]
+    faults = [FAULTS[kind](scene) for kind in scene.plan.kinds]
+    # The first step of a fault may add trips, which must be there before the first sinks start.
+    faults = [fault for fault in faults if _continues(fault)]
     scene.emitter.begin(storm, scene.plan.emit_seconds)
     try:
-        while strikes or not scene.emitter.is_done:
-            strikes = [strike for strike in strikes if _goes_on(strike)]
+        while faults or not scene.emitter.is_done:
+            faults = [fault for fault in faults if _continues(fault)]
             scene.tick()
     finally:
-        for strike in strikes:
-            strike.close()
+        for fault in faults:
+            fault.close()
     scene.clickhouse.heal()
     scene.fleet.trips.clear()
 
 
 def _aftermath(scene: Scene) -> None:
-    """Send some once more when all was settled."""
+    """Send some records again after all are in the ledger."""
     if scene.plan.aftermath:
         scene.emitter.begin(scene.load.aftermath(scene.plan.aftermath), 0.1)
         while not scene.emitter.is_done:
@@ -189,28 +190,28 @@ def _aftermath(scene: Scene) -> None:
         _drain(scene)
 
 
-def _goes_on(strike: Pause) -> bool:
+def _continues(fault: Pause) -> bool:
     try:
-        next(strike)
+        next(fault)
     except StopIteration:
         return False
     return True
 
 
 def _drain(scene: Scene) -> None:
-    scene.fleet.wanted = max(1, scene.fleet.wanted)
+    scene.fleet.size = max(1, scene.fleet.size)
     scene.forget_drained()
     while not scene.is_drained():
-        # One that came late to where it was to be stopped sleeps with nobody left to wake it.
+        # A sink that reached its trip late may be stopped still, and its fault has ended already.
         scene.fleet.wake()
         scene.tick()
 
 
 def _stop(scene: Scene) -> None:
-    """Have every sink finish by the book."""
+    """Stop every sink by SIGTERM."""
     fleet = scene.fleet
     fleet.wake()
-    fleet.wanted = 0
+    fleet.size = 0
     for member in fleet.members:
         fleet.dismiss(member)
     until = time.monotonic() + _STOP_SECONDS
@@ -224,23 +225,23 @@ def _stop(scene: Scene) -> None:
 
 def _state(scene: Scene) -> str:
     try:
-        return f"the topic ends at {scene.ends()}, the books at {scene.books()}"
+        return f"the topic ends at {scene.topic_ends()}, the ledger at {scene.ledger_ends()}"
     except (ClickHouseError, HTTPError, OSError, KafkaException) as error:
         return str(error)[:300]
 
 
-def _keep(work: Path, outcome: ScheduleOutcome, scene: Scene, evidence: Evidence | None) -> None:
-    """Write down what may tell why."""
+def _write_files(work: Path, outcome: ScheduleOutcome, scene: Scene, evidence: Evidence | None) -> None:
+    """Write the files for the examination of a failure."""
     (work / "outcome.json").write_text(outcome.json_line() + "\n", "utf-8")
     (work / "plan.txt").write_text(f"{outcome.plan}\n", "utf-8")
-    (work / "details.json").write_text(json.dumps(outcome.verdict.details, indent=1), "utf-8")
+    (work / "details.json").write_text(json.dumps(outcome.result.details, indent=1), "utf-8")
     with (work / "records.ndjson").open("w", encoding="utf-8") as file:
         for record in scene.records:
-            kept = (record.number, record.fate, record.identity, record.digest, record.is_late, record.acked)
-            file.write(json.dumps([*kept, record.failures]) + "\n")
+            fields = (record.number, record.fate, record.identity, record.digest, record.is_late, record.acked)
+            file.write(json.dumps([*fields, record.failures]) + "\n")
     if evidence is not None:
         (work / "evidence.txt").write_text(
-            "\n".join(map(str, (evidence.books, evidence.findings, evidence.letters, *evidence.rows))), "utf-8"
+            "\n".join(map(str, (evidence.ledgers, evidence.findings, evidence.dead_letters, *evidence.rows))), "utf-8"
         )
     with suppress(AuditstreamError, AttributeError):
         tenant = scene.tenant

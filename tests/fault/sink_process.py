@@ -1,6 +1,6 @@
-"""A sink in a process of its own, with trips, a skewed clock, or a sabotage; settings from the environment.
+"""A sink in a process of its own, with trips, a skewed clock, or a sabotage.
 
-The environment variable ``FAULT_SINK`` holds the rest as JSON: see `Orders`.
+Its settings come from the environment; the variable ``FAULT_SINK`` has the `Orders` as JSON.
 """
 
 import faulthandler
@@ -18,24 +18,22 @@ from auditstream_local.lifeline import die_with_parent
 from auditstream_schemas.errors import AuditstreamError
 from auditstream_schemas.settings import load
 from auditstream_sink import Sink, SinkSettings
-from auditstream_sink import sink as sink_module
-from auditstream_sink.client import consumer_settings
-from auditstream_sink.clock import SystemClock
-from tests.fault.sabotage import SABOTAGES
-from tests.fault.steps import Trip, arm
+from auditstream_sink.clock import Clock
+from tests.fault.sabotage import SABOTAGES, Sabotage
+from tests.fault.steps import Trip, TrippedConsumer, arm
 
 VARIABLE = "FAULT_SINK"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What is peculiar about a sink.
+    """Faults of one sink.
 
     Attributes:
-        meetings: Directory in which it meets the runner.
-        parent_pid: With whom it dies.
-        trips: What happens to it.
-        skew_seconds: How far its clock is off.
+        meetings: Directory of the files by which it meets the runner.
+        parent_pid: Process whose end ends it.
+        trips: Faults at its steps.
+        skew_seconds: How far its clock is ahead.
         max_poll_ms: ``max.poll.interval.ms`` of its consumer.
         sabotage: A key of SABOTAGES, or empty.
     """
@@ -52,12 +50,12 @@ class Orders:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        found: dict[str, Any] = json.loads(text)
-        return cls(**{**found, "trips": [Trip(**trip) for trip in found["trips"]]})
+        fields: dict[str, Any] = json.loads(text)
+        return cls(**{**fields, "trips": [Trip(**trip) for trip in fields["trips"]]})
 
 
-class SkewedClock(SystemClock):
-    """The machine's clock, off by some seconds; its monotonic side is right."""
+class SkewedClock(Clock):
+    """The machine's clock, with a wrong time of day; its monotonic time is right."""
 
     def __init__(self, seconds: float) -> None:
         self._skew = timedelta(seconds=seconds)
@@ -71,20 +69,24 @@ def main() -> None:
     die_with_parent(orders.parent_pid)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
-    if orders.sabotage:
-        SABOTAGES[orders.sabotage]()
     arm(orders.trips, Path(orders.meetings))
-    original = consumer_settings
 
-    def shortened(settings: SinkSettings) -> dict[str, object]:
-        return {**original(settings), "max.poll.interval.ms": orders.max_poll_ms}
+    class ImpatientConsumer(TrippedConsumer):
+        def __init__(self, config: dict[str, Any]) -> None:
+            super().__init__({**config, "max.poll.interval.ms": orders.max_poll_ms})
 
-    vars(sink_module)["consumer_settings"] = shortened
-    mover = Sink(load(SinkSettings), clock=SkewedClock(orders.skew_seconds))
+    sabotage = SABOTAGES[orders.sabotage] if orders.sabotage else Sabotage()
+    sink = Sink.from_settings(
+        load(SinkSettings),
+        clock=SkewedClock(orders.skew_seconds),
+        consumer_class=ImpatientConsumer,
+        clickhouse_class=sabotage.clickhouse,
+        dead_letters_class=sabotage.dead_letters,
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: mover.stop())
+        signal.signal(number, lambda _number, _frame: sink.stop())
     try:
-        totals = mover.run()
+        totals = sink.run()
     except AuditstreamError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Trips: what a sink process does to itself when it comes to a certain step for the k-th time."""
+"""Trips: faults that a sink process causes in itself when it takes a certain step for the n-th time."""
 
 import os
 import signal
@@ -11,26 +11,33 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
+from confluent_kafka import Consumer
+
 from auditstream_sink.clickhouse_writer import ClickHouseWriter
 from auditstream_sink.dead_letters import DeadLetters
-from auditstream_sink.sink import Sink
+from auditstream_sink.worker import Worker
+
+
+class TrippedConsumer(Consumer):
+    """A consumer that `arm` can change: the client's own class is not written in Python."""
+
 
 STEPS: dict[str, tuple[type, str]] = {
-    "consume": (Sink, "_gather"),
-    "hand-over": (Sink, "_hand_over"),
+    "consume": (TrippedConsumer, "consume"),
+    "hand-over": (Worker, "begin"),
     "clear": (ClickHouseWriter, "clear_stage"),
     "stage": (ClickHouseWriter, "stage"),
-    "judge": (ClickHouseWriter, "judge"),
+    "classify": (ClickHouseWriter, "classify"),
     "insert": (ClickHouseWriter, "insert"),
     "read-back": (ClickHouseWriter, "read_back"),
     "dead-letters": (DeadLetters, "send"),
     "ledger": (ClickHouseWriter, "write_lines"),
-    "commit": (Sink, "_commit"),
+    "commit": (TrippedConsumer, "commit"),
 }
-"""The steps of a batch, in their order: each the method that takes it."""
+"""The steps of a batch in their order, each with the method that it begins with."""
 
 LOOP_STEPS = ("consume", "hand-over", "commit")
-"""Those of the loop's own thread: who is held up there does not poll."""
+"""Steps in the loop's thread: while one of them is stalled, the sink does not poll."""
 
 When = Literal["before", "amid", "after"]
 Act = Literal["kill", "stop", "stall", "wake", "meet"]
@@ -38,23 +45,23 @@ Act = Literal["kill", "stop", "stall", "wake", "meet"]
 MOMENTS: tuple[tuple[str, When], ...] = tuple(
     (step, when) for step in STEPS for when in ("before", "amid", "after") if not (step == "consume" and when == "amid")
 )
-"""Every step with every moment at which a sink can be struck there."""
+"""Every step with every moment at which a trip can happen there."""
 
 _MEET_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trip:
-    """One misfortune.
+    """A fault at one step.
 
     Attributes:
         step: A key of STEPS.
-        when: Before the step, while it is taken, or after it.
-        call: At which call, counted from 1. Calls of ``consume`` that bring nothing do not count.
-        act: SIGKILL or SIGSTOP to itself; a sleep; SIGCONT to another process; a meeting with the runner, which
-            does something meanwhile.
-        seconds: How long to sleep; for ``amid``, how long after the step began it happens.
-        pid: Whom to wake.
+        when: Before the step, during it (amid), or after it.
+        call: Number of the call, from 1. Calls of ``consume`` that return no record do not count.
+        act: SIGKILL or SIGSTOP to itself; a sleep; SIGCONT to another process; or a meeting: it waits while the
+            runner does something.
+        seconds: How long to sleep; for ``amid``, the time from the begin of the step.
+        pid: The process to wake.
     """
 
     step: str
@@ -72,11 +79,11 @@ class Trip:
 
 
 def arm(trips: list[Trip], meetings: Path) -> None:
-    """Put trips into this process's own classes.
+    """Change the methods of the steps in this process.
 
     Args:
-        trips: What is to happen.
-        meetings: Directory in which a file ``met-<pid>`` asks the runner to act, and to remove it then.
+        trips: The faults.
+        meetings: Directory of the file ``met-<pid>``, which asks the runner to act and then to remove it.
     """
     for step in {trip.step for trip in trips}:
         owner, name = STEPS[step]
@@ -120,7 +127,7 @@ def _act(trip: Trip, meetings: Path) -> None:
     elif trip.act == "stall":
         time.sleep(trip.seconds)
     elif trip.act == "wake":
-        # It may have been killed meanwhile.
+        # The process may have been killed meanwhile.
         with suppress(ProcessLookupError):
             os.kill(trip.pid, signal.SIGCONT)
     else:

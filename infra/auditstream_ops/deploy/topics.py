@@ -10,7 +10,7 @@ from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import KafkaSettings, RegistrySettings
-from auditstream_sink.dead_letters import MAX_LETTER_BYTES
+from auditstream_sink.dead_letters import MAX_DEAD_LETTER_BYTES
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
 
@@ -49,7 +49,7 @@ def create_topics(
     topics = [
         _topic(kafka.topic, plan.partitions, plan, plan.retention_hours),
         # A dead letter is a whole record with further headers.
-        _topic(dead_letter_topic, 1, plan, plan.dead_letter_retention_hours, max_message_bytes=MAX_LETTER_BYTES),
+        _topic(dead_letter_topic, 1, plan, plan.dead_letter_retention_hours, max_message_bytes=MAX_DEAD_LETTER_BYTES),
     ]
     if request_topic is not None:
         topics.append(_topic(request_topic, plan.request_partitions, plan, plan.retention_hours))

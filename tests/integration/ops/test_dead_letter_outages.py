@@ -15,7 +15,7 @@ from auditstream_ops.dead_letters.dead_letter import DeadLetterReader
 from auditstream_ops.dead_letters.resolver import Resolver, ResolverOutcome
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_sink import SinkSettings
-from auditstream_sink.batch import Record, Refused
+from auditstream_sink.batch import Record, RefusedRecord
 from auditstream_sink.dead_letters import DeadLetters
 from tests.support.tcp_proxy import Conversation, TcpProxy
 
@@ -46,9 +46,9 @@ def settings(cluster: KafkaCluster, proxy: TcpProxy) -> SinkSettings:
     direct = SinkSettings(kafka_bootstrap_servers=cluster.bootstrap_servers, topic=topic)
     create_topics(direct, TopicPlan(partitions=3), dead_letter_topic=direct.dead_letters)
     refused = [
-        Refused(
+        RefusedRecord(
             record=Record(partition=0, offset=offset, key=value, value=value, headers=()),
-            verdict="invalid",
+            status="invalid",
             reason="wire_format",
             error="not an event",
         )

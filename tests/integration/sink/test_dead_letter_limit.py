@@ -1,4 +1,4 @@
-"""A registry that serves a wrong schema: the sink stops before it has made dead letters of the topic."""
+"""If the registry serves a wrong schema, the sink stops before the whole topic is dead-lettered."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ from tests.support.stack import Tenant
 
 @contextmanager
 def registry_of_one(schema: str) -> Iterator[str]:
-    """A registry that has this schema under every id."""
+    """A registry that answers every id with this schema."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
@@ -44,9 +44,9 @@ def registry_of_one(schema: str) -> Iterator[str]:
         thread.join()
 
 
-def test_a_wrong_schema_stops_the_sink_and_once_it_is_put_right_all_is_stored(tenant: Tenant) -> None:
+def test_a_wrong_schema_stops_the_sink_and_the_next_start_stores_the_rest(tenant: Tenant) -> None:
     schema = json.loads(SCHEMA_JSON)
-    # Every field is there and of its type, in another order: only the bytes tell that it is not theirs.
+    # Every field has its type, but in another order: only the records' bytes show that the schema is wrong.
     wrong = json.dumps({**schema, "fields": schema["fields"][::-1]})
     put_events(tenant, [make_event(number) for number in range(300)], partition=0)
     with registry_of_one(wrong) as url:
@@ -56,18 +56,18 @@ def test_a_wrong_schema_stops_the_sink_and_once_it_is_put_right_all_is_stored(te
             AUDITSTREAM_SCHEMA_REGISTRY_URL=url,
             AUDITSTREAM_FLUSH_ROWS="50",
             AUDITSTREAM_FLUSH_SECONDS="3600",
-            AUDITSTREAM_FLOOD_WINDOW="200",
+            AUDITSTREAM_DEAD_LETTER_WINDOW="200",
         )
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err.count("flood limit") == 1
-    assert "150 of the last 150 records were refused, more than 50% of 200" in err
+    assert err.count("dead-letter limit") == 1
+    assert "150 of the last 150 records were refused, more than 50% of 200." in err
     assert "in this batch first at partition 0 offset 100" in err
     assert "AUDITSTREAM_DEAD_LETTER_LIMIT" in err
-    # Two batches were within the limit; of the third there is no trace.
-    assert sorted(letter.offset for letter in dead_letters(tenant)) == list(range(100))
-    [account] = [account for account in partition_checks(tenant) if account.read]
-    assert (account.last_offset, account.read, account.invalid, account.stored) == (99, 100, 100, 0)
+    # Two batches were within the limit; no record of the third was dead-lettered.
+    assert sorted(dead_letter.offset for dead_letter in dead_letters(tenant)) == list(range(100))
+    [check] = [check for check in partition_checks(tenant) if check.read]
+    assert (check.last_offset, check.read, check.invalid, check.stored) == (99, 100, 100, 0)
 
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.invalid) == (200, 200, 0)

@@ -1,4 +1,4 @@
-"""Servers go away under a running sink. These tests have a stack of their own: they kill its parts."""
+"""Servers are killed under a running sink. These tests have a stack of their own, so that they can kill its servers."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from tests.support.stack import Tenant, prepared_tenant
 @pytest.fixture
 def local_stack(tmp_path: Path, backend: str) -> Iterator[LocalStack]:
     if backend != "local":
-        pytest.skip("kills the parts of a local stack of its own, whatever the backend of the run")
+        pytest.skip("kills servers of a local stack of its own, so the backend of the run makes no difference")
     with LocalStack(tmp_path / "stack") as stack:
         yield stack
 
@@ -43,7 +43,7 @@ def restart(stack: LocalStack, name: str) -> None:
     server.wait_until_well(time.monotonic() + 60)
 
 
-def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: LocalStack, victim: Tenant) -> None:
+def test_a_kill_of_clickhouse_under_load_loses_and_doubles_nothing(local_stack: LocalStack, victim: Tenant) -> None:
     health = HealthPort()
     process = start_sink(victim, AUDITSTREAM_FLUSH_ROWS="500", AUDITSTREAM_CLICKHOUSE_TIMEOUT_SECONDS="5", **health.env)
     put_events(victim, [make_event(number) for number in range(2_000)])
@@ -54,13 +54,13 @@ def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: Loc
         local_stack.server(CLICKHOUSE).kill()
         time.sleep(pause)
         if turn == 3:
-            # It may have settled everything by now; second deliveries are work, too.
+            # The sink may have written everything by now. Second deliveries have to be written too.
             put_events(victim, [make_event(number) for number in range(7_000, 7_100)])
             health.wait_until_it_waits_for("clickhouse")
         restart(local_stack, CLICKHOUSE)
     _wait_for_rows(victim, 8_000)
     health.wait_until_ready()
-    _compare_with_the_books(health, victim)
+    _compare_with_the_ledger(health, victim)
     status, _, err = end(process)
     assert status == 0, err
     assert "waiting for ClickHouse, nothing is lost" in err
@@ -71,14 +71,14 @@ def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: Loc
     assert dead_letters(victim) == []
 
 
-def test_a_broker_that_is_away_is_waited_for_and_named_once(victim: Tenant) -> None:
+def test_the_sink_waits_for_the_broker_and_logs_the_wait_once(victim: Tenant) -> None:
     health = HealthPort()
     with Door(victim.endpoints.bootstrap_servers) as broker:
         process = start_sink(victim, AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS=broker.address, **health.env)
         health.wait_until_it_waits_for("broker")
         time.sleep(5)
         assert process.poll() is None
-        # No record will tell that it is there again.
+        # No record arrives: the sink sees only by the statistics that the broker is back.
         broker.open()
         health.wait_until_ready()
         status, _, err = end(process)
@@ -87,7 +87,7 @@ def test_a_broker_that_is_away_is_waited_for_and_named_once(victim: Tenant) -> N
     assert err.count(f"s for the broker at {broker.address}") == 1
 
 
-def test_a_registry_that_is_away_makes_records_wait(local_stack: LocalStack, victim: Tenant) -> None:
+def test_records_wait_while_the_registry_is_away(local_stack: LocalStack, victim: Tenant) -> None:
     put_events(victim, [make_event(number) for number in range(100)])
     local_stack.server(REGISTRY).kill()
     health = HealthPort()
@@ -101,16 +101,14 @@ def test_a_registry_that_is_away_makes_records_wait(local_stack: LocalStack, vic
     health.wait_until_ready()
     status, _, err = end(process)
     assert status == 0, err
-    # The first look-up tried for a while before the sink said so, once.
+    # The first look-up was retried for a while; then the sink logged the wait once.
     assert err.count("waiting for the schema registry") == 1
     assert err.count("s for the schema registry") == 1
     assert_balanced(victim)
     assert dead_letters(victim) == []
 
 
-def test_a_sink_told_to_stop_while_clickhouse_is_away_stops_and_loses_nothing(
-    local_stack: LocalStack, victim: Tenant
-) -> None:
+def test_a_sink_stops_while_clickhouse_is_away_and_loses_nothing(local_stack: LocalStack, victim: Tenant) -> None:
     process = start_sink(victim, AUDITSTREAM_DRAIN_SECONDS="3", AUDITSTREAM_CLICKHOUSE_TIMEOUT_SECONDS="5")
     put_events(victim, [make_event(number) for number in range(100)])
     _wait_for_rows(victim, 100)
@@ -120,7 +118,7 @@ def test_a_sink_told_to_stop_while_clickhouse_is_away_stops_and_loses_nothing(
     status, _, err = end(process)
     assert status == 0, err
     assert "the next sink reads it again" in err
-    # Several tries have failed by then: it is said once, and no library says it for us.
+    # Several attempts have failed by then. The wait is logged once, and no library logs the attempts.
     assert err.count("waiting for ClickHouse") == 1
     assert not any(noise in err for noise in ("Retrying", "Unexpected Http", "going on"))
     restart(local_stack, CLICKHOUSE)
@@ -129,8 +127,8 @@ def test_a_sink_told_to_stop_while_clickhouse_is_away_stops_and_loses_nothing(
     assert_balanced(victim)
 
 
-def _compare_with_the_books(health: HealthPort, tenant: Tenant) -> None:
-    """The figures of a sink that moved everything are the sums of the books, and nothing lags behind."""
+def _compare_with_the_ledger(health: HealthPort, tenant: Tenant) -> None:
+    """The metrics of a sink that moved everything are the sums of the ledger, and there is no lag."""
     deadline = time.monotonic() + 60
     while set(health.figure("lag_records").values()) != {0.0} or set(health.figure("lag_seconds").values()) != {0.0}:
         assert time.monotonic() < deadline, health.figure("lag_records")

@@ -1,10 +1,10 @@
-import itertools
 import json
 import random
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
@@ -36,7 +36,7 @@ from tests.support.stack import NewTenant, Tenant
 DAY = 24 * 3600 * 10**9
 
 
-def test_events_become_rows_and_every_offset_is_in_the_books(tenant: Tenant) -> None:
+def test_every_event_is_stored_and_every_offset_is_in_the_ledger(tenant: Tenant) -> None:
     events = [make_event(number) for number in range(500)]
     put_events(tenant, events)
     totals = run_sink(tenant)
@@ -47,22 +47,28 @@ def test_events_become_rows_and_every_offset_is_in_the_books(tenant: Tenant) -> 
     assert ids == {str(event.id) for event in events}
 
 
-def test_a_sink_that_has_not_been_answered_yet_is_not_idle(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sink_is_not_idle_before_the_broker_has_answered(tenant: Tenant) -> None:
+    class SlowConsumer(Consumer):
+        """Gets no record in its first ten polls with partitions that can be read."""
+
+        polls = 0
+
+        def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+            super().incremental_assign(partitions)
+            super().pause(partitions)
+
+        def resume(self, partitions: list[TopicPartition]) -> None:
+            if self.polls >= 10:
+                super().resume(partitions)
+
+        def consume(self, *arguments: Any, **named: Any) -> list[Message]:
+            self.polls += bool(self.assignment())
+            if self.polls == 10:
+                self.resume(self.assignment())
+            return super().consume(*arguments, **named)
+
     put_events(tenant, [make_event(number) for number in range(100)])
-    sink = Sink(sink_settings(tenant))
-    rewind, consume, polls = sink._rewind, sink._consume, itertools.count()
-
-    def hold_up() -> None:
-        rewind()
-        sink._consumer.pause(sink._consumer.assignment())
-
-    def poll(number: int, seconds: float) -> list[Message]:
-        if sink._intake.next and next(polls) == 10:
-            sink._consumer.resume(sink._consumer.assignment())
-        return consume(number, seconds)
-
-    monkeypatch.setattr(sink, "_rewind", hold_up)
-    monkeypatch.setattr(sink, "_consume", poll)
+    sink = Sink.from_settings(sink_settings(tenant), consumer_class=SlowConsumer)
     assert sink.run(until_idle=0.1).read == 100
 
 
@@ -88,9 +94,9 @@ def test_a_second_delivery_on_another_partition_is_found(tenant: Tenant) -> None
     assert count(tenant) == 1
 
 
-def test_other_content_under_a_known_id_is_kept_as_a_dead_letter(tenant: Tenant) -> None:
+def test_other_content_under_a_known_id_becomes_a_dead_letter(tenant: Tenant) -> None:
     event = make_event(1)
-    # Each differs in one field only; among them the time and the scope, which are the table's key.
+    # Each differs in one field; two of these, the time and the scope, belong to the table's key.
     others = [
         replace(event, success=not event.success),
         replace(event, occurred_at=event.occurred_at - 40 * DAY),
@@ -110,7 +116,7 @@ def test_other_content_under_a_known_id_is_kept_as_a_dead_letter(tenant: Tenant)
     assert_balanced(tenant)
 
 
-def test_broken_records_cost_only_themselves(tenant: Tenant) -> None:
+def test_broken_records_do_not_harm_other_records(tenant: Tenant) -> None:
     writer = schema_id(tenant)
     broken = broken_records(writer, now=time.time_ns(), seed=7)
     sound = [make_event(number) for number in range(200)]
@@ -143,14 +149,14 @@ def test_broken_records_cost_only_themselves(tenant: Tenant) -> None:
         (b"\0\0\0\0\xff", "unknown_schema"),
     ],
 )
-def test_a_value_that_is_no_record_at_all(tenant: Tenant, value: bytes | None, reason: str) -> None:
+def test_a_value_that_is_not_an_event_becomes_a_dead_letter(tenant: Tenant, value: bytes | None, reason: str) -> None:
     put(tenant, [value])
     assert run_sink(tenant).invalid == 1
     assert [letter.reason for letter in dead_letters(tenant)] == [reason]
     assert_balanced(tenant)
 
 
-def test_bytes_behind_a_record_are_refused_whoever_its_neighbours_are(tenant: Tenant) -> None:
+def test_trailing_bytes_are_refused_whatever_the_other_records_are(tenant: Tenant) -> None:
     writer = schema_id(tenant)
     trailing = encode(make_event(1), writer) + b"\0"
     put(tenant, [trailing])
@@ -160,7 +166,7 @@ def test_bytes_behind_a_record_are_refused_whoever_its_neighbours_are(tenant: Te
     assert_balanced(tenant)
 
 
-def test_a_dead_letter_is_the_record_as_it_came(tenant: Tenant) -> None:
+def test_a_dead_letter_has_key_value_and_headers_of_its_record(tenant: Tenant) -> None:
     producer = Producer({"bootstrap.servers": tenant.endpoints.bootstrap_servers})
     producer.produce(tenant.topic, value=b"rubbish", key=b"its key", headers={"trace": b"t-1"}, partition=2)
     assert producer.flush(30) == 0
@@ -178,7 +184,7 @@ def test_a_dead_letter_is_the_record_as_it_came(tenant: Tenant) -> None:
     assert (letter.topic, letter.partition, letter.offset, letter.reason) == (tenant.topic, 2, 0, "wire_format")
 
 
-def test_an_event_older_than_the_retention_is_kept_as_a_dead_letter(tenant: Tenant) -> None:
+def test_an_event_older_than_the_retention_becomes_a_dead_letter(tenant: Tenant) -> None:
     now = time.time_ns()
     put_events(tenant, [make_event(1, occurred_at=now - 400 * DAY), make_event(2, occurred_at=now - 300 * DAY)])
     totals = run_sink(tenant)
@@ -187,7 +193,7 @@ def test_an_event_older_than_the_retention_is_kept_as_a_dead_letter(tenant: Tena
     assert_balanced(tenant)
 
 
-def test_another_group_reads_on_where_the_books_end(tenant: Tenant) -> None:
+def test_another_group_reads_on_from_the_end_of_the_ledger(tenant: Tenant) -> None:
     put_events(tenant, [make_event(number) for number in range(50)])
     run_sink(tenant)
     put_events(tenant, [make_event(number) for number in range(50, 60)])
@@ -195,12 +201,12 @@ def test_another_group_reads_on_where_the_books_end(tenant: Tenant) -> None:
     assert_balanced(tenant)
 
 
-def test_a_batch_read_again_leaves_the_books_as_one_undisturbed_run_does(tenant: Tenant) -> None:
+def test_a_batch_that_is_read_again_has_the_same_counts_in_the_ledger(tenant: Tenant) -> None:
     events = [make_event(number) for number in range(100)]
     put_events(tenant, [*events, *events[:10]])
     run_sink(tenant)
-    before = [replace(account, batches=0) for account in partition_checks(tenant)]
-    # As after a crash between the insert and the ledger line: the rows are there, the books are not.
+    before = [replace(check, batches=0) for check in partition_checks(tenant)]
+    # As after a crash between the insert and the ledger line: the rows are stored, but not in the ledger.
     connect(sink_settings(tenant)).command(f"TRUNCATE TABLE {tenant.database}.ledger")
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates) == (110, 100, 10)
@@ -227,7 +233,7 @@ def test_records_of_an_older_and_a_newer_writer_share_a_batch(tenant: Tenant) ->
     assert_balanced(tenant)
 
 
-def test_records_of_a_writer_without_what_an_event_needs_are_kept_as_dead_letters(tenant: Tenant) -> None:
+def test_records_of_a_schema_without_required_fields_become_dead_letters(tenant: Tenant) -> None:
     registry = RegistryClient(tenant.endpoints.registry_url)
     other = registry.register(f"{tenant.topic}-other-value", '{"type":"record","name":"X","fields":[]}')
     put(tenant, [b"\0" + other.to_bytes(4)])
@@ -237,13 +243,13 @@ def test_records_of_a_writer_without_what_an_event_needs_are_kept_as_dead_letter
     assert "lacks id" in letter.error
 
 
-def test_a_missing_topic_says_what_to_do(tenant: Tenant) -> None:
+def test_the_error_for_a_missing_topic_names_the_command_that_creates_it(tenant: Tenant) -> None:
     with pytest.raises(SinkError, match="auditstream topics"):
         run_sink(tenant, topic=f"{tenant.topic}-missing")
 
 
-def test_sigterm_finishes_the_batch_in_hand(tenant: Tenant) -> None:
-    # The first hundred fill a batch and show that the sink is at work; the rest would wait for an hour.
+def test_after_sigterm_the_sink_writes_the_records_that_it_has_read(tenant: Tenant) -> None:
+    # The first hundred fill a batch, and their rows show that the sink runs; the others would wait for an hour.
     process = start_sink(tenant, AUDITSTREAM_FLUSH_SECONDS="3600", AUDITSTREAM_FLUSH_ROWS="100")
     put_events(tenant, [make_event(number) for number in range(130)], partition=0)
     _wait_for_rows(tenant, 100)
@@ -253,7 +259,7 @@ def test_sigterm_finishes_the_batch_in_hand(tenant: Tenant) -> None:
     assert_balanced(tenant)
 
 
-def test_sigkill_at_random_points_leaves_the_books_balanced(tenant: Tenant) -> None:
+def test_the_ledger_balances_after_sigkill_at_random_moments(tenant: Tenant) -> None:
     moment = random.Random(11)
     events = [make_event(number) for number in range(6_000)]
     broken = [record.value for record in broken_records(schema_id(tenant), now=time.time_ns(), seed=11)]
@@ -291,7 +297,7 @@ def test_two_sinks_of_a_group_share_the_partitions(tenant: Tenant) -> None:
     assert count(tenant) == count(tenant, "event_log") == 4_000
 
 
-def test_the_group_protocol_of_kip_848_does_as_well(tenant: Tenant, backend: str) -> None:
+def test_a_sink_can_use_the_group_protocol_of_kip_848(tenant: Tenant, backend: str) -> None:
     if backend == "local":
         pytest.skip("Tansu has no group.protocol=consumer; see test-kafka")
     put_events(tenant, [make_event(number) for number in range(200)])
@@ -302,9 +308,9 @@ def test_the_group_protocol_of_kip_848_does_as_well(tenant: Tenant, backend: str
     assert_balanced(tenant)
 
 
-def test_a_sink_that_no_partition_is_left_for_is_ready_all_the_same(new_tenant: NewTenant, backend: str) -> None:
+def test_a_sink_without_partitions_is_ready(new_tenant: NewTenant, backend: str) -> None:
     tenant = new_tenant(partitions=1)
-    # The classic protocol tells a member of its empty assignment, the newer one does not.
+    # The classic protocol makes a callback for an empty assignment, the newer one does not.
     protocol = "classic" if backend == "local" else "consumer"
     ports = HealthPort(), HealthPort()
     processes = [start_sink(tenant, AUDITSTREAM_GROUP_PROTOCOL=protocol, **port.env) for port in ports]

@@ -4,12 +4,13 @@ from datetime import UTC, datetime
 import pytest
 
 from auditstream_sink import SinkSettings
+from auditstream_sink.clock import Clock
 from auditstream_sink.health import Health
 from auditstream_sink.metrics import METRICS, PREFIX, Metrics
 
 
-class StillClock:
-    """Stands still until it is put forward."""
+class StillClock(Clock):
+    """Stands still until a test advances it."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
@@ -20,7 +21,7 @@ class StillClock:
     def monotonic(self) -> float:
         return self.seconds
 
-    def sleep(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.seconds += seconds
 
 
@@ -39,63 +40,63 @@ def health(metrics: Metrics, clock: StillClock) -> Health:
     return Health(SinkSettings(), metrics, clock)
 
 
-def figure(metrics: Metrics, name: str, **labels: str) -> float | None:
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(PREFIX + name, labels)
 
 
-def test_a_loop_that_polls_is_alive_and_one_that_does_not_says_for_how_long(health: Health, clock: StillClock) -> None:
+def test_the_sink_is_alive_while_its_loop_polls(health: Health, clock: StillClock) -> None:
     health.polled(partitions=0, unpositioned=0)
-    clock.sleep(300)
-    assert health.alive().well
-    clock.sleep(1)
-    assert not health.alive().well
+    clock.advance(300)
+    assert health.alive().is_healthy
+    clock.advance(1)
+    assert not health.alive().is_healthy
     assert "has not polled for 301 s" in health.alive().reasons[0]
     health.polled(partitions=0, unpositioned=0)
-    assert health.alive().well
+    assert health.alive().is_healthy
 
 
-def test_it_is_ready_once_it_is_in_its_group_and_knows_where_to_read(health: Health) -> None:
-    assert health.ready().reasons == ("not in its group yet",)
+def test_it_is_ready_when_it_is_in_its_group_and_all_partitions_are_positioned(health: Health) -> None:
+    assert health.ready().reasons == ("not a member of its group yet",)
     health.rebalanced("assigned", unpositioned=3)
-    assert health.ready().reasons == ("where to read on is not known yet for 3 partitions",)
+    assert health.ready().reasons == ("3 partitions cannot be read yet: the end of their ledger is not known",)
     health.polled(partitions=3, unpositioned=0)
-    assert health.ready().well
+    assert health.ready().is_healthy
     health.rebalanced("revoked", unpositioned=0)
-    assert health.ready().well
+    assert health.ready().is_healthy
     health.rebalanced("lost", unpositioned=0)
-    assert not health.ready().well
+    assert not health.ready().is_healthy
 
 
 def test_a_member_without_partitions_is_ready(health: Health) -> None:
     health.joined()
     assert health.is_member
-    assert health.ready().well
+    assert health.ready().is_healthy
 
 
-def test_what_is_waited_for_is_named_until_nobody_waits_for_it(
+def test_a_dependency_is_waited_for_until_its_last_waiter_goes_on(
     health: Health, metrics: Metrics, clock: StillClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "auditstream.sink")
     health.rebalanced("assigned", unpositioned=0)
-    health.wait("settlement", "clickhouse", "refused")
-    clock.sleep(2)
-    health.wait("places", "clickhouse", "refused again")
-    health.wait("settlement", "clickhouse", "refused again")
-    health.wait("schemas", "registry", "timed out")
-    assert health.alive().well
-    assert not health.ready().well
+    health.waiting("batch", "clickhouse", "refused")
+    clock.advance(2)
+    health.waiting("positions", "clickhouse", "refused again")
+    health.waiting("batch", "clickhouse", "refused again")
+    health.waiting("schemas", "registry", "timed out")
+    assert health.alive().is_healthy
+    assert not health.ready().is_healthy
     assert health.ready().waits_for == {"clickhouse": 2.0, "registry": 0.0}
-    assert figure(metrics, "waiting", part="clickhouse") == figure(metrics, "waiting", part="registry") == 1
-    assert figure(metrics, "waiting_since_timestamp_seconds", part="clickhouse") == 1_000
-    assert figure(metrics, "last_error_timestamp_seconds", part="clickhouse") == 1_002
-    clock.sleep(1)
-    health.go_on("settlement")
-    health.go_on("schemas")
+    assert value(metrics, "waiting", dependency="clickhouse") == value(metrics, "waiting", dependency="registry") == 1
+    assert value(metrics, "waiting_since_timestamp_seconds", dependency="clickhouse") == 1_000
+    assert value(metrics, "last_error_timestamp_seconds", dependency="clickhouse") == 1_002
+    clock.advance(1)
+    health.recovered("batch")
+    health.recovered("schemas")
     assert health.ready().waits_for == {"clickhouse": 1.0}
-    health.go_on("places")
-    assert health.ready().well
-    assert figure(metrics, "waiting", part="clickhouse") == 0
-    assert figure(metrics, "waiting_since_timestamp_seconds", part="clickhouse") == 0
+    health.recovered("positions")
+    assert health.ready().is_healthy
+    assert value(metrics, "waiting", dependency="clickhouse") == 0
+    assert value(metrics, "waiting_since_timestamp_seconds", dependency="clickhouse") == 0
     assert [record.getMessage() for record in caplog.records] == [
         "waiting for ClickHouse, nothing is lost: refused",
         "waiting for the schema registry, nothing is lost: timed out",
@@ -104,45 +105,45 @@ def test_what_is_waited_for_is_named_until_nobody_waits_for_it(
     ]
 
 
-def test_a_wait_that_turns_to_another_part_leaves_the_first(health: Health, metrics: Metrics) -> None:
+def test_a_waiter_waits_for_one_dependency_at_a_time(health: Health, metrics: Metrics) -> None:
     health.rebalanced("assigned", unpositioned=0)
-    health.wait("settlement", "clickhouse", "refused")
-    health.wait("settlement", "broker", "timed out")
+    health.waiting("batch", "clickhouse", "refused")
+    health.waiting("batch", "broker", "timed out")
     assert list(health.ready().waits_for) == ["broker"]
     assert "127.0.0.1:9092" in health.ready().reasons[0]
-    assert figure(metrics, "waiting", part="clickhouse") == 0
+    assert value(metrics, "waiting", dependency="clickhouse") == 0
 
 
 def test_a_step_is_measured_and_counted_when_it_fails(metrics: Metrics, clock: StillClock) -> None:
     with metrics.step("insert"):
-        clock.sleep(0.3)
+        clock.advance(0.3)
     with pytest.raises(TimeoutError), metrics.step("insert"):
         time_out(clock)
-    assert figure(metrics, "step_seconds_count", step="insert") == 2
-    assert figure(metrics, "step_seconds_sum", step="insert") == pytest.approx(0.6)
-    assert figure(metrics, "step_failures_total", step="insert") == 1
-    assert figure(metrics, "step_failures_total", step="stage") == 0
+    assert value(metrics, "step_seconds_count", step="insert") == 2
+    assert value(metrics, "step_seconds_sum", step="insert") == pytest.approx(0.6)
+    assert value(metrics, "step_failures_total", step="insert") == 1
+    assert value(metrics, "step_failures_total", step="stage") == 0
 
 
 def time_out(clock: StillClock) -> None:
-    clock.sleep(0.3)
+    clock.advance(0.3)
     raise TimeoutError
 
 
-def test_a_partition_that_is_gone_has_no_lag(metrics: Metrics) -> None:
+def test_the_lag_of_a_partition_that_is_gone_is_removed(metrics: Metrics) -> None:
     metrics.lag(3, records=None, seconds=1.5)
     metrics.lag(4, records=7, seconds=0)
-    assert figure(metrics, "lag_seconds", partition="3") == 1.5
-    assert figure(metrics, "lag_records", partition="3") is None
+    assert value(metrics, "lag_seconds", partition="3") == 1.5
+    assert value(metrics, "lag_records", partition="3") is None
     metrics.no_lag(3)
     metrics.no_lag(4)
-    assert figure(metrics, "lag_seconds", partition="3") is figure(metrics, "lag_records", partition="4") is None
+    assert value(metrics, "lag_seconds", partition="3") is value(metrics, "lag_records", partition="4") is None
 
 
-def test_every_metric_is_named_as_prometheus_asks_and_there_from_the_start(metrics: Metrics) -> None:
-    found = {family.name for family in metrics.registry.collect()}
+def test_every_metric_has_a_conventional_name_and_is_shown_from_the_start(metrics: Metrics) -> None:
+    families = {family.name for family in metrics.registry.collect()}
     for metric in METRICS:
         assert (metric.kind == "counter") == metric.name.endswith("_total")
-        assert (PREFIX + metric.name).removesuffix("_total") in found
-    assert figure(metrics, "records_total", outcome="stored") == 0
-    assert figure(metrics, "dead_letters_total", reason="conflict") == 0
+        assert (PREFIX + metric.name).removesuffix("_total") in families
+    assert value(metrics, "records_total", outcome="stored") == 0
+    assert value(metrics, "dead_letters_total", reason="conflict") == 0

@@ -30,7 +30,7 @@ def without(name: str) -> dict[str, Any]:
 
 
 def plain(schema: Any) -> Any:
-    """The same schema without what does not change how bytes are read."""
+    """The same schema without the attributes that do not change how bytes are read."""
     if isinstance(schema, list):
         return [plain(part) for part in schema]
     if isinstance(schema, dict):
@@ -51,12 +51,12 @@ def plain(schema: Any) -> Any:
         changed("scope", "auditstream.Entity"),
     ],
 )
-def test_a_schema_that_is_read_as_what_it_is(schema: dict[str, Any]) -> None:
+def test_a_schema_whose_records_are_read_unchanged_is_accepted(schema: dict[str, Any]) -> None:
     assert incompatibility(schema) == ""
 
 
 @pytest.mark.parametrize(
-    ("schema", "named"),
+    ("schema", "reason"),
     [
         ("string", "not an Avro record"),
         ({"type": "record", "name": "X", "fields": []}, "lacks id"),
@@ -73,8 +73,8 @@ def test_a_schema_that_is_read_as_what_it_is(schema: dict[str, Any]) -> None:
         (with_field({"name": "_offset", "type": "long"}), "_offset"),
     ],
 )
-def test_a_schema_that_would_be_read_as_something_else(schema: Any, named: str) -> None:
-    assert named in incompatibility(schema)
+def test_a_schema_whose_values_would_be_changed_is_refused(schema: Any, reason: str) -> None:
+    assert reason in incompatibility(schema)
 
 
 def test_a_mistyped_field_of_an_entity_is_named_with_its_path() -> None:
