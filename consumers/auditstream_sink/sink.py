@@ -129,10 +129,7 @@ class Sink:
             settings=settings,
             consumer=consumer,
             positions=positions,
-            schemas=schemas_class(
-                RegistryClient(settings.schema_registry_url, ca_file=settings.schema_registry_ca_file, retries=0),
-                metrics,
-            ),
+            schemas=schemas_class(registry, metrics),
             worker=Worker(new_writer),
             health=health,
             metrics=metrics,
