@@ -193,7 +193,7 @@ def _export(settings: SinkSettings, output: Path) -> tuple[int, int]:
     told = json.loads(manifest.read_text("utf-8"))
     for file in told["files"]:
         file["checksums"] = f"{file['checksums'][:35]} ..."
-    told["books"]["partitions"] = f"... of {len(told['books']['partitions'])}"
+    told["ledger"]["partitions"] = f"... of {len(told['ledger']['partitions'])}"
     told["watermark"] = f"... of {len(told['watermark'])} partitions"
     click.echo(json.dumps(told, indent=2))
     counted = connect(settings).query(
