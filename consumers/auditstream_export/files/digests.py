@@ -9,11 +9,7 @@ RANGES = 10_000
 
 
 class Digest:
-    """Length and SHA-256 of a run of bytes.
-
-    Attributes:
-        bytes: Number of bytes so far.
-    """
+    """Length and SHA-256 of a run of bytes."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -34,9 +30,6 @@ class RowRanges:
     """CRC-32 of every run of rows.
 
     The checksums locate a difference. Only the SHA-256 proves that a file is unchanged. It is five times as slow.
-
-    Attributes:
-        rows: Rows so far.
     """
 
     def __init__(self, size: int) -> None:

@@ -52,12 +52,7 @@ class Checkpoint:
 
 
 class PartFile:
-    """A file while it is being written.
-
-    Attributes:
-        path: Path of the part file.
-        rows: Rows so far.
-    """
+    """A file while it is being written; ``path`` is that of the part file, ``rows`` counts its rows so far."""
 
     def __init__(
         self, path: Path, output_format: OutputFormat, *, first_row: int, range_size: int, checkpoint: Checkpoint | None

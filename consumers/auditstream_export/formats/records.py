@@ -49,7 +49,7 @@ class Chunk:
     """Whole records.
 
     Attributes:
-        data: Their bytes.
+        data: Bytes of the records.
         starts: Position in ``data`` of the first byte of each record.
     """
 

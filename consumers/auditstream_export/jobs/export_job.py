@@ -143,7 +143,7 @@ class ExportJob:
     def to_dict(self) -> dict[str, object]:
         """The whole job, for the command line and programs."""
         names = ("requested_at", "started_at", "ended_at", "changed_at", "expires_at")
-        times = {name: getattr(self, name) for name in names}
+        times: dict[str, int | None] = {name: getattr(self, name) for name in names}
         return {
             "id": str(self.id),
             "state": self.state,

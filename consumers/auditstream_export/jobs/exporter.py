@@ -72,7 +72,7 @@ class Exporter:
             emit: Emits an audit event; may block until it is delivered.
             clock: Returns nanoseconds since the epoch.
             on_ended: Called with every job that ended in this exporter.
-            slice_rows: Events per query; an export can be resumed after each slice.
+            slice_rows: Events per query; the export can be resumed after each query.
 
         Raises:
             SettingsError: A setting is missing or malformed.

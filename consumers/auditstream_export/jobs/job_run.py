@@ -108,9 +108,9 @@ class JobRun:
             pass
         except (ExportError, SettingsError) as error:
             _logger.warning("export %s failed: %s", self._job.id, error)
-            self._end(state="failed", error=str(error))
+            self._change(state="failed", error=str(error), ended_at=self._clock())
             return
-        self._end(state="cancelled")
+        self._change(state="cancelled", ended_at=self._clock())
 
     def _begin_attempt(self) -> None:
         """Store that this exporter runs the job, and fix its watermark unless it has one."""
@@ -126,7 +126,7 @@ class JobRun:
     def _check_quota(self) -> None:
         reason = self._retry(lambda: over_quota(self._store, self._job, self._settings.export_quota))
         if reason is not None:
-            self._emit_or_warn(lambda: self._audit.denied(self._job, self._job.requester, reason, None))
+            self._warn_on_error(lambda: self._audit.denied(self._job, self._job.requester, reason, None))
             raise ExportDeniedError(reason)
 
     def _export(self) -> ExportResult:
@@ -200,36 +200,28 @@ class JobRun:
             )
         except LeaseLostError:
             # The files were published before another exporter could resume them, so no other attempt uses them.
-            self._clear(self._job.directory)
+            self._warn_on_error(lambda: self._directory.clear(self._job.directory))
             raise
 
     def _proof(self, name: str) -> JobFile:
         content = b"".join(self._directory.read(f"{self._job.directory}/{name}"))
         return JobFile(name=name, rows=0, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
-    def _end(self, **changes: Any) -> None:
-        self._change(ended_at=self._clock(), **changes)
-
     def _clean_up(self) -> None:
         job = self._job
         is_finished = job.state == "finished"
         if job.directory and not is_finished:
             self._directory.forget(self._file_name)
-        self._clear(str(job.id), keep=job.directory if is_finished else "")
+        self._warn_on_error(lambda: self._directory.clear(str(job.id), keep=job.directory if is_finished else ""))
         if job.state in {"finished", "failed"}:
-            self._emit_or_warn(lambda: self._audit.ended(job))
+            self._warn_on_error(lambda: self._audit.ended(job))
 
-    def _clear(self, directory: str, *, keep: str = "") -> None:
+    def _warn_on_error(self, call: Callable[[], object]) -> None:
+        """Call; the job has ended, so an error is only logged."""
         try:
-            self._directory.clear(directory, keep=keep)
-        except ExportError as error:
-            _logger.warning("%s", error)
-
-    def _emit_or_warn(self, emit: Callable[[], object]) -> None:
-        try:
-            emit()
+            call()
         except AuditstreamError as error:
-            _logger.warning("the audit event about the end of export %s was not emitted: %s", self._job.id, error)
+            _logger.warning("export %s: %s", self._job.id, error)
 
     @property
     def _file_name(self) -> str:

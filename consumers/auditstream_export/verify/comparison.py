@@ -66,11 +66,7 @@ def compare(one: Path, other: Path, output_format: OutputFormat) -> Iterator[Row
 
 
 class _Rows:
-    """The rows of a copy, with a bounded lookahead.
-
-    Attributes:
-        number: Number of the next row, from 1.
-    """
+    """The rows of a copy, with a bounded lookahead; ``number`` is that of the next row, from 1."""
 
     def __init__(self, path: Path, output_format: OutputFormat) -> None:
         self.number = 1

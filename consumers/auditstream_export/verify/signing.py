@@ -28,7 +28,7 @@ class PublicKey:
     """Checks signatures.
 
     Attributes:
-        key: The key.
+        key: The public key.
     """
 
     key: Ed25519PublicKey

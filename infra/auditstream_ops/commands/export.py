@@ -44,7 +44,7 @@ Examples:
 
 
 @click.group(epilog=_EXAMPLES, invoke_without_command=True)
-@event_options(required=False)
+@event_options(for_job=False)
 @click.option(
     "--watermark",
     "watermark_file",
@@ -86,7 +86,7 @@ def export(
 
     The columns are the fields of an event; nested fields are JSON. The file is named FILE.part until it is complete.
     FILE.manifest.json describes its content and the Kafka offsets that it covers. Events that arrive later are not
-    included, so the export can be repeated with the same result. After an error no FILE exists.
+    included, so the export can be repeated with the same result. After an error there is no new FILE.
     """
     ctx = click.get_current_context()
     if ctx.invoked_subcommand is not None:

@@ -77,7 +77,7 @@ def show(settings: JobSettings, *, id: UUID, as_json: bool) -> None:
 
 
 @jobs.command()
-@event_options(required=True)
+@event_options(for_job=True)
 @click.option("--suffix", type=click.Choice(SUFFIXES), default="", help="Compress the file.")
 @_REQUESTER
 @_AS_JSON

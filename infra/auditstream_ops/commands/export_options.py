@@ -11,22 +11,25 @@ from auditstream_schemas.timestamp import parse_moment
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def event_options(*, required: bool) -> Callable[[_F], _F]:
-    """Add the options of range, format and filter; the range must be given if ``required``.
+def event_options(*, for_job: bool) -> Callable[[_F], _F]:
+    """Add the options of range, filter and format. A job requires the range, and has no FILE that selects the format.
 
     The command gets ``start`` and ``end`` in nanoseconds since the epoch, ``format_``, ``profile`` and ``split_rows``,
     and the attributes of an `ExportFilter`.
     """
 
     def add(command: _F) -> _F:
-        for option in reversed((_moment("from", "start", required), _moment("to", "end", required), *_OPTIONS)):
+        limits = (_moment("from", "start", required=for_job), _moment("to", "end", required=for_job))
+        text = "csv by default." if for_job else "By default from FILE's suffix, or csv."
+        format_option = click.option("--format", "format_", type=click.Choice(FORMATS), help=text)
+        for option in reversed((*limits, *_OPTIONS, format_option)):
             command = option(command)
         return command
 
     return add
 
 
-def _moment(flag: str, name: str, required: bool) -> Callable[[_F], _F]:  # noqa: FBT001 (private)
+def _moment(flag: str, name: str, *, required: bool) -> Callable[[_F], _F]:
     instant = "First instant of the range" if name == "start" else "First instant after the range"
     text = f"{instant}: a date (midnight UTC), or ISO-8601 with a zone."
     return click.option(f"--{flag}", name, required=required, callback=_parsed_moment, metavar="TIME", help=text)
@@ -58,7 +61,6 @@ _OPTIONS: tuple[Callable[[_F], _F], ...] = (
     click.option("--request", metavar="ID", help="Only events of this request."),
     click.option("--metadata", metavar="KEY=VALUE", multiple=True, callback=_pairs, help=_METADATA_HELP),
     click.option("--text", metavar="WORDS", help="Only events with all these words in the payload."),
-    click.option("--format", "format_", type=click.Choice(FORMATS), help="From the suffix by default, or csv."),
     click.option("--profile", type=click.Choice(PROFILES), default="raw", show_default=True, help=_PROFILE_HELP),
     click.option("--split-rows", type=click.IntRange(min=1), metavar="N", help=_SPLIT_HELP),
 )

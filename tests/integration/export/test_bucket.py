@@ -27,8 +27,8 @@ ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timede
 
 @pytest.fixture(scope="module")
 def variables() -> Iterator[dict[str, str]]:
-    with s3_server() as found:
-        yield found
+    with s3_server() as variables:
+        yield variables
 
 
 @pytest.fixture
@@ -51,11 +51,11 @@ def bucket(settings: ExportSettings) -> str:
 
 
 def _objects(bucket: str) -> dict[str, int]:
-    found = boto3.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])
-    return {each["Key"]: each["Size"] for each in found}
+    objects = boto3.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])
+    return {item["Key"]: item["Size"] for item in objects}
 
 
-def test_what_lies_in_a_bucket_is_what_a_folder_would_hold(
+def test_a_bucket_gets_the_same_files_as_a_local_directory(
     settings: ExportSettings, bucket: str, tmp_path: Path
 ) -> None:
     store(settings, [make_event(number, payload={"text": os.urandom(40_000).hex()}) for number in range(150)])
@@ -79,7 +79,7 @@ def test_what_lies_in_a_bucket_is_what_a_folder_would_hold(
         export_events(settings, ALL, f"s3://{bucket}/2026/01/all.csv", output_format=output_format)
 
 
-def test_a_bucket_that_is_not_there_costs_the_upload_alone(settings: ExportSettings, bucket: str) -> None:
+def test_after_a_failed_upload_the_export_is_resumed_with_the_upload(settings: ExportSettings, bucket: str) -> None:
     store(settings, [make_event(number) for number in range(20)])
     later = f"{bucket}-later"
     target = f"s3://{later}/all.csv.zst"
@@ -90,7 +90,7 @@ def test_a_bucket_that_is_not_there_costs_the_upload_alone(settings: ExportSetti
     assert sorted(_objects(later)) == ["all.csv.zst", "all.csv.zst.manifest.json"]
 
 
-def test_an_address_that_names_no_file_is_refused(settings: ExportSettings) -> None:
+def test_an_address_without_a_file_name_is_refused(settings: ExportSettings) -> None:
     for target in ("s3://", "s3://bucket", "s3://bucket/", "s3://bucket/folder/"):
         with pytest.raises(ExportError, match="names no file in a bucket"):
             export_events(settings, ALL, target)
@@ -116,5 +116,5 @@ def test_a_signal_ends_the_wait_for_storage_that_does_not_answer(
                 with suppress(subprocess.TimeoutExpired):
                     export.wait(seconds)
                     break
-            _, told = export.communicate(timeout=1)
-    assert export.returncode == 143, told
+            _, stderr = export.communicate(timeout=1)
+    assert export.returncode == 143, stderr

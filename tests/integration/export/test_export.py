@@ -57,7 +57,7 @@ def _ids(settings: ClickHouseSettings, path: Path, **conditions: Any) -> set[int
     return {json.loads(row["payload"])["number"] for row in _rows(path)}
 
 
-def test_what_is_exported_is_what_was_stored_in_order(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_stored_events_are_exported_in_order(settings: ClickHouseSettings, tmp_path: Path) -> None:
     stored = awkward_events()
     store(settings, reversed(stored))
     result = export_events(settings, ALL, tmp_path / "all.csv")
@@ -65,7 +65,7 @@ def test_what_is_exported_is_what_was_stored_in_order(settings: ClickHouseSettin
     assert _events(tmp_path / "all.csv") == stored
 
 
-def test_an_export_turned_into_events_and_stored_anew_exports_to_the_same_bytes(
+def test_an_export_whose_events_are_stored_again_has_the_same_bytes(
     settings: ClickHouseSettings, tmp_path: Path
 ) -> None:
     store(settings, awkward_events())
@@ -80,7 +80,7 @@ def test_an_export_turned_into_events_and_stored_anew_exports_to_the_same_bytes(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(drawn=st.lists(events(), min_size=1, max_size=20, unique_by=lambda event: event.id), data=st.data())
-def test_any_event_survives(
+def test_any_event_is_exported_unchanged(
     settings: ClickHouseSettings, tmp_path: Path, drawn: list[AuditEvent], data: st.DataObject
 ) -> None:
     moments = st.integers(ALL.start, ALL.start + 3_600_000_000_000)
@@ -133,21 +133,21 @@ def test_line_breaks_in_a_payload_of_another_producer_are_kept_and_counted(
     assert [event_json_from_row(row).splitlines() for row in rows] == [[event_json_from_row(row)] for row in rows]
 
 
-def test_the_manifest_says_what_lies_beside_it(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_the_manifest_describes_the_export(settings: ClickHouseSettings, tmp_path: Path) -> None:
     store(settings, awkward_events())
-    wanted = replace(ALL, filter=ExportFilter(actions=("*",), success=True))
-    result = export_events(settings, wanted, tmp_path / "all.csv.gz", requester="ann")
+    request = replace(ALL, filter=ExportFilter(actions=("*",), success=True))
+    result = export_events(settings, request, tmp_path / "all.csv.gz", requester="ann")
     stored = (tmp_path / "all.csv.gz").read_bytes()
     text = gzip.decompress(stored)
     manifest = json.loads((tmp_path / "all.csv.gz.manifest.json").read_text("utf-8"))
     assert manifest.pop("generated_at") <= format_timestamp(from_datetime(datetime.now(UTC)))
     assert re.fullmatch(r"auditstream \d+\.\d+\.\d+", manifest.pop("generated_by"))
     rows = [line + b"\r\n" for line in text.split(b"\r\n")[1:-1]]
-    place = {"topic": "audit.events", "topic_id": str(TOPIC_ID), "partition": 0}
+    coordinates = {"topic": "audit.events", "topic_id": str(TOPIC_ID), "partition": 0}
     last = len(awkward_events()) - 1
-    books = manifest.pop("ledger")
-    assert books["balanced"]
-    assert [(each["read"], each["stored"], each["last_offset"]) for each in books["partitions"]] == [
+    ledger = manifest.pop("ledger")
+    assert ledger["balanced"]
+    assert [(line["read"], line["stored"], line["last_offset"]) for line in ledger["partitions"]] == [
         (last + 1, last + 1, last)
     ]
     assert manifest == {
@@ -156,7 +156,7 @@ def test_the_manifest_says_what_lies_beside_it(settings: ClickHouseSettings, tmp
         "from": format_timestamp(ALL.start),
         "to": format_timestamp(ALL.end),
         "filter": {"action": ["*"], "success": True},
-        "watermark": [{**place, "last_offset": last}],
+        "watermark": [{**coordinates, "last_offset": last}],
         "rows": len(rows),
         "truncated": False,
         "format": "csv",
@@ -187,7 +187,9 @@ def test_the_manifest_says_what_lies_beside_it(settings: ClickHouseSettings, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv.gz", "all.csv.gz.manifest.json"]
 
 
-def test_compressed_files_are_reproducible_and_hold_the_same_csv(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_compressed_files_are_reproducible_and_contain_the_same_csv(
+    settings: ClickHouseSettings, tmp_path: Path
+) -> None:
     store(settings, awkward_events())
     for suffix in ("", ".gz", ".zst"):
         for name in ("a", "b"):
@@ -223,7 +225,7 @@ def test_filters(settings: ClickHouseSettings, tmp_path: Path) -> None:
     assert _ids(settings, path, text="vent") == set()
 
 
-def test_an_id_to_filter_by_is_taken_as_it_is(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_ids_in_a_filter_are_compared_literally(settings: ClickHouseSettings, tmp_path: Path) -> None:
     ids = ["a'b", 'a"b', "a\\b", "a\\\\n", "a\\n", "a\tb\nc\rd", "{x:String}", "%", "a\bé👩‍🚀", "\\N", "NULL", " ", "a"]
     store(settings, [make_event(number, actor={"id": ids[number], "type": "user"}) for number in range(len(ids))])
     for number, awkward in enumerate(ids):
@@ -261,7 +263,7 @@ def test_a_row_that_is_stored_twice_is_exported_once(settings: ClickHouseSetting
     assert _events(tmp_path / "all.csv") == stored
 
 
-def test_an_export_that_finds_nothing_is_a_header(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_an_export_without_events_is_a_header(settings: ClickHouseSettings, tmp_path: Path) -> None:
     result = export_events(settings, ALL, tmp_path / "none.csv")
     assert (result.rows, result.files[0].rows) == (0, 0)
     assert (tmp_path / "none.csv").read_bytes() == b",".join(name.encode() for name in FIELDS) + b"\r\n"
@@ -276,7 +278,7 @@ def test_progress_ends_at_the_total(settings: ClickHouseSettings, tmp_path: Path
     assert seen == sorted(seen)
 
 
-def test_an_existing_file_is_overwritten_only_when_told(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_an_existing_file_is_overwritten_only_on_request(settings: ClickHouseSettings, tmp_path: Path) -> None:
     path = tmp_path / "all.csv"
     path.write_text("precious")
     with pytest.raises(ExportError, match=r"all\.csv exists"):
@@ -287,7 +289,7 @@ def test_an_existing_file_is_overwritten_only_when_told(settings: ClickHouseSett
     assert _events(path) == [make_event(0)]
 
 
-def test_two_exports_to_one_file_do_not_mix(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_a_part_file_without_a_journal_is_not_overwritten(settings: ClickHouseSettings, tmp_path: Path) -> None:
     (tmp_path / "all.csv.part").write_text("of another export")
     with pytest.raises(ExportError, match=r"all\.csv\.part exists, but belongs to no known export"):
         export_events(settings, ALL, tmp_path / "all.csv", overwrite=True)

@@ -29,13 +29,13 @@ EXCEPTION = (
 
 @pytest.fixture
 def settings(tenant: Tenant) -> ClickHouseSettings:
-    found = ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
-    store(found, [make_event(number) for number in range(EVENTS)])
-    return found
+    settings = ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    store(settings, [make_event(number) for number in range(EVENTS)])
+    return settings
 
 
 def _half(body: bytes) -> int:
-    """Where a record in the middle of the CSV begins."""
+    """Position of a record in the middle of the CSV."""
     return body.index(b"\r\n", len(body) // 2) + 2
 
 
@@ -108,19 +108,19 @@ SPOILED = [
 ]
 
 
-def test_an_answer_that_the_relay_leaves_alone_is_exported(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_an_answer_that_the_relay_does_not_change_is_exported(settings: ClickHouseSettings, tmp_path: Path) -> None:
     with relay(settings.clickhouse_url, whole) as url:
         assert export_events(replace(settings, clickhouse_url=url), ALL, tmp_path / "all.csv").rows == EVENTS
 
 
-def test_no_answer_that_is_not_whole_becomes_a_file(settings: ClickHouseSettings, tmp_path: Path) -> None:
-    for spoil, told in SPOILED:
-        with relay(settings.clickhouse_url, spoil) as url, pytest.raises(ExportError, match=told):
+def test_an_incomplete_answer_leaves_no_file(settings: ClickHouseSettings, tmp_path: Path) -> None:
+    for spoil, message in SPOILED:
+        with relay(settings.clickhouse_url, spoil) as url, pytest.raises(ExportError, match=message):
             export_events(replace(settings, clickhouse_url=url), ALL, tmp_path / "all.csv")
         assert list(tmp_path.iterdir()) == [], spoil.__name__
 
 
-def test_the_file_that_was_there_stays_when_its_replacement_fails(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_an_existing_file_stays_if_its_replacement_fails(settings: ClickHouseSettings, tmp_path: Path) -> None:
     export_events(settings, ALL, tmp_path / "all.csv")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with relay(settings.clickhouse_url, lacks_the_last_record) as url, pytest.raises(ExportError):
@@ -142,13 +142,13 @@ def test_a_query_that_fails_in_clickhouse_leaves_nothing(settings: ClickHouseSet
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_database_is_told(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_a_missing_database_is_an_error(settings: ClickHouseSettings, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no_such_database"):
         export_events(replace(settings, clickhouse_database="no_such_database"), ALL, tmp_path / "all.csv")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_absent_clickhouse_is_told(tmp_path: Path) -> None:
+def test_a_clickhouse_that_is_down_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL"):
         export_events(ClickHouseSettings(clickhouse_url="http://127.0.0.1:1"), ALL, tmp_path / "all.csv")
     assert list(tmp_path.iterdir()) == []
@@ -165,13 +165,13 @@ def test_an_exception_of_the_caller_leaves_nothing(settings: ClickHouseSettings,
 
 
 @pytest.mark.parametrize("target", ["missing/all.csv", "."])
-def test_a_place_that_cannot_be_written_is_told(settings: ClickHouseSettings, tmp_path: Path, target: str) -> None:
+def test_a_target_that_cannot_be_written_is_an_error(settings: ClickHouseSettings, tmp_path: Path, target: str) -> None:
     with pytest.raises(ExportError, match=r"No such file|is a directory"):
         export_events(settings, ALL, tmp_path / target)
 
 
 @pytest.mark.parametrize("name", ["all.csv", "all.csv.gz"])
-def test_a_file_that_may_not_grow_leaves_nothing(
+def test_a_file_size_limit_leaves_no_file(
     tenant: Tenant, settings: ClickHouseSettings, tmp_path: Path, name: str
 ) -> None:
     store(settings, [make_event(number, metadata={"random": os.urandom(500).hex()}) for number in range(500, 1500)])
@@ -184,15 +184,15 @@ def test_a_file_that_may_not_grow_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_standard_output_that_is_full_is_told(tenant: Tenant, settings: ClickHouseSettings) -> None:
+def test_a_full_standard_output_is_an_error(tenant: Tenant, settings: ClickHouseSettings) -> None:
     assert settings.clickhouse_database == tenant.database
     with Path("/dev/full").open("wb") as full:
         ended = subprocess.run(
             ["auditstream", "export", "--from", f"{START:%Y-%m-%d}", "--to", "2200-01-01", "-o", "-"],
             env=_environment(tenant), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
         )  # fmt: skip
-    told = "auditstream: cannot write to standard output: No space left on device; its content is incomplete\n"
-    assert (ended.returncode, ended.stderr) == (1, told)
+    message = "auditstream: cannot write to standard output: No space left on device; its content is incomplete\n"
+    assert (ended.returncode, ended.stderr) == (1, message)
 
 
 @pytest.fixture

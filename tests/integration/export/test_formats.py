@@ -108,7 +108,7 @@ def test_parquet_that_breaks_off_is_not_written(settings: ClickHouseSettings, tm
 def test_no_cell_of_the_spreadsheet_profile_is_a_formula_wherever_it_is_divided(
     settings: ClickHouseSettings, tmp_path: Path
 ) -> None:
-    """Many countries' programs divide at semicolons, some at tabs, and those do not heed our quotes."""
+    """Programs of many countries divide at semicolons, some at tabs, and ignore the quotes."""
     nasty = ";=1+1;+1;-1;@x\t=2\r\n=3"
     store(
         settings,
@@ -127,7 +127,7 @@ def test_no_cell_of_the_spreadsheet_profile_is_a_formula_wherever_it_is_divided(
     export_events(settings, ALL, tmp_path / "sheet.csv", output_format=OutputFormat(profile="spreadsheet"))
     text = (tmp_path / "sheet.csv").read_bytes()
     assert text.startswith(b"\xef\xbb\xbfaction,")
-    assert not {b";", b"\t"} & {text[place : place + 1] for place in range(len(text))}
+    assert not {b";", b"\t"} & {text[position : position + 1] for position in range(len(text))}
     with (tmp_path / "sheet.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert not [cell for row in rows for cell in row.values() if cell.lstrip("\"' ")[:1] in set("=+-@\t\r\n") - {""}]
@@ -137,7 +137,7 @@ def test_no_cell_of_the_spreadsheet_profile_is_a_formula_wherever_it_is_divided(
     assert [json.loads(event_json_from_row(row)) for row in rows] == [json.loads(line) for line in raw]
 
 
-def test_shapes_that_do_not_go_together_are_refused(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_contradicting_output_formats_are_refused(settings: ClickHouseSettings, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="spreadsheet is for csv"):
         OutputFormat(format="ndjson", profile="spreadsheet")
     with pytest.raises(ExportError, match="parquet is compressed already"):

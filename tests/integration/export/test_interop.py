@@ -44,8 +44,8 @@ def _python(path: Path) -> Rows:
 
 
 def _duckdb(path: Path) -> Rows:
-    found = _ask(f"SELECT * FROM read_csv('{path}', all_varchar = true, nullstr = '\\0', strict_mode = true)")
-    return [dict(zip(FIELDS, row, strict=True)) for row in found]
+    rows = _ask(f"SELECT * FROM read_csv('{path}', all_varchar = true, nullstr = '\\0', strict_mode = true)")
+    return [dict(zip(FIELDS, row, strict=True)) for row in rows]
 
 
 def _pandas(path: Path) -> Rows:
@@ -54,8 +54,8 @@ def _pandas(path: Path) -> Rows:
 
 
 def _expected(event: AuditEvent) -> dict[str, object]:
-    found: dict[str, object] = json.loads(event.to_json())
-    return {name: found.get(name, "") for name in FIELDS} | {"payload": event.payload}
+    fields: dict[str, object] = json.loads(event.to_json())
+    return {name: fields.get(name, "") for name in FIELDS} | {"payload": event.payload}
 
 
 def _values(row: dict[str, str]) -> dict[str, object]:
@@ -66,19 +66,19 @@ def _values(row: dict[str, str]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("read", [_python, _duckdb, _pandas])
-def test_reads_back_to_the_very_values(exported: Path, read: Callable[[Path], Rows]) -> None:
+def test_other_programs_read_the_same_values(exported: Path, read: Callable[[Path], Rows]) -> None:
     rows = read(exported)
     assert [list(row) for row in rows] == [list(FIELDS)] * len(rows)
     assert [_values(row) for row in rows] == [_expected(event) for event in awkward_events()]
 
 
-def test_all_read_the_same_cells(exported: Path) -> None:
+def test_other_programs_read_the_same_cells(exported: Path) -> None:
     rows = _python(exported)
     assert _duckdb(exported) == rows
     assert _pandas(exported) == rows
 
 
-def test_compressed_files_are_read_as_they_are(exported: Path) -> None:
+def test_other_programs_read_compressed_files(exported: Path) -> None:
     rows = _python(exported)
     assert _duckdb(exported.with_name("events.csv.gz")) == rows
     assert _duckdb(exported.with_name("events.csv.zst")) == rows
@@ -89,9 +89,7 @@ def test_duckdb_reads_typed_columns(exported: Path) -> None:
     table = f"read_csv('{exported}', types = {{'id': 'UUID', 'occurred_at': 'VARCHAR'}})"
     kinds = {name: kind for name, kind, *_ in _ask(f"DESCRIBE SELECT * FROM {table}")}
     assert (kinds["version"], kinds["success"], kinds["id"]) == ("BIGINT", "BOOLEAN", "UUID")
-    found = _ask(
-        f"SELECT version, success, id, occurred_at, payload::JSON ->> 'big', actor::JSON ->> 'id' FROM {table}"
-    )
+    rows = _ask(f"SELECT version, success, id, occurred_at, payload::JSON ->> 'big', actor::JSON ->> 'id' FROM {table}")
     expected = [
         (
             event.version,
@@ -103,12 +101,12 @@ def test_duckdb_reads_typed_columns(exported: Path) -> None:
         )
         for event in awkward_events()
     ]
-    assert found == expected
+    assert rows == expected
 
 
 def test_duckdb_reads_times_to_the_nanosecond(exported: Path) -> None:
-    found = _ask(f"SELECT epoch_ns(occurred_at::TIMESTAMP_NS) FROM read_csv('{exported}', all_varchar = true)")
-    assert [moment for (moment,) in found] == [event.occurred_at for event in awkward_events()]
+    rows = _ask(f"SELECT epoch_ns(occurred_at::TIMESTAMP_NS) FROM read_csv('{exported}', all_varchar = true)")
+    assert [moment for (moment,) in rows] == [event.occurred_at for event in awkward_events()]
 
 
 def test_pandas_reads_times_to_the_nanosecond(exported: Path) -> None:

@@ -1,4 +1,4 @@
-"""Exports on demand: whoever dies, sleeps or is away, a job is run once, and what became of it is known."""
+"""Export jobs: item job ends once with a known state, whichever process dies, is suspended or is unreachable."""
 
 import csv
 import json
@@ -58,19 +58,19 @@ DAY_NS = 24 * 3600 * 1_000_000_000
 
 @pytest.fixture
 def settings(tenant: Tenant, tmp_path: Path) -> Iterator[JobSettings]:
-    found = job_settings(tenant, tmp_path / "exports")
-    kafka = KafkaSettings(kafka_bootstrap_servers=found.kafka_bootstrap_servers, topic=found.topic)
+    settings = job_settings(tenant, tmp_path / "exports")
+    kafka = KafkaSettings(kafka_bootstrap_servers=settings.kafka_bootstrap_servers, topic=settings.topic)
     create_topics(
         kafka,
         TopicPlan(request_partitions=4),
         dead_letter_topic=tenant.dlq_topic,
-        request_topic=found.requests,
+        request_topic=settings.requests,
     )
     moments = (START + timedelta(hours=number % HOURS, seconds=number) for number in range(EVENTS))
-    store(found, [make_event(number, occurred_at=moment) for number, moment in enumerate(moments)])
-    yield found
+    store(settings, [make_event(number, occurred_at=moment) for number, moment in enumerate(moments)])
+    yield settings
     admin = AdminClient(kafka.librdkafka_client("tests"))
-    admin.delete_topics([found.requests])[found.requests].result(30)
+    admin.delete_topics([settings.requests])[settings.requests].result(30)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def target(settings: JobSettings) -> Path:
 
 
 class Stall:
-    """Holds an answer of ClickHouse up until it is let go."""
+    """Delays the n-th answer of ClickHouse until `go_on` is set."""
 
     def __init__(self, number: int) -> None:
         self.reached, self.go_on = threading.Event(), threading.Event()
@@ -95,9 +95,7 @@ class Stall:
         return True
 
 
-def test_two_workers_side_by_side_run_each_of_ten_jobs_once(
-    settings: JobSettings, target: Path, tmp_path: Path
-) -> None:
+def test_two_exporters_run_each_of_ten_jobs_once(settings: JobSettings, target: Path, tmp_path: Path) -> None:
     settings = replace(settings, export_key_file=tmp_path / "key.pem")
     key = make_key(tmp_path / "key.pem")
     emitted = Emitted()
@@ -109,28 +107,30 @@ def test_two_workers_side_by_side_run_each_of_ten_jobs_once(
         OutputFormat(profile="spreadsheet"),
         OutputFormat(),
     ]
-    asked = [
+    requested = [
         jobs.request(scoped(f"org-{number % 3}"), requester=ANN, output_format=formats[number % 5], label=str(number))
         for number in range(10)
     ]
     ended: list[ExportJob] = []
-    workers = [Exporter(settings, emitted, on_ended=ended.append) for _ in range(2)]
+    exporters = [Exporter(settings, emitted, on_ended=ended.append) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda worker: worker.run(until_idle=1.0), workers))
-    assert Counter(job.id for job in ended) == Counter(job.id for job in asked)
-    found = jobs.jobs(None)
-    assert [job.id for job in found] == [job.id for job in reversed(asked)]
-    assert {job.state for job in found} == {"finished"}
-    assert {job.rows for job in found} == {EVENTS // 3}
-    assert [job.label for job in found] == [str(number) for number in reversed(range(10))]
-    assert {job.id for job in jobs.jobs(["org-1", "org-x"])} == {job.id for job in found if job.scopes == ("org-1",)}
-    for job in found:
-        assert [each.name for each in job.files] == [
+        list(pool.map(lambda exporter: exporter.run(until_idle=1.0), exporters))
+    assert Counter(job.id for job in ended) == Counter(job.id for job in requested)
+    stored_jobs = jobs.jobs(None)
+    assert [job.id for job in stored_jobs] == [job.id for job in reversed(requested)]
+    assert {job.state for job in stored_jobs} == {"finished"}
+    assert {job.rows for job in stored_jobs} == {EVENTS // 3}
+    assert [job.label for job in stored_jobs] == [str(number) for number in reversed(range(10))]
+    assert {job.id for job in jobs.jobs(["org-1", "org-x"])} == {
+        job.id for job in stored_jobs if job.scopes == ("org-1",)
+    }
+    for job in stored_jobs:
+        assert [file.name for file in job.files] == [
             job.name,
             f"{job.name}.manifest.json",
             f"{job.name}.manifest.json.sig",
         ]
-        assert files_below(target / str(job.id)) == sorted(each.name for each in job.files)
+        assert files_below(target / str(job.id)) == sorted(file.name for file in job.files)
         checked = verify_export(target / job.directory / job.manifest, trusted=[key])
         assert checked.is_sound
         assert checked.signature.state == "trusted"
@@ -139,13 +139,13 @@ def test_two_workers_side_by_side_run_each_of_ten_jobs_once(
     for event in emitted:
         validate_payload(event, strict=True)
         assert event.scope is not None
-        job = next(job for job in found if str(job.id) == event.target.id)
+        job = next(job for job in stored_jobs if str(job.id) == event.target.id)
         assert event.scope.id == job.scopes[0]
     sums = {json.loads(event.payload)["sha256"] for event in emitted if event.action.endswith("finish")}
-    assert sums == {job.files[0].sha256 for job in found}
+    assert sums == {job.files[0].sha256 for job in stored_jobs}
 
 
-def test_a_worker_is_killed_and_the_next_goes_on_up_to_the_same_offsets(
+def test_after_sigkill_the_next_exporter_resumes_up_to_the_same_watermark(
     tenant: Tenant, settings: JobSettings, target: Path, tmp_path: Path
 ) -> None:
     export_events(settings, ALL, tmp_path / "whole.csv.gz", slice_rows=1)
@@ -165,40 +165,38 @@ def test_a_worker_is_killed_and_the_next_goes_on_up_to_the_same_offsets(
     store(settings, [make_event(1000)])
     with relay(settings.clickhouse_url, after) as url:
         ended = run_exporter(replace(settings, clickhouse_url=url), slice_rows=1)
-    found = existing(jobs, job.id)
-    assert [(each.id, each.state) for each in ended] == [(job.id, "finished")]
-    assert (found.state, found.rows, found.watermark) == ("finished", EVENTS, running.watermark)
-    assert found.worker != running.worker
+    finished = existing(jobs, job.id)
+    assert [(ended_job.id, ended_job.state) for ended_job in ended] == [(job.id, "finished")]
+    assert (finished.state, finished.rows, finished.watermark) == ("finished", EVENTS, running.watermark)
+    assert finished.worker != running.worker
     # Of four slices two had been written.
     assert after.answers == 2
     assert files_below(target) == [job.name, f"{job.name}.manifest.json"]
-    assert (target / found.directory / job.name).read_bytes() == (tmp_path / "whole.csv.gz").read_bytes()
+    assert (target / finished.directory / job.name).read_bytes() == (tmp_path / "whole.csv.gz").read_bytes()
 
 
-def test_a_worker_that_sleeps_through_the_loss_of_its_lease_changes_nothing_when_it_wakes(
-    settings: JobSettings, target: Path
-) -> None:
-    jobs, said = service(settings), Emitted()
+def test_a_suspended_exporter_that_lost_its_lease_changes_nothing(settings: JobSettings, target: Path) -> None:
+    jobs, emitted = service(settings), Emitted()
     job = jobs.request(ALL, requester=ANN)
     stall = Stall(2)
     with relay(settings.clickhouse_url, stall) as url:
-        sleeper = Attempt(replace(settings, clickhouse_url=url), job, worker="sleeper", emitted=said)
+        sleeper = Attempt(replace(settings, clickhouse_url=url), job, worker="sleeper", emitted=emitted)
         assert stall.reached.wait(60)
-        place = existing(jobs, job.id).directory
-        finished = Attempt(settings, job, worker="successor", emitted=said).outcome.result(60)
-        assert finished.directory != place
+        directory = existing(jobs, job.id).directory
+        finished = Attempt(settings, job, worker="successor", emitted=emitted).outcome.result(60)
+        assert finished.directory != directory
         stall.go_on.set()
         with pytest.raises(LeaseLostError, match="was taken over by successor"):
             sleeper.outcome.result(60)
     assert existing(jobs, job.id) == finished
     assert files_below(target) == [job.name, f"{job.name}.manifest.json"]
-    # Taken once more, as when the offset was not committed, it is the same event that is said.
-    assert Attempt(settings, job, worker="third", emitted=said).outcome.result(60) == finished
-    assert said.actions() == ["finish", "finish"]
-    assert said[0] == said[1]
+    # If the offset was not committed, a third exporter emits the same event again.
+    assert Attempt(settings, job, worker="third", emitted=emitted).outcome.result(60) == finished
+    assert emitted.actions() == ["finish", "finish"]
+    assert emitted[0] == emitted[1]
 
 
-def test_a_job_is_cancelled_while_it_runs_and_run_once_more(settings: JobSettings, target: Path) -> None:
+def test_a_running_job_is_cancelled_and_retried(settings: JobSettings, target: Path) -> None:
     emitted = Emitted()
     jobs = service(settings, emitted)
     job = jobs.request(scoped("org-1"), requester=ANN)
@@ -226,11 +224,11 @@ def test_a_job_is_cancelled_while_it_runs_and_run_once_more(settings: JobSetting
     assert emitted.actions() == ["request", "cancel", "request", "request", "cancel"]
 
 
-def test_the_quota_holds_where_it_is_asked_for_and_where_it_is_run(settings: JobSettings, target: Path) -> None:
+def test_the_quota_applies_to_requests_and_to_runs(settings: JobSettings, target: Path) -> None:
     emitted = Emitted()
     two = replace(settings, export_quota=2)
     jobs = service(two, emitted)
-    asked = [jobs.request(scoped("org-1"), requester=ANN) for _ in range(2)]
+    requested = [jobs.request(scoped("org-1"), requester=ANN) for _ in range(2)]
     with pytest.raises(ExportDeniedError, match="2 exports were requested for org-1 today, which is the quota"):
         jobs.request(
             replace(ALL, filter=ExportFilter(scopes=("org-2", "org-1"))), requester=ANN, request=Request(id="r")
@@ -242,23 +240,30 @@ def test_the_quota_holds_where_it_is_asked_for_and_where_it_is_run(settings: Job
     )
     other = jobs.request(scoped("org-2"), requester=ANN)
     slipped = service(replace(settings, export_quota=0)).request(scoped("org-1"), requester=ANN)
-    states = {job.id: Attempt(two, job, emitted=emitted).outcome.result(60).state for job in (slipped, other, *asked)}
-    assert states == {slipped.id: "failed", other.id: "finished", asked[0].id: "finished", asked[1].id: "finished"}
+    states = {
+        job.id: Attempt(two, job, emitted=emitted).outcome.result(60).state for job in (slipped, other, *requested)
+    }
+    assert states == {
+        slipped.id: "failed",
+        other.id: "finished",
+        requested[0].id: "finished",
+        requested[1].id: "finished",
+    }
     assert "which is the quota" in existing(jobs, slipped.id).error
     assert not (target / str(slipped.id)).exists()
     assert emitted.actions()[-5:] == ["deny", "finish", "finish", "finish", "finish"]
-    # It would be the next day's first.
+    # It is the first of the next day.
     tomorrow = ExportJobs(two, emitted, clock=lambda: time.time_ns() + DAY_NS)
     assert tomorrow.request(scoped("org-1"), requester=ANN).state == "queued"
 
 
-def test_files_expire(settings: JobSettings, target: Path) -> None:
+def test_files_of_an_expired_job_are_deleted(settings: JobSettings, target: Path) -> None:
     jobs = service(settings)
     job = jobs.request(ALL, requester=ANN)
     assert Attempt(settings, job).outcome.result(60).state == "finished"
-    with jobs.open(job.id, by=ANN) as found:
-        content = b"".join(found.pieces)
-    assert (len(content), found.size, found.media_type) == (
+    with jobs.open(job.id, by=ANN) as file:
+        content = b"".join(file.pieces)
+    assert (len(content), file.size, file.media_type) == (
         job_bytes(jobs, job),
         len(content),
         "text/csv; charset=utf-8",
@@ -269,7 +274,7 @@ def test_files_expire(settings: JobSettings, target: Path) -> None:
         pass
     assert JobStore(settings).expired(later - 2 * DAY_NS) == []
     # Its request was not committed; read again, it changes nothing.
-    assert [each.id for each in run_exporter(settings, clock=lambda: later)] == [job.id]
+    assert [item.id for item in run_exporter(settings, clock=lambda: later)] == [job.id]
     assert (existing(jobs, job.id).state, existing(jobs, job.id).rows, files_below(target)) == ("expired", EVENTS, [])
 
 
@@ -277,7 +282,7 @@ def job_bytes(jobs: ExportJobs, job: ExportJob) -> int:
     return existing(jobs, job.id).bytes
 
 
-def test_while_clickhouse_is_away_a_job_waits(
+def test_a_job_waits_while_clickhouse_is_down(
     settings: JobSettings, target: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = service(settings)
@@ -297,7 +302,7 @@ def test_while_clickhouse_is_away_a_job_waits(
     assert files_below(target) == [job.name, f"{job.name}.manifest.json"]
 
 
-def test_a_disk_that_is_full_fails_the_job_and_leaves_nothing(settings: JobSettings, tmp_path: Path) -> None:
+def test_a_full_disk_fails_the_job_and_leaves_no_files(settings: JobSettings, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -306,50 +311,54 @@ def test_a_disk_that_is_full_fails_the_job_and_leaves_nothing(settings: JobSetti
     if mounted.returncode != 0:
         pytest.skip(f"cannot mount a small disk: {mounted.stderr.strip()}")
     try:
-        said = Emitted()
+        emitted = Emitted()
         jobs = service(settings)
         job = jobs.request(ALL, requester=ANN)
         full = replace(settings, export_target=str(disk))
-        failed = Attempt(full, job, emitted=said).outcome.result(60)
+        failed = Attempt(full, job, emitted=emitted).outcome.result(60)
         assert (failed.state, list(disk.iterdir())) == ("failed", [])
         assert "No space left on device" in failed.error
-        assert json.loads(said[0].payload) == {"rows": 0, "bytes": 0, "sha256": None, "error": failed.error}
-        assert not said[0].success
+        assert json.loads(emitted[0].payload) == {"rows": 0, "bytes": 0, "sha256": None, "error": failed.error}
+        assert not emitted[0].success
         jobs.retry(job.id, by=ANN)
         assert Attempt(settings, job).outcome.result(60).state == "finished"
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_in_a_bucket(tenant: Tenant, settings: JobSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_write_to_a_bucket(
+    tenant: Tenant, settings: JobSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with s3_server() as variables:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         boto3.client("s3").create_bucket(Bucket=tenant.database)
-        there = replace(settings, export_target=f"s3://{tenant.database}/jobs", export_spool_dir=tmp_path / "spool")
-        jobs = service(there)
+        bucket_settings = replace(
+            settings, export_target=f"s3://{tenant.database}/jobs", export_spool_dir=tmp_path / "spool"
+        )
+        jobs = service(bucket_settings)
         job = jobs.request(ALL, requester=ANN, output_format=OutputFormat(split_rows=50))
-        finished = Attempt(there, job).outcome.result(60)
+        finished = Attempt(bucket_settings, job).outcome.result(60)
         rows = 0
         for file in finished.data:
-            with jobs.open(job.id, by=ANN, name=file.name) as found:
-                rows += len(list(csv.reader(b"".join(found.pieces).decode().splitlines()))) - 1
+            with jobs.open(job.id, by=ANN, name=file.name) as open_file:
+                rows += len(list(csv.reader(b"".join(open_file.pieces).decode().splitlines()))) - 1
         assert (len(finished.data), rows) == (3, EVENTS)
         assert list((tmp_path / "spool").iterdir()) == []
         stopped = jobs.request(ALL, requester=ANN)
         stall = Stall(2)
         with relay(settings.clickhouse_url, stall) as url:
-            attempt = Attempt(replace(there, clickhouse_url=url), stopped)
+            attempt = Attempt(replace(bucket_settings, clickhouse_url=url), stopped)
             assert stall.reached.wait(60)
             jobs.cancel(stopped.id, by=ANN)
             stall.go_on.set()
             assert attempt.outcome.result(60).state == "cancelled"
         assert list((tmp_path / "spool").iterdir()) == []
-        keys = [each["Key"] for each in boto3.client("s3").list_objects_v2(Bucket=tenant.database)["Contents"]]
-        assert sorted(keys) == sorted(f"jobs/{finished.directory}/{each.name}" for each in finished.files)
+        keys = [item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket=tenant.database)["Contents"]]
+        assert sorted(keys) == sorted(f"jobs/{finished.directory}/{item.name}" for item in finished.files)
 
 
-def test_a_request_that_no_broker_takes_has_failed(settings: JobSettings) -> None:
+def test_a_job_whose_request_cannot_be_sent_has_failed(settings: JobSettings) -> None:
     nowhere = service(replace(settings, export_topic="no.such.topic"))
     with pytest.raises(ExportError, match="auditstream topics"):
         nowhere.request(ALL, requester=ANN)
@@ -357,7 +366,7 @@ def test_a_request_that_no_broker_takes_has_failed(settings: JobSettings) -> Non
     assert JobStore(settings).job(uuid4()) is None
 
 
-def test_from_the_command_line_and_found_in_the_log_that_it_exports(
+def test_the_commands_request_run_and_fetch_and_are_recorded_in_the_audit_log(
     tenant: Tenant, settings: JobSettings, target: Path, tmp_path: Path
 ) -> None:
     environment = {
@@ -374,19 +383,19 @@ def test_from_the_command_line_and_found_in_the_log_that_it_exports(
         return ended.stdout
 
     days = ["--from", f"{START:%Y-%m-%d}", "--to", "2200-01-01"]
-    asked = json.loads(
+    requested = json.loads(
         run("export", "jobs", "request", *days, "--scope", "org-1", "--text", "event", "--requester", "ann", "--json")
     )
-    assert asked["state"] == "queued"
+    assert requested["state"] == "queued"
     ended = json.loads(run("exporter", "--until-idle", "1", "--json"))
-    assert (ended["id"], ended["state"], ended["rows"]) == (asked["id"], "finished", EVENTS // 3)
-    assert existing(service(settings), UUID(asked["id"])).to_dict() == ended
-    fetched = run("export", "jobs", "fetch", asked["id"], "-o", str(tmp_path), "--requester", "bea").splitlines()
-    assert [path.name for path in map(Path, fetched)] == [each["name"] for each in ended["files"]]
+    assert (ended["id"], ended["state"], ended["rows"]) == (requested["id"], "finished", EVENTS // 3)
+    assert existing(service(settings), UUID(requested["id"])).to_dict() == ended
+    fetched = run("export", "jobs", "fetch", requested["id"], "-o", str(tmp_path), "--requester", "bea").splitlines()
+    assert [path.name for path in map(Path, fetched)] == [item["name"] for item in ended["files"]]
     assert verify_export(Path(fetched[0])).is_sound
     run_sink(tenant)
     assert count(tenant) == EVENTS + 4
-    own_filter = ExportFilter(scopes=("org-1",), actions=("audit_log.export.*",), target=asked["id"])
+    own_filter = ExportFilter(scopes=("org-1",), actions=("audit_log.export.*",), target=requested["id"])
     export_events(settings, replace(ALL, filter=own_filter), tmp_path / "own.csv")
     with (tmp_path / "own.csv").open(newline="") as file:
         own = [(row["action"].rpartition(".")[2], json.loads(row["actor"])["id"]) for row in csv.DictReader(file)]

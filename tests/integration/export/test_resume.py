@@ -1,4 +1,4 @@
-"""An export that was killed goes on where it was, and asks ClickHouse for nothing twice."""
+"""An export that broke off or was killed is resumed, and reads no complete slice from ClickHouse again."""
 
 import os
 import signal
@@ -34,14 +34,14 @@ export_events(load(ClickHouseSettings), request, sys.argv[3], slice_rows=1, resu
 
 @pytest.fixture
 def settings(tenant: Tenant) -> ClickHouseSettings:
-    found = ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    settings = ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
     moments = (START + timedelta(hours=number % HOURS, seconds=number) for number in range(500))
-    store(found, [make_event(number, occurred_at=moment) for number, moment in enumerate(moments)])
-    return found
+    store(settings, [make_event(number, occurred_at=moment) for number, moment in enumerate(moments)])
+    return settings
 
 
 @pytest.mark.parametrize("name", ["all.csv.gz", "all.ndjson"])
-def test_broken_off_in_the_middle_it_goes_on_where_it_was(
+def test_an_export_that_broke_off_is_resumed_at_its_last_checkpoint(
     settings: ClickHouseSettings, tmp_path: Path, name: str
 ) -> None:
     output_format = OutputFormat(format="ndjson" if "ndjson" in name else "csv")
@@ -63,7 +63,7 @@ def test_broken_off_in_the_middle_it_goes_on_where_it_was(
     ):
         export_events(replace(settings, clickhouse_url=url), ALL, path, output_format=output_format, slice_rows=1)
     assert not path.exists()
-    # What arrives in the meantime is beyond the watermark that it began with.
+    # Events that arrive meanwhile are beyond the watermark of the export.
     store(settings, [make_event(1000)])
     with pytest.raises(ExportError, match="left unfinished"):
         export_events(settings, ALL, path, output_format=output_format)
@@ -78,7 +78,9 @@ def test_broken_off_in_the_middle_it_goes_on_where_it_was(
     assert path.read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
 
 
-def test_killed_it_goes_on_where_it_was(tenant: Tenant, settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_an_export_that_was_killed_is_resumed_at_its_last_checkpoint(
+    tenant: Tenant, settings: ClickHouseSettings, tmp_path: Path
+) -> None:
     export_events(settings, ALL, tmp_path / "whole.csv.zst", slice_rows=1)
     reached, go_on = threading.Event(), threading.Event()
     answers: list[bytes] = []
@@ -97,10 +99,10 @@ def test_killed_it_goes_on_where_it_was(tenant: Tenant, settings: ClickHouseSett
         environment = {**os.environ, **tenant.env, "AUDITSTREAM_CLICKHOUSE_URL": url}
         exporter = subprocess.Popen(arguments, env=environment, cwd=tmp_path)
         assert reached.wait(60)
-        # It is asked while the third is still being read.
+        # The fourth query starts while the third answer is read.
         journal = tmp_path / "all.csv.zst.part.journal"
         eventually(lambda: b'"slices_done": 3' in journal.read_bytes(), "three slices are done")
-        eventually(lambda: len(answers) == HOURS, "the fifth is asked while the fourth is being read")
+        eventually(lambda: len(answers) == HOURS, "the fifth query starts while the fourth answer is read")
         before = len(answers)
         exporter.send_signal(signal.SIGKILL)
         exporter.wait()

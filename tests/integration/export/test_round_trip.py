@@ -157,7 +157,7 @@ def test_an_export_emitted_into_an_empty_stack_exports_the_same_bytes(
         assert_balanced(tenant)
 
 
-def test_the_same_file_twice_leaves_the_count_and_counts_the_duplicates(tenant: Tenant, tmp_path: Path) -> None:
+def test_events_emitted_twice_are_stored_once_and_counted_as_duplicates(tenant: Tenant, tmp_path: Path) -> None:
     events = tmp_path / "events.ndjson"
     events.write_text("".join(make_event(number).to_json() + "\n" for number in range(1_000)), "utf-8")
     first = through_the_pipeline(tenant, events)

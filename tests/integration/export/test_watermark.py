@@ -1,4 +1,4 @@
-"""An export with a watermark is the same, byte for byte, whatever arrived since."""
+"""An export up to a watermark has the same bytes, whatever has arrived since."""
 
 import json
 import os
@@ -43,9 +43,9 @@ def _run(settings: ClickHouseSettings, *statements: str) -> None:
             client.command(sql.format(database=settings.clickhouse_database), use_database=False)
 
 
-def _note_copies(settings: ClickHouseSettings, *places: tuple[AuditEvent, int, int]) -> None:
-    """What the sink notes of events that are stored from more places than one."""
-    rows = ", ".join(f"('{TOPIC_ID}', {partition}, {offset}, '{event.id}')" for event, partition, offset in places)
+def _note_copies(settings: ClickHouseSettings, *copies: tuple[AuditEvent, int, int]) -> None:
+    """Insert the copies that the sink notes of events that are stored from several coordinates."""
+    rows = ", ".join(f"('{TOPIC_ID}', {partition}, {offset}, '{event.id}')" for event, partition, offset in copies)
     _run(settings, f"INSERT INTO {{database}}.copies VALUES {rows}")
 
 
@@ -53,21 +53,21 @@ def _exported(settings: ClickHouseSettings, path: Path, watermark: Watermark | N
     return export_events(settings, ALL, path, watermark=watermark, overwrite=True).watermark
 
 
-def test_it_is_the_same_whatever_arrived_since(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_an_export_up_to_a_watermark_is_reproducible(settings: ClickHouseSettings, tmp_path: Path) -> None:
     early = _spread(200)
     unaccounted, elsewhere = make_event(900), make_event(901)
     store(settings, early)
-    # Stored from partition 1 and accounted; from partition 2, too, which has not come to it in its books.
+    # Stored and in the ledger from partition 1; stored from partition 2, too, whose ledger has not reached it.
     store(settings, [elsewhere], partition=1, offsets=[7])
     store(settings, [make_event(902)], partition=2, offsets=[0])
-    # Inserted, and not in the books yet.
+    # Inserted, but not in the ledger yet.
     store(settings, [unaccounted], partition=2, offsets=[1], accounted=False)
     first = {suffix: tmp_path / f"first.csv{suffix}" for suffix in ("", ".gz", ".zst")}
     for path in first.values():
         watermark = _exported(settings, path)
     assert {(each.partition, each.last_offset) for each in watermark.positions} == {(0, 199), (1, 7), (2, 0)}
 
-    # The books catch up.
+    # The ledger catches up.
     _run(
         settings,
         "INSERT INTO {database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, stored, "
@@ -76,12 +76,12 @@ def test_it_is_the_same_whatever_arrived_since(settings: ClickHouseSettings, tmp
     # New events in the middle of the old ones, on old partitions and on a new one.
     store(settings, [make_event(1000 + number, occurred_at=START + timedelta(minutes=number)) for number in range(50)])
     store(settings, [make_event(2000)], partition=3)
-    # A late insert of a sink that slept: rows that are there already, from the same places.
+    # A late insert of a suspended sink: rows that are stored already, from the same coordinates.
     store(settings, early[:50], offsets=range(50), accounted=False, ingested_at=datetime.now(UTC) - timedelta(hours=1))
     # Two sinks stored it at once; the view shows it from beyond the watermark.
     store(settings, [elsewhere], partition=2, offsets=[90])
     _note_copies(settings, (elsewhere, 1, 7), (elsewhere, 2, 90))
-    # And of what came later, from two places as well, none is below it.
+    # An event that came later from two coordinates, both beyond the watermark.
     store(settings, [make_event(2001)], partition=2, offsets=[91])
     store(settings, [make_event(2001)], partition=3, offsets=[9])
     _note_copies(settings, (make_event(2001), 2, 91), (make_event(2001), 3, 9))
@@ -102,7 +102,9 @@ def test_it_is_the_same_whatever_arrived_since(settings: ClickHouseSettings, tmp
     assert len((tmp_path / "now.csv").read_bytes()) > len(first[""].read_bytes())
 
 
-def test_other_content_under_an_id_beyond_the_watermark_stays_out(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_other_content_of_an_id_beyond_the_watermark_is_not_exported(
+    settings: ClickHouseSettings, tmp_path: Path
+) -> None:
     event = make_event(1)
     store(settings, [event])
     watermark = _exported(settings, tmp_path / "first.csv")
@@ -113,7 +115,7 @@ def test_other_content_under_an_id_beyond_the_watermark_stays_out(settings: Clic
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
 
 
-def test_slices_make_one_ordered_whole(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_slices_together_are_the_ordered_export(settings: ClickHouseSettings, tmp_path: Path) -> None:
     store(settings, reversed(_spread(1000)))
     _exported(settings, tmp_path / "one.csv")
     with connect(settings) as client:
@@ -128,21 +130,23 @@ def test_slices_make_one_ordered_whole(settings: ClickHouseSettings, tmp_path: P
     assert (tmp_path / "one.csv").read_bytes().endswith(b"".join(chunk.data for chunk in chunks))
 
 
-def test_a_manifest_is_enough_to_make_it_again(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_an_export_is_repeated_from_its_manifest(settings: ClickHouseSettings, tmp_path: Path) -> None:
     store(settings, _spread(50))
-    wanted = replace(ALL, filter=ExportFilter(success=True, actions=("user.*",)))
-    export_events(settings, wanted, tmp_path / "first.csv")
+    export_request = replace(ALL, filter=ExportFilter(success=True, actions=("user.*",)))
+    export_events(settings, export_request, tmp_path / "first.csv")
     store(settings, [make_event(100)])
     manifest = json.loads((tmp_path / "first.csv.manifest.json").read_text("utf-8"))
     request, watermark = ExportRequest.from_dict(manifest), Watermark.from_json(manifest)
-    assert request == wanted
+    assert request == export_request
     export_events(settings, request, tmp_path / "again.csv", watermark=watermark, repeats=manifest)
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "first.csv").read_bytes()
     again = json.loads((tmp_path / "again.csv.manifest.json").read_text("utf-8"))
     assert again["ledger"] == manifest["ledger"]
 
 
-def test_what_is_gone_since_is_told_and_nothing_is_written(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_a_repeated_export_with_missing_events_fails_and_leaves_no_file(
+    settings: ClickHouseSettings, tmp_path: Path
+) -> None:
     """As when a month falls behind the retention."""
     old = replace(ALL, start=from_datetime(datetime.now(UTC) - timedelta(days=800)))
     store(settings, _spread(50))
@@ -159,19 +163,19 @@ def test_what_is_gone_since_is_told_and_nothing_is_written(settings: ClickHouseS
 
 def test_a_watermark_that_the_ledger_does_not_reach_is_refused(settings: ClickHouseSettings, tmp_path: Path) -> None:
     store(settings, _spread(5))
-    for place in ({"topic_id": TOPIC_ID, "last_offset": 5}, {"topic_id": NEW_TOPIC, "last_offset": 0}):
-        position = Position(**{"topic": "audit.events", "partition": 0, **place})  # type: ignore[arg-type]
+    for coordinates in ({"topic_id": TOPIC_ID, "last_offset": 5}, {"topic_id": NEW_TOPIC, "last_offset": 0}):
+        position = Position(**{"topic": "audit.events", "partition": 0, **coordinates})  # type: ignore[arg-type]
         with pytest.raises(ExportError, match=r"the ledger ends at (4|none)"):
             _exported(settings, tmp_path / "all.csv", Watermark(positions=(position,)))
 
 
-def test_books_that_do_not_balance_are_told(settings: ClickHouseSettings, tmp_path: Path) -> None:
+def test_a_ledger_that_does_not_balance_is_in_the_manifest(settings: ClickHouseSettings, tmp_path: Path) -> None:
     store(settings, _spread(5))
     store(settings, [make_event(7)], offsets=[9])
     assert not export_events(settings, ALL, tmp_path / "all.csv").balanced
-    books = json.loads((tmp_path / "all.csv.manifest.json").read_text("utf-8"))["ledger"]
-    assert [(each["breaks"], each["balanced"]) for each in books["partitions"]] == [(1, False)]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", books["partitions"][0]["last_at"])
+    ledger = json.loads((tmp_path / "all.csv.manifest.json").read_text("utf-8"))["ledger"]
+    assert [(line["breaks"], line["balanced"]) for line in ledger["partitions"]] == [(1, False)]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ledger["partitions"][0]["last_at"])
 
 
 def _command(tenant: Tenant, folder: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -230,7 +234,7 @@ def test_the_command_signs_repeats_and_verifies(tenant: Tenant, settings: ClickH
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("-o", "x.csv"), "missing option '--from'"),
         (("--from", "2026-01-01", "-o", "x.csv"), "missing option '--to'"),
@@ -239,11 +243,11 @@ def test_the_command_signs_repeats_and_verifies(tenant: Tenant, settings: ClickH
         (("--watermark", "m.json", "-o", "x.ndjson"), "the export of that manifest is csv"),
     ],
 )
-def test_a_command_that_lacks_something_is_told(
-    tmp_path: Path, arguments: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_option_is_an_error(
+    tmp_path: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    described = {**ALL.to_dict(), "watermark": [], "format": "csv", "profile": "raw", "split_rows": None}
-    (tmp_path / "m.json").write_text(json.dumps(described), "utf-8")
+    manifest = {**ALL.to_dict(), "watermark": [], "format": "csv", "profile": "raw", "split_rows": None}
+    (tmp_path / "m.json").write_text(json.dumps(manifest), "utf-8")
     monkeypatch.chdir(tmp_path)
     ended = CliRunner().invoke(export, arguments)
-    assert (ended.exit_code, told in ended.stderr) == (2, True), ended.output
+    assert (ended.exit_code, message in ended.stderr) == (2, True), ended.output

@@ -77,7 +77,7 @@ def test_an_empty_glob_is_refused() -> None:
 
 
 @pytest.mark.parametrize("scopes", [(), ("",), ("org", "")])
-def test_no_scopes_are_never_all_scopes(scopes: tuple[str, ...]) -> None:
+def test_an_empty_list_of_scopes_is_refused(scopes: tuple[str, ...]) -> None:
     with pytest.raises(ExportError, match="list of scopes is empty"):
         ExportFilter(scopes=scopes)
 
@@ -111,7 +111,7 @@ def test_only_star_and_question_mark_are_special_in_a_glob(glob: str, like: str)
         ("2026-01-31T01:00:00.000000001Z", "2026-01-31T01:00:00.000000001Z"),
     ],
 )
-def test_a_limit_is_a_date_in_utc_or_a_time_with_a_zone(text: str, moment: str) -> None:
+def test_a_moment_is_a_date_in_utc_or_a_time_with_a_zone(text: str, moment: str) -> None:
     assert parse_moment(text) == parse_timestamp(moment)
 
 
@@ -129,7 +129,7 @@ def test_a_limit_is_a_date_in_utc_or_a_time_with_a_zone(text: str, moment: str) 
         ("", "2026-01-31"),
     ],
 )
-def test_any_other_limit_is_refused_with_what_is_right(text: str, hint: str) -> None:
+def test_any_other_moment_is_refused_with_a_hint(text: str, hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
         parse_moment(text)
 

@@ -33,7 +33,7 @@ def test_absent_scope_and_request_are_left_out() -> None:
     assert list(json.loads(text)) == [name for name in FIELDS if name not in {"scope", "request"}]
 
 
-def test_a_row_read_by_the_csv_module_will_do() -> None:
+def test_a_row_of_the_csv_module_becomes_its_event() -> None:
     event = make_event(1, payload={"text": 'a "b",\r\nc'})
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, FIELDS, lineterminator="\r\n")
@@ -58,7 +58,7 @@ def test_a_row_read_by_the_csv_module_will_do() -> None:
         ("success", "1", "'success' is neither true nor false"),
     ],
 )
-def test_a_cell_that_no_export_writes_is_refused(column: str, cell: str, told: str) -> None:
+def test_a_malformed_cell_is_refused(column: str, cell: str, told: str) -> None:
     with pytest.raises(ExportError, match=told):
         event_json_from_row(_row(make_event(1)) | {column: cell})
 

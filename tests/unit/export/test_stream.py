@@ -76,7 +76,7 @@ def test_lines_are_found_however_the_stream_is_divided(texts: list[str], cuts: l
         *((LINES, before) for before in (b"", b'{"action":1}\n', b'{"action":1}\n{"action":')),
     ],
 )
-def test_an_exception_behind_the_records_is_found(layout: Layout, before: bytes, exception: bytes) -> None:
+def test_an_exception_after_the_records_is_detected(layout: Layout, before: bytes, exception: bytes) -> None:
     records = Records(layout)
     records.feed(before)
     records.feed(exception)
@@ -89,7 +89,7 @@ def test_an_exception_behind_the_records_is_found(layout: Layout, before: bytes,
     size=st.integers(1, 8),
     cuts=st.sets(st.integers(0, 30)),
 )
-def test_a_run_of_rows_has_one_checksum_however_it_comes(rows: list[bytes], size: int, cuts: set[int]) -> None:
+def test_a_run_of_rows_has_one_checksum_however_it_is_divided(rows: list[bytes], size: int, cuts: set[int]) -> None:
     ranges = RowRanges(size)
     edges = sorted({0, len(rows), *(edge for edge in cuts if edge < len(rows))})
     for begin, end in itertools.pairwise(edges):
@@ -99,7 +99,7 @@ def test_a_run_of_rows_has_one_checksum_however_it_comes(rows: list[bytes], size
     assert ranges.checksums == [f"{zlib.crc32(run):08x}" for run in runs]
 
 
-def test_slices_touch_each_other_and_hold_every_hour() -> None:
+def test_slices_have_no_gaps_and_contain_every_hour() -> None:
     hours = [(10, 4), (20, 4), (30, 9), (40, 1), (50, 1)]
     assert list(cut(7, 99, hours, rows=8)) == [
         Slice(start=7, end=30, rows=8),
@@ -108,7 +108,7 @@ def test_slices_touch_each_other_and_hold_every_hour() -> None:
     ]
 
 
-def test_nothing_makes_no_slice() -> None:
+def test_a_range_without_events_has_no_slices() -> None:
     assert list(cut(0, 9, [])) == []
 
 
@@ -123,7 +123,7 @@ def test_a_huge_export_has_larger_slices_not_more() -> None:
     ("start", "told"),
     [("2025-02-28T12:00:00Z", False), ("2025-02-28T11:59:59.999999999Z", True), ("2030-01-01T00:00:00Z", False)],
 )
-def test_a_range_that_begins_before_the_retention_is_told(start: str, *, told: bool) -> None:
+def test_a_range_that_begins_before_the_retention_has_a_notice(start: str, *, told: bool) -> None:
     now = datetime(2026, 2, 28, 12, tzinfo=UTC)
     found = retention.notice(parse_timestamp(start), now=now)
     assert (found is not None) is told

@@ -43,15 +43,15 @@ def _public(path: Path) -> list[object]:
     return ["--public-key", path.with_name("key.pem.pub")]
 
 
-def _told(found: Any) -> list[tuple[str, int | None, int | None]]:
-    differences = found["exports"][0]["files"][0]["differences"]
-    return [(each["kind"], each["first_row"], each["last_row"]) for each in differences]
+def _differences(report: Any) -> list[tuple[str, int | None, int | None]]:
+    differences = report["exports"][0]["files"][0]["differences"]
+    return [(item["kind"], item["first_row"], item["last_row"]) for item in differences]
 
 
 def test_a_sound_export_is_verified_by_its_key(exported: Path) -> None:
     for arguments in ([exported], [f"{exported}.manifest.json"]):
-        code, found = _verify(*_public(exported), *arguments)
-        assert (code, found["verified"], found["exports"][0]["signature"]["state"]) == (0, True, "trusted")
+        code, report = _verify(*_public(exported), *arguments)
+        assert (code, report["verified"], report["exports"][0]["signature"]["state"]) == (0, True, "trusted")
 
 
 def test_a_key_id_is_enough(exported: Path, key: SigningKey) -> None:
@@ -73,10 +73,10 @@ def test_the_row_that_differs_is_named(
     exported: Path, spoil: Callable[[list[bytes]], list[bytes]], differences: list[tuple[str, int | None, int | None]]
 ) -> None:
     exported.write_bytes(header(OutputFormat()) + b"".join(spoil(ROWS)))
-    code, found = _verify(*_public(exported), exported)
+    code, report = _verify(*_public(exported), exported)
     assert code == 3
-    assert not found["verified"]
-    assert _told(found)[: len(differences)] == differences
+    assert not report["verified"]
+    assert _differences(report)[: len(differences)] == differences
 
 
 def test_a_run_of_rows_is_named_in_a_large_file(tmp_path: Path) -> None:
@@ -85,30 +85,30 @@ def test_a_run_of_rows_is_named_in_a_large_file(tmp_path: Path) -> None:
     write_export(path, [rows])
     rows[12_345] = csv_row(12_345, success="false")
     path.write_bytes(gzip.compress(header(OutputFormat()) + b"".join(rows), 1))
-    code, found = _verify("--allow-unsigned", path)
-    assert (code, _told(found)[1:]) == (3, [("row", 12_346, 12_348)])
+    code, report = _verify("--allow-unsigned", path)
+    assert (code, _differences(report)[1:]) == (3, [("row", 12_346, 12_348)])
 
 
-def test_another_copy_tells_the_cell(exported: Path) -> None:
+def test_a_comparison_with_another_copy_names_the_cell(exported: Path) -> None:
     good = exported.with_name("good.csv.gz")
     good.write_bytes(gzip.compress(exported.read_bytes()))
     exported.write_bytes(
         header(OutputFormat()) + b"".join([*ROWS[:6], csv_row(6, success="false", version="2"), *ROWS[7:]])
     )
-    code, found = _verify(*_public(exported), "--against", good, exported)
+    code, report = _verify(*_public(exported), "--against", good, exported)
     assert code == 3
     columns = {"version": ["2", "1"], "success": ["false", "true"]}
     identity = "00000000-0000-4000-8000-000000000006"
-    assert found["rows"] == [{"row": 7, "kind": "changed", "id": identity, "columns": columns}]
+    assert report["rows"] == [{"row": 7, "kind": "changed", "id": identity, "columns": columns}]
 
 
-def test_copies_are_aligned_where_rows_lack(tmp_path: Path) -> None:
+def test_copies_are_aligned_after_missing_rows(tmp_path: Path) -> None:
     one, other = tmp_path / "one.csv", tmp_path / "other.csv"
     changed = csv_row(40, action="x.y")
     one.write_bytes(header(OutputFormat()) + b"".join([*ROWS[:10], *ROWS[12:40], changed, *ROWS[41:], csv_row(99)]))
     other.write_bytes(header(OutputFormat()) + b"".join(ROWS))
-    found = [(each.row, each.kind, (each.id or "")[-2:]) for each in compare(one, other, OutputFormat())]
-    assert found == [(11, "missing", "10"), (11, "missing", "11"), (39, "changed", "40"), (49, "extra", "99")]
+    report = [(row.row, row.kind, (row.id or "")[-2:]) for row in compare(one, other, OutputFormat())]
+    assert report == [(11, "missing", "10"), (11, "missing", "11"), (39, "changed", "40"), (49, "extra", "99")]
     assert list(compare(other, other, OutputFormat())) == []
 
 
@@ -127,26 +127,24 @@ def test_copies_are_aligned_where_rows_lack(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_manifest_that_is_not_as_it_was_signed_is_refused(
-    exported: Path, spoil: Callable[[Path, Path], object], state: str
-) -> None:
+def test_a_changed_manifest_is_refused(exported: Path, spoil: Callable[[Path, Path], object], state: str) -> None:
     spoil(exported.with_name("all.csv.manifest.json"), exported.with_name("all.csv.manifest.json.sig"))
-    code, found = _verify(*_public(exported), exported)
-    assert (code, found["exports"][0]["signature"]["state"]) == (4, state)
+    code, report = _verify(*_public(exported), exported)
+    assert (code, report["exports"][0]["signature"]["state"]) == (4, state)
     assert _verify("--allow-unsigned", exported)[0] == (0 if state == "unsigned" else 4)
 
 
 def test_a_manifest_signed_by_another_key_is_refused(exported: Path, tmp_path: Path) -> None:
     make_key(tmp_path / "other.pem")
-    code, found = _verify("--public-key", tmp_path / "other.pem.pub", exported)
-    assert (code, found["exports"][0]["signature"]["state"]) == (4, "untrusted")
+    code, report = _verify("--public-key", tmp_path / "other.pem.pub", exported)
+    assert (code, report["exports"][0]["signature"]["state"]) == (4, "untrusted")
     assert _verify(exported)[0] == 4
 
 
-def test_what_cannot_be_checked_is_told(exported: Path) -> None:
+def test_a_malformed_manifest_is_an_error(exported: Path) -> None:
     manifest = exported.with_name("all.csv.manifest.json")
     text = manifest.read_text("utf-8")
-    for old, new, told in (
+    for old, new, message in (
         ('"rows": 50,\n "truncated"', '"rows": 51,\n "truncated"', "not all of the export"),
         ('"truncated": false', '"truncated": true', "not all of the export"),
         ('"name": "all.csv"', '"name": "../all.csv"', "malformed"),
@@ -157,30 +155,30 @@ def test_what_cannot_be_checked_is_told(exported: Path) -> None:
     ):
         assert old in text
         manifest.write_text(text.replace(old, new, 1), "utf-8")
-        code, found = _verify("--allow-unsigned", exported)
-        assert (code, told in found) == (1, True), found
+        code, report = _verify("--allow-unsigned", exported)
+        assert (code, message in report) == (1, True), report
     manifest.unlink()
     assert _verify(exported)[0] == 1
 
 
-def test_a_file_that_is_away_differs(exported: Path) -> None:
+def test_a_missing_file_differs(exported: Path) -> None:
     exported.unlink()
-    code, found = _verify(*_public(exported), f"{exported}.manifest.json")
-    assert (code, _told(found)) == (3, [("missing", None, None)])
+    code, report = _verify(*_public(exported), f"{exported}.manifest.json")
+    assert (code, _differences(report)) == (3, [("missing", None, None)])
 
 
-def test_a_file_of_several_is_found_in_their_manifest(tmp_path: Path) -> None:
+def test_one_file_of_a_split_export_is_verified(tmp_path: Path) -> None:
     write_export(tmp_path / "all.csv.zst", [ROWS], output_format=OutputFormat(split_rows=20))
     names = [f"all-{number:05d}.csv.zst" for number in (1, 2, 3)]
     assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "all.csv.zst.manifest.json"]
-    code, found = _verify("--allow-unsigned", tmp_path / names[1])
-    assert (code, found["exports"][0]["files_in_all"], found["exports"][0]["files"][0]["rows"]) == (0, 3, 20)
+    code, report = _verify("--allow-unsigned", tmp_path / names[1])
+    assert (code, report["exports"][0]["files_in_all"], report["exports"][0]["files"][0]["rows"]) == (0, 3, 20)
     shutil.copy(tmp_path / names[0], tmp_path / names[1])
-    code, found = _verify("--allow-unsigned", tmp_path / "all.csv.zst.manifest.json")
-    assert [file["sound"] for file in found["exports"][0]["files"]] == [True, False, True]
+    code, report = _verify("--allow-unsigned", tmp_path / "all.csv.zst.manifest.json")
+    assert [file["sound"] for file in report["exports"][0]["files"]] == [True, False, True]
 
 
-def test_openssl_checks_the_signature_and_tells_the_key_id(exported: Path, key: SigningKey) -> None:
+def test_openssl_checks_the_signature_and_prints_the_key_id(exported: Path, key: SigningKey) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("there is no openssl here")
@@ -196,7 +194,7 @@ def test_openssl_checks_the_signature_and_tells_the_key_id(exported: Path, key: 
     assert key.public.key_id in digest.stdout.decode()
 
 
-def test_a_key_is_for_its_owner_and_never_overwritten(tmp_path: Path) -> None:
+def test_a_private_key_is_readable_by_its_owner_only_and_never_overwritten(tmp_path: Path) -> None:
     make_key(tmp_path / "key.pem")
     assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600
     before = (tmp_path / "key.pem").read_bytes()
