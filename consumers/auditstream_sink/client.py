@@ -5,6 +5,7 @@ import logging
 from confluent_kafka import KafkaError
 
 from auditstream_schemas.errors import SinkError
+from auditstream_schemas.kafka import fatal_fault, group_settings
 from auditstream_sink.settings import SinkSettings
 
 _STATISTICS_MS = 1000
@@ -20,42 +21,21 @@ that it is made into."""
 _FETCH_AGAIN_MS = 20
 """How soon it fetches on when it held that much; its default of a second empties the queue and starves the loop."""
 
-_FATAL = frozenset(
-    {
-        KafkaError._AUTO_OFFSET_RESET,
-        KafkaError.OFFSET_OUT_OF_RANGE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError._FATAL,
-    }
-)
-
 _logger = logging.getLogger("auditstream.sink")
 
 
 def consumer_settings(settings: SinkSettings) -> dict[str, object]:
     """Settings for librdkafka."""
-    group: dict[str, object] = {"group.protocol": settings.group_protocol}
-    if settings.group_protocol == "classic":
-        # With the newer protocol (KIP-848) these are the broker's to say.
-        group |= {
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": settings.session_timeout_ms,
-            "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
-        }
     return {
         "queued.max.messages.kbytes": _FETCHED_AHEAD_KB,
         "fetch.max.bytes": _FETCH_BYTES,
         "fetch.queue.backoff.ms": _FETCH_AGAIN_MS,
         **settings.librdkafka_client("sink"),
-        **group,
-        "group.id": settings.group,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
+        **group_settings(
+            settings.group, session_timeout_ms=settings.session_timeout_ms, protocol=settings.group_protocol
+        ),
         # Offsets that are gone must be seen, not skipped or read again in silence.
         "auto.offset.reset": "error",
-        "fetch.wait.max.ms": 100,
         "statistics.interval.ms": _STATISTICS_MS,
         "enable.partition.eof": True,
         "isolation.level": "read_committed",
@@ -68,9 +48,7 @@ def raise_if_fatal(error: KafkaError, topic: str) -> None:
     Raises:
         SinkError: No poll will give records before a person did something.
     """
-    if error.code() in _FATAL:
-        missing = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
-        fix = "; run `auditstream topics`" if missing else ""
-        raise SinkError(f"topic {topic}: {error.str()}{fix}")
+    if fault := fatal_fault(error, topic):
+        raise SinkError(fault)
     if error.code() != KafkaError._PARTITION_EOF:
         _logger.info("broker: %s", error.str())

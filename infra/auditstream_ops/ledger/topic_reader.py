@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from auditstream_schemas.errors import OperationError
+from auditstream_schemas.kafka import BROKER_SECONDS, topic_id
 from auditstream_schemas.settings import KafkaSettings
 
-_BROKER_SECONDS = 10
 _AT_MOST_SECONDS = 60
 _POLL_SECONDS = 0.1
 _CONSUME_AT_MOST = 1_000
@@ -71,24 +71,17 @@ class TopicReader:
         """The id that the broker gave the topic when it was created; nothing if there is no such topic."""
         admin = AdminClient(self._kafka.librdkafka_client("accounts"))
         try:
-            asked = admin.describe_topics(TopicCollection([self._topic]), request_timeout=_BROKER_SECONDS)
-            found = asked[self._topic].result(_BROKER_SECONDS).topic_id
+            return topic_id(admin, self._topic)
         except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return None
             raise self._away(error) from error
         except TimeoutError as error:
             raise OperationError(f"no broker at {self._kafka.kafka_bootstrap_servers}: it does not answer") from error
-        if found is None:
-            raise OperationError(f"the broker gives topic {self._topic} no id: auditstream needs Kafka 2.8 or newer")
-        mask = (1 << 64) - 1
-        return UUID(int=(found.get_most_significant_bits() & mask) << 64 | found.get_least_significant_bits() & mask)
 
     def committed(self) -> dict[int, int]:
         """The next offset that the group committed, of each partition that has one."""
         try:
             places = self._consumer.committed(
-                [TopicPartition(self._topic, partition) for partition in self._partitions()], timeout=_BROKER_SECONDS
+                [TopicPartition(self._topic, partition) for partition in self._partitions()], timeout=BROKER_SECONDS
             )
         except KafkaException as error:
             raise self._away(error) from error
@@ -99,7 +92,7 @@ class TopicReader:
         try:
             return {
                 partition: self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
+                    TopicPartition(self._topic, partition), timeout=BROKER_SECONDS
                 )
                 for partition in self._partitions()
             }
@@ -131,7 +124,7 @@ class TopicReader:
         """The records of a run of offsets, both inclusive, that the broker still keeps."""
         try:
             low, _ = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
+                TopicPartition(self._topic, partition), timeout=BROKER_SECONDS
             )
             if low > last:
                 return
@@ -149,7 +142,7 @@ class TopicReader:
 
     def _partitions(self) -> list[int]:
         try:
-            found = self._consumer.list_topics(self._topic, timeout=_BROKER_SECONDS).topics[self._topic]
+            found = self._consumer.list_topics(self._topic, timeout=BROKER_SECONDS).topics[self._topic]
         except KafkaException as error:
             raise self._away(error) from error
         if found.error is not None:
@@ -184,10 +177,10 @@ class TopicReader:
     def _consume(self, starts: Mapping[int, int]) -> Iterator[Message]:
         """Records, and a message with an error where a partition ends. Never stops."""
         self._consumer.assign([TopicPartition(self._topic, partition, start) for partition, start in starts.items()])
-        silent_until = time.monotonic() + _BROKER_SECONDS
+        silent_until = time.monotonic() + BROKER_SECONDS
         while True:
             for message in self._consumer.consume(_CONSUME_AT_MOST, _POLL_SECONDS):
-                silent_until = time.monotonic() + _BROKER_SECONDS
+                silent_until = time.monotonic() + BROKER_SECONDS
                 error = message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise OperationError(f"topic {self._topic}, partition {message.partition()}: {error.str()}")
