@@ -122,13 +122,13 @@ def export_events(
                 client,
                 request,
                 database=exporting.clickhouse_database,
-                shape=shape,
+                output_format=shape,
                 slice_rows=slice_rows,
                 **_known(draft, described, watermark),
             )
             plan = {
                 **described,
-                "watermark": snapshot.books.watermark.to_dict(),
+                "watermark": snapshot.ledger.watermark.to_dict(),
                 "slices": [asdict(part) for part in snapshot.slices],
             }
             draft.begin(plan, shape, range_size=range_size(snapshot.rows))
@@ -140,7 +140,7 @@ def export_events(
             manifest = manifest_bytes(
                 request=request,
                 shape=shape,
-                books=snapshot.books,
+                books=snapshot.ledger,
                 files=files,
                 name=place.name,
                 rows_per_checksum=range_size(snapshot.rows),
@@ -153,7 +153,9 @@ def export_events(
         raise ExportError(f"{error.filename} exists, and is of no export that is known here: remove it") from error
     except OSError as error:
         raise ExportError(f"cannot write {error.filename or target}: {error.strerror}; nothing was exported") from error
-    return _result(files, snapshot.books, request, now, manifest=place.display_name(manifest_name(place.name)), key=key)
+    return _result(
+        files, snapshot.ledger, request, now, manifest=place.display_name(manifest_name(place.name)), key=key
+    )
 
 
 def write_events(
@@ -183,7 +185,9 @@ def write_events(
         stream.write(data)
 
     with closing(connect(settings)) as client:
-        snapshot = Snapshot(client, request, database=settings.clickhouse_database, shape=shape, watermark=watermark)
+        snapshot = Snapshot(
+            client, request, database=settings.clickhouse_database, output_format=shape, watermark=watermark
+        )
         if shape.format == "parquet":
             raise ExportError("parquet is written to a file: whether a stream of it is whole cannot be told")
         write(header(shape))
@@ -204,7 +208,7 @@ def write_events(
         content_sha256=digest.sha256,
         checksums=(),
     )
-    return _result([file], snapshot.books, request, now)
+    return _result([file], snapshot.ledger, request, now)
 
 
 def _known(draft: Draft, described: Mapping[str, object], watermark: Watermark | None) -> dict[str, Any]:

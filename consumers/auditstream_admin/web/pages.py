@@ -210,7 +210,7 @@ def _times(request: Request) -> dict[str, Any]:
 
 def _books(parts: AppContext) -> Completeness | None:
     try:
-        return parts.store.books()
+        return parts.store.completeness()
     except StoreUnavailableError:
         return None
 

@@ -37,7 +37,7 @@ def _line(
 
 def test_books_balance_up_to_their_last_line_until_one_does_not(database: ClickHouseSettings) -> None:
     def look() -> tuple[datetime | None, int]:
-        found = EventStore(database).books()
+        found = EventStore(database).completeness()
         until = None if found.until is None else datetime.fromtimestamp(found.until / 1000, UTC)
         return until, found.faults
 

@@ -150,18 +150,18 @@ def test_two_rows_of_one_offset(kept: Tenant) -> None:
 
 def test_rows_of_batches_past_the_retention_may_be_gone(kept: Tenant) -> None:
     _alter(kept, "event_log DELETE WHERE kafka_offset BETWEEN 120 AND 122")
-    _alter(kept, "ledger UPDATE at = now() - INTERVAL 12 MONTH - INTERVAL 25 HOUR WHERE first_offset = 100")
+    _alter(kept, "ledger UPDATE written_at = now() - INTERVAL 12 MONTH - INTERVAL 25 HOUR WHERE first_offset = 100")
     assert _faults(kept) == []
     account = _partition(kept)
     assert account.expired_since == 3
     assert account.notes == ("3 rows are past the retention, and gone",)
-    _alter(kept, "ledger UPDATE at = now() - INTERVAL 12 MONTH - INTERVAL 23 HOUR WHERE first_offset = 100")
+    _alter(kept, "ledger UPDATE written_at = now() - INTERVAL 12 MONTH - INTERVAL 23 HOUR WHERE first_offset = 100")
     assert _faults(kept) == [("missing", 100, 199)]
 
 
 def test_batches_past_the_retention_do_not_hide_a_fault(kept: Tenant) -> None:
     _insert_lines(kept, "number * 5 + 300, number * 5 + 304, 5, 5, 0, 0, 0, 0", 120)
-    _alter(kept, "ledger UPDATE at = now() - INTERVAL 13 MONTH WHERE first_offset >= 300")
+    _alter(kept, "ledger UPDATE written_at = now() - INTERVAL 13 MONTH WHERE first_offset >= 300")
     _alter(kept, "ledger UPDATE duplicates = 1 WHERE first_offset = 895")
     assert _faults(kept) == [("counts", 895, 899), ("beyond", 300, 899)]
     assert _partition(kept).expired_since == 600
@@ -322,7 +322,7 @@ def _insert_lines(tenant: Tenant, figures: str, count: int, *, topic_id: str = "
     which = f"toUUID('{topic_id}')" if topic_id else f"(SELECT any(topic_id) FROM {tenant.database}.ledger)"
     connect(sink_settings(tenant)).command(
         f"INSERT INTO {tenant.database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, stored, "
-        f"duplicates, conflicts, invalid, expired, instance, at) SELECT '{tenant.topic}', "
+        f"duplicates, conflicts, invalid, expired, instance, written_at) SELECT '{tenant.topic}', "
         f"{which}, 0, {figures}, 'by hand', now64(3) "
         f"FROM numbers({count})"
     )
