@@ -114,14 +114,14 @@ def export_events(
                 client,
                 request,
                 database=settings.clickhouse_database,
-                shape=output_format,
+                output_format=output_format,
                 watermark=watermark,
                 slices=slices,
                 slice_rows=slice_rows,
             )
             plan = {
                 **description,
-                "watermark": snapshot.books.watermark.to_dict(),
+                "watermark": snapshot.ledger.watermark.to_dict(),
                 "slices": [asdict(part) for part in snapshot.slices],
             }
             writer.begin(plan, output_format, range_size=range_size(snapshot.rows))
@@ -133,7 +133,7 @@ def export_events(
             manifest = manifest_bytes(
                 request=request,
                 output_format=output_format,
-                ledger=snapshot.books,
+                ledger=snapshot.ledger,
                 files=files,
                 name=name,
                 rows_per_checksum=range_size(snapshot.rows),
@@ -150,7 +150,7 @@ def export_events(
         raise ExportError(f"{error.filename} exists, but belongs to no known export: remove it") from error
     except OSError as error:
         raise ExportError(f"cannot write {error.filename or target}: {error.strerror}; nothing was exported") from error
-    return _result(files, snapshot.books, request, now, manifest=directory.display_name(manifest_name(name)), key=key)
+    return _result(files, snapshot.ledger, request, now, manifest=directory.display_name(manifest_name(name)), key=key)
 
 
 def write_events(
@@ -183,7 +183,11 @@ def write_events(
 
     with closing(connect(settings)) as client:
         snapshot = Snapshot(
-            client, request, database=settings.clickhouse_database, shape=output_format, watermark=watermark
+            client,
+            request,
+            database=settings.clickhouse_database,
+            output_format=output_format,
+            watermark=watermark,
         )
         write(header(output_format))
         with closing(snapshot):
@@ -203,7 +207,7 @@ def write_events(
         content_sha256=digest.sha256,
         checksums=(),
     )
-    return _result([file], snapshot.books, request, now)
+    return _result([file], snapshot.ledger, request, now)
 
 
 def _plan_of(

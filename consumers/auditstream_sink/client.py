@@ -6,6 +6,7 @@ import logging
 from confluent_kafka import KafkaError
 
 from auditstream_schemas.errors import SinkError
+from auditstream_schemas.kafka import fatal_fault, group_settings
 from auditstream_sink.health import Health
 from auditstream_sink.settings import SinkSettings
 
@@ -21,42 +22,21 @@ _FETCH_BYTES = 6 * 1024 * 1024
 _FETCH_AGAIN_MS = 20
 """Pause between fetches when the prefetch is full; with the default of a second the queue would run empty."""
 
-_FATAL = frozenset(
-    {
-        KafkaError._AUTO_OFFSET_RESET,
-        KafkaError.OFFSET_OUT_OF_RANGE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError._FATAL,
-    }
-)
-
 _logger = logging.getLogger("auditstream.sink")
 
 
 def consumer_settings(settings: SinkSettings) -> dict[str, object]:
     """Settings for librdkafka."""
-    group: dict[str, object] = {"group.protocol": settings.group_protocol}
-    if settings.group_protocol == "classic":
-        # With the newer protocol (KIP-848) the broker decides these.
-        group |= {
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": settings.session_timeout_ms,
-            "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
-        }
     return {
         "queued.max.messages.kbytes": _FETCHED_AHEAD_KB,
         "fetch.max.bytes": _FETCH_BYTES,
         "fetch.queue.backoff.ms": _FETCH_AGAIN_MS,
         **settings.librdkafka_client("sink"),
-        **group,
-        "group.id": settings.group,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
+        **group_settings(
+            settings.group, session_timeout_ms=settings.session_timeout_ms, protocol=settings.group_protocol
+        ),
         # Deleted offsets must stop the sink. Any other value would skip records silently, or read them again.
         "auto.offset.reset": "error",
-        "fetch.wait.max.ms": 100,
         "statistics.interval.ms": _STATISTICS_MS,
         "enable.partition.eof": True,
         "isolation.level": "read_committed",
@@ -69,10 +49,8 @@ def raise_if_fatal(error: KafkaError, topic: str) -> None:
     Raises:
         SinkError: The error stays until a person repairs its cause.
     """
-    if error.code() in _FATAL:
-        missing = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
-        fix = "; run `auditstream topics`" if missing else ""
-        raise SinkError(f"topic {topic}: {error.str()}{fix}")
+    if fault := fatal_fault(error, topic):
+        raise SinkError(fault)
     if error.code() != KafkaError._PARTITION_EOF:
         _logger.info("broker: %s", error.str())
 

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from auditstream_schemas.errors import SinkError
+from auditstream_schemas.kafka import BROKER_SECONDS, topic_id
 from auditstream_sink.clickhouse_writer import ClickHouseWriter, UnknownOutcomeError
 from auditstream_sink.settings import SinkSettings
-from auditstream_storage.ledger import LedgerEnd
-
-_BROKER_SECONDS = 10
+from auditstream_storage import LedgerEnd
 
 
 class BrokerAwayError(UnknownOutcomeError):
@@ -31,20 +30,16 @@ class Positions:
         """The id that the broker gave the topic when it was created (KIP-516).
 
         Raises:
-            BrokerAwayError: The broker is away; the same call may succeed later.
-            SinkError: There is no such topic.
+            BrokerAwayError: The broker is away, or has no such topic; the same call may succeed later.
+            SettingsError: The broker is too old.
         """
         try:
-            described = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_BROKER_SECONDS)[
-                self._topic
-            ].result(_BROKER_SECONDS)
+            id = topic_id(self._admin, self._topic)
         except (KafkaException, TimeoutError) as error:
             raise BrokerAwayError(f"broker: cannot describe topic {self._topic}: {error}") from error
-        found = described.topic_id
-        if found is None:
-            raise SinkError(f"the broker gives topic {self._topic} no id: auditstream needs Kafka 2.8 or newer")
-        mask = (1 << 64) - 1
-        return UUID(int=(found.get_most_significant_bits() & mask) << 64 | found.get_least_significant_bits() & mask)
+        if id is None:
+            raise BrokerAwayError(f"broker: there is no topic {self._topic}")
+        return id
 
     def look_up(self, partitions: Sequence[int]) -> tuple[UUID, int, dict[int, LedgerEnd]]:
         """Topic id, fencing time, and by partition where its ledger ends; without one, before the topic's start.
@@ -75,7 +70,7 @@ class Positions:
     def _low_watermark(self, partition: int) -> int:
         try:
             low, _high = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=_BROKER_SECONDS
+                TopicPartition(self._topic, partition), timeout=BROKER_SECONDS
             )
         except KafkaException as error:
             raise BrokerAwayError(f"broker: no watermarks of partition {partition}: {error}") from error

@@ -9,9 +9,9 @@ from typing import Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from auditstream_schemas.errors import OperationError
+from auditstream_schemas.kafka import BROKER_SECONDS
 from auditstream_schemas.settings import KafkaSettings
 
-BROKER_SECONDS = 10
 _POLL_SECONDS = 0.1
 _CONSUME_AT_MOST = 500
 

@@ -1,28 +1,38 @@
-"""Every error that auditstream raises on purpose.
+"""The errors that auditstream raises on purpose: all of them, as one tree.
 
 ::
 
     AuditstreamError
-    ├── InvalidEventError        an event breaks the contract; lists every field at fault
-    ├── WireFormatError          bytes are not a record of the Confluent wire format
-    ├── SettingsError            a setting is missing or malformed
-    ├── CatalogError             the action is unlisted (strict mode) or the payload breaks its schema
-    ├── RegistryError            the schema registry refused
+    ├── InvalidEventError                an event breaks the contract; lists every field at fault
+    ├── WireFormatError                  bytes are not a record of the Confluent wire format
+    ├── SettingsError                    a setting is missing or malformed
+    ├── CatalogError                     the action is unlisted (strict mode), or the payload breaks its schema
+    ├── RegistryError                    the schema registry refused
     │   ├── UnknownSchemaError           it has no such subject, version or schema
-    │   └── RegistryUnavailableError     it could not be reached: try again
-    ├── QueueFullError           the producer's local queue is full
-    ├── UndeliveredError         events that a producer had accepted were not delivered
-    ├── SinkError                the sink cannot go on
-    ├── ExportError              the export was not written
-    │   ├── ExportSourceError            ClickHouse failed it: try again
-    │   └── ExportDeniedError            it may not be asked for
-    ├── AdminError               the admins' page cannot serve this
-    │   ├── FilterError                  a parameter of the URL makes no sense; names it
-    │   ├── DeniedError                  this viewer may not do this
-    │   └── StoreUnavailableError        ClickHouse cannot be asked: try again
-    └── OperationError           a deploy or local-stack step failed
+    │   └── RegistryUnavailableError     it cannot be reached: try again
+    ├── QueueFullError                   the producer's local queue is full
+    ├── UndeliveredError                 events that a producer had accepted were not delivered
+    ├── SinkError                        the sink cannot go on without a person
+    ├── DataRefusedError                 auditstream_sink.clickhouse_writer: ClickHouse cannot read a record
+    ├── UnknownOutcomeError              auditstream_sink.clickhouse_writer: outcome unknown: try again
+    │   └── BrokerAwayError              auditstream_sink.positions: the broker does not answer: try again
+    ├── DeadLettersUndeliveredError      auditstream_sink.dead_letters: the broker has not all of them: try again
+    ├── BatchCancelledError              auditstream_sink.cancellation: the batch in hand is not wanted any more
+    ├── TakenOverError                   auditstream_sink.batch_writer: another sink owns the partition
+    ├── ExportError                      the export was not written
+    │   ├── ExportSourceError            ClickHouse failed: try again
+    │   └── ExportDeniedError            the requester may not have it
+    ├── LeftError                        auditstream_export.jobs.job_run: the exporter leaves its job to another
+    │   └── LeaseLostError               auditstream_export.jobs.job_run: another exporter has the job
+    ├── AdminError                       the page cannot answer the request
+    │   ├── FilterError                  a parameter of the URL is malformed; names it
+    │   ├── DeniedError                  the viewer may not do this
+    │   └── StoreUnavailableError        ClickHouse is away or too slow: try again
+    └── OperationError                   a command or the local stack failed
+        └── AlreadyUpError               auditstream_local.supervision: a stack runs in this folder
 
-Each message says what was wrong and what to do about it.
+An error whose line begins with a module is defined there and handled within its package. Each message says what was
+wrong and how to fix it.
 """
 
 from dataclasses import dataclass
@@ -38,8 +48,8 @@ class FieldError:
 
     Attributes:
         field: Path of the field, dots between its parts: ``actor.id``, ``metadata.region``.
-        was: What was found, shortened to 80 characters.
-        expected: What is right.
+        was: The value, shortened to 80 characters.
+        expected: A description of right values.
     """
 
     field: str
@@ -62,7 +72,7 @@ class InvalidEventError(AuditstreamError):
         self.errors = errors
 
     def __reduce__(self) -> tuple[type["InvalidEventError"], tuple[tuple[FieldError, ...]]]:
-        # Exceptions are pickled by their message otherwise.
+        # By default, an exception is pickled by its message.
         return type(self), (self.errors,)
 
 
@@ -83,11 +93,11 @@ class RegistryError(AuditstreamError):
 
 
 class UnknownSchemaError(RegistryError):
-    """The registry answered, and has no such subject, version or schema."""
+    """The registry has no such subject, version or schema."""
 
 
 class RegistryUnavailableError(RegistryError):
-    """The schema registry could not be reached; the same call may succeed later."""
+    """The schema registry cannot be reached; the same call may succeed later."""
 
 
 class QueueFullError(AuditstreamError):
@@ -95,7 +105,7 @@ class QueueFullError(AuditstreamError):
 
 
 class UndeliveredError(AuditstreamError):
-    """Events that were accepted did not reach the broker, and no ``on_error`` was told."""
+    """Events that were accepted did not reach the broker, and no ``on_error`` was called."""
 
 
 class SinkError(AuditstreamError):
@@ -103,27 +113,27 @@ class SinkError(AuditstreamError):
 
 
 class ExportError(AuditstreamError):
-    """An export could not be written; nothing lies under its final name."""
+    """An export could not be written; there is no file with its final name."""
 
 
 class ExportSourceError(ExportError):
-    """ClickHouse could not be reached, failed, or sent less than it has; the same call may succeed later."""
+    """ClickHouse could not be reached, failed, or sent an incomplete answer; the same call may succeed later."""
 
 
 class ExportDeniedError(ExportError):
-    """An export may not be asked for; the message is for whoever asked."""
+    """The requester may not have an export; the message is for the requester."""
 
 
 class AdminError(AuditstreamError):
-    """The admins' page cannot be served as it is set up, or not to this viewer."""
+    """The page cannot answer: its settings are wrong, or the viewer may not see this."""
 
 
 class FilterError(AdminError):
-    """A parameter of the URL makes no sense.
+    """A parameter of the URL is malformed.
 
     Attributes:
         parameter: Its name.
-        reason: What is wrong with it and what is right.
+        reason: The fault, and what is right.
     """
 
     def __init__(self, parameter: str, reason: str) -> None:
@@ -132,17 +142,17 @@ class FilterError(AdminError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["FilterError"], tuple[str, str]]:
-        # Exceptions are pickled by their message otherwise.
+        # By default, an exception is pickled by its message.
         return type(self), (self.parameter, self.reason)
 
 
 class DeniedError(AdminError):
-    """Somebody may not do what they asked for; the message is for them to read."""
+    """The viewer may not do this; the message is for the viewer."""
 
 
 class StoreUnavailableError(AdminError):
-    """ClickHouse cannot be asked, or took too long; the same request may succeed later."""
+    """ClickHouse is away or took too long; the same request may succeed later."""
 
 
 class OperationError(AuditstreamError):
-    """A deploy step or the local stack failed."""
+    """A command or the local stack failed."""

@@ -35,8 +35,9 @@ def tls_fault(error: BaseException | None, variable: str) -> str:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, ssl.SSLCertVerificationError):
+            reason = getattr(error, "verify_message", error)
             return (
-                f"the certificate does not verify ({error.verify_message}): name the certificate of its CA in "
+                f"the certificate does not verify ({reason}): name the certificate of its CA in "
                 f"{variable}, or give the server a certificate for this host name"
             )
         if isinstance(error, ssl.SSLError):

@@ -37,7 +37,7 @@ def _straight(settings: ClickHouseSettings, request: ExportRequest, _path: Path)
     client = connect(settings)
     database = {"database": settings.clickhouse_database}
     ledger = read_ledger(lambda sql, more: client.query(sql, parameters={**database, **more}).result_rows, None)
-    statements = ExportStatements(filter=ExportFilter(), watermark=ledger.watermark, shape=OutputFormat())
+    statements = ExportStatements(filter=ExportFilter(), watermark=ledger.watermark, output_format=OutputFormat())
     response = cast(
         "BaseHTTPResponse",
         client.raw_stream(

@@ -37,7 +37,7 @@ class Completeness:
         return self.until is not None and not self.faults
 
 
-class Cached:
+class CachedCompleteness:
     """Queries again when the answer is older than `SECONDS`. Safe to share between threads."""
 
     def __init__(self, ask: Callable[[], Completeness], clock: Callable[[], float]) -> None:

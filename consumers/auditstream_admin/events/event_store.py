@@ -1,4 +1,4 @@
-"""Asking ClickHouse what the page shows: runs the statements, and puts pages together. Reads, never writes."""
+"""Reads the events of the page: runs the statements and builds pages. Never writes."""
 
 import time
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from auditstream_admin.auth.viewer import Viewer
-from auditstream_admin.events.completeness import SQL, Cached, Completeness
+from auditstream_admin.events.completeness import SQL, CachedCompleteness, Completeness
 from auditstream_admin.events.cursors import Cursor, TailMark
 from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.histogram import Histogram, bucket_width, fill_buckets, first_bucket
@@ -23,13 +23,13 @@ from auditstream_storage import Connection
 
 _MILLISECOND = 1_000_000
 _OVERLAP_MS = 10 * 60 * 1000
-"""How far a sink's clock, or a batch under way, may lie behind what the live tail has seen: milliseconds."""
+"""How far a sink's clock, or an unfinished batch, may be behind the newest event of the live tail: milliseconds."""
 _TAIL_START_MS = 60 * 1000
 _EXACT_ROWS = 500_000
-"""Up to so many rows, copies that are not merged yet are looked for: a tenth of a second."""
+"""Up to this number of rows, unmerged copies are counted once, which takes a tenth of a second."""
 _QUICK_ROWS = 5_000_000
 _AT_ONCE_ROWS = 60_000_000
-"""Up to so many rows are counted by one query; more in parts, newest first, until patience ends."""
+"""Up to this number of rows are counted by one query; more in parts, newest first, until patience ends."""
 _COUNTED_FIRST = 30 * 24 * 3600 * NANOSECONDS
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
@@ -40,10 +40,10 @@ class Page:
     """A page of a list.
 
     Attributes:
-        lines: Its events, newest first; whole ones if they were asked for.
-        older: Where the events before these begin; None if there are none.
-        newer: Where the events after these begin, within the bound of the sequence; None if there are none.
-        searched_to: If the search was given up for the time it took: how far it came. ``older`` or ``newer`` goes on.
+        lines: Its events, newest first; with all columns if ``whole`` was given.
+        older: Cursor of the next older page; None if there is none.
+        newer: Cursor of the next newer page, within the bound of the sequence; None if there is none.
+        searched_to: The time up to which the search came, if it ran out of patience; ``older`` or ``newer`` goes on.
         span: The range of time of the sequence.
         bound: Latest ``ingested_at`` of the sequence, milliseconds since the epoch.
     """
@@ -58,12 +58,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
-    """What a live tail has to show.
+    """The new events of a live tail.
 
     Attributes:
-        lines: What was ingested since, newest first by its own time.
-        mark: Where to go on.
-        is_cut: Whether more has arrived than is shown; the next poll shows it.
+        lines: The events ingested since the mark, newest first by the time at which they occurred.
+        mark: The mark for the next poll.
+        is_cut: Whether more events have arrived; the next poll returns them.
     """
 
     lines: tuple[EventSummary, ...]
@@ -72,18 +72,18 @@ class Arrivals:
 
 
 class EventStore:
-    """Reads the log for viewers. Safe to share between threads."""
+    """Reads the event log for viewers. Safe to share between threads."""
 
     def __init__(
         self, settings: ClickHouseSettings, *, policy: bool = False, query_seconds: float = 30.0, patience: float = 2.0
     ) -> None:
-        """Nothing is asked yet, and ClickHouse need not be there.
+        """Query nothing yet; ClickHouse may be away.
 
         Args:
-            settings: Where it is; a read-only user at best.
-            policy: Send each viewer's scopes as a setting, for row policies of ClickHouse's own.
+            settings: ClickHouse; the user should be read-only.
+            policy: Send each viewer's scopes as a setting, for row policies in ClickHouse.
             query_seconds: A query that takes longer fails.
-            patience: Seconds after which the search for a page is given up where it is; it can be gone on with.
+            patience: Seconds after which the search for a page stops; a cursor goes on with it.
         """
         self._database = settings.clickhouse_database
         self._connection = Connection(
@@ -92,7 +92,7 @@ class EventStore:
         self._policy = policy
         self._query_seconds = query_seconds
         self._patience = patience
-        self._books = Cached(self._read_books, time.monotonic)
+        self._completeness = CachedCompleteness(self._read_completeness, time.monotonic)
 
     def page(
         self, viewer: Viewer, wanted: EventFilter, *, cursor: Cursor | None, size: int, now: int, whole: bool = False
@@ -100,12 +100,12 @@ class EventStore:
         """A page of events.
 
         Args:
-            viewer: Who looks.
-            wanted: What they ask for.
-            cursor: Where to go on; None for the newest page.
-            size: Events of a page.
-            now: The moment of the request, nanoseconds since the epoch.
-            whole: Read all of each event.
+            viewer: The viewer.
+            wanted: The filter.
+            cursor: Position of the page; None for the newest page.
+            size: Number of events of a page.
+            now: Time of the request, nanoseconds since the epoch.
+            whole: Read all columns of each event.
 
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
@@ -121,7 +121,7 @@ class EventStore:
         keys = keys[:size]
         last = keys[-1] if keys else None
         if searched_to is not None:
-            # Just outside of what was searched, so that what lies on the edge is neither left out nor shown twice.
+            # Just outside of the searched range, so that an event at its edge is neither left out nor shown twice.
             last = (
                 Key(occurred_at=searched_to, id=_FIRST_ID)
                 if newest_first
@@ -144,13 +144,13 @@ class EventStore:
     def histogram(
         self, viewer: Viewer, wanted: EventFilter, *, span: TimeSpan, quickly: bool = False
     ) -> Histogram | None:
-        """How many events the range has now, and when.
+        """The number of events of the range, over time.
 
         Args:
-            viewer: Who looks.
-            wanted: What they ask for.
+            viewer: The viewer.
+            wanted: The filter.
             span: The range of time.
-            quickly: Give None rather than take longer than a page may.
+            quickly: Return None if counting would delay a page.
 
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
@@ -183,7 +183,7 @@ class EventStore:
         )
 
     def events(self, viewer: Viewer, id: UUID) -> tuple[StoredEvent, ...]:
-        """The event with this id; two, should two different ones be stored under it; none the viewer may not see.
+        """The event with this id that the viewer may see; two if two different events are stored under this id.
 
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
@@ -193,10 +193,10 @@ class EventStore:
     def arrivals(
         self, viewer: Viewer, wanted: EventFilter, *, mark: TailMark | None, now: int, size: int = 200
     ) -> Arrivals:
-        """What was ingested since a mark; without one, in the last minute.
+        """The events ingested since a mark; without a mark, in the last minute.
 
-        Each event is shown once, by its place in Kafka, whatever the clocks say: a partition's events are stored in
-        the order of their offsets.
+        Each event is returned once, by its Kafka coordinates, whatever the clocks are: the events of a partition are
+        stored in the order of their offsets.
 
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
@@ -225,26 +225,26 @@ class EventStore:
         )
 
     def actions(self, viewer: Viewer, span: TimeSpan) -> list[tuple[str, int]]:
-        """The actions that a range of time has, and how many events of each.
+        """The actions of a range of time, and the number of events of each.
 
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
         """
         return [(str(name), int(count)) for name, count in self._ask(viewer, self._statements(viewer).actions(span))]
 
-    def books(self) -> Completeness:
-        """How far the books go, at most some seconds ago; the same for all viewers.
+    def completeness(self) -> Completeness:
+        """The end of the ledger, at most some seconds ago; the same for all viewers.
 
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
         """
-        return self._books.get()
+        return self._completeness.get()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._connection.close()
 
-    def _read_books(self) -> Completeness:
+    def _read_completeness(self) -> Completeness:
         settings = {"max_execution_time": self._query_seconds}
         with self._connection.client() as client:
             rows = client.query(SQL, parameters={"database": self._database}, settings=settings).result_rows
@@ -262,7 +262,7 @@ class EventStore:
         after: Key | None,
         newest_first: bool,
     ) -> tuple[list[Key], int | None]:
-        """Up to so many keys, and where the search was given up, if it was."""
+        """Up to ``limit`` keys, and the time up to which the search came, if it ran out of patience."""
         statements = self._statements(viewer)
         until = time.monotonic() + self._patience
         left = span
@@ -270,7 +270,7 @@ class EventStore:
             end = min(span.end, after.occurred_at + 1) if newest_first else span.end
             start = span.start if newest_first else max(span.start, after.occurred_at)
             left = TimeSpan(start=start, end=end)
-        found: dict[Key, None] = {}
+        keys: dict[Key, None] = {}
         windows = Windows(left, newest_first=newest_first)
         for window in windows:
             while True:
@@ -278,25 +278,25 @@ class EventStore:
                     wanted, window, bound=bound, limit=limit, after=after, newest_first=newest_first
                 )
                 rows = self._ask(viewer, statement)
-                found.update(dict.fromkeys(self._as_keys(rows)))
-                if len(found) >= limit or len(rows) < limit:
+                keys.update(dict.fromkeys(self._as_keys(rows)))
+                if len(keys) >= limit or len(rows) < limit:
                     break
-                # Copies that wait for a merge took places: go on behind them.
-                after = list(found)[-1]
-            if len(found) >= limit or windows.is_done:
+                # Some rows are unmerged copies: go on after them.
+                after = list(keys)[-1]
+            if len(keys) >= limit or windows.is_done:
                 break
             if time.monotonic() > until:
-                return list(found), window.start if newest_first else window.end
-            windows.widen(found=len(found), missing=limit - len(found))
-        return list(found)[:limit], None
+                return list(keys), window.start if newest_first else window.end
+            windows.widen(found=len(keys), missing=limit - len(keys))
+        return list(keys)[:limit], None
 
     def _lines(self, viewer: Viewer, keys: Sequence[Key], *, whole: bool) -> tuple[EventSummary, ...]:
         if not keys:
             return ()
         rows = self._ask(viewer, self._statements(viewer).rows(keys, whole=whole))
-        wanted = {(key.occurred_at, key.id) for key in keys}
+        times_and_ids = {(key.occurred_at, key.id) for key in keys}
         lines = (StoredEvent.of(row) if whole else EventSummary.of(row) for row in rows)
-        return tuple(line for line in lines if (line.key.occurred_at, line.key.id) in wanted)
+        return tuple(line for line in lines if (line.key.occurred_at, line.key.id) in times_and_ids)
 
     def _statements(self, viewer: Viewer) -> EventStatements:
         return EventStatements(viewer, database=self._database)
@@ -316,16 +316,16 @@ class EventStore:
 
 
 def policy_value(viewer: Viewer) -> str:
-    """What row policies are told: the scopes' ids in hexadecimal with commas between, or an asterisk for all.
+    """The value that row policies read: the scopes' ids in hexadecimal, separated by commas, or an asterisk for all.
 
-    So there is nothing in it to be escaped. Quoted, as ClickHouse writes a setting of one's own; the policy takes the
-    quotes off where they have become part of it.
+    Hexadecimal needs no escapes. The value is quoted, which ClickHouse requires for a custom setting; the policy
+    removes the quotes if they have become part of the value.
     """
     return "'*'" if viewer.sees_all else "'" + ",".join(scope.encode().hex().upper() for scope in viewer.scopes) + "'"
 
 
 def _utc_offset(wanted: EventFilter, span: TimeSpan) -> int:
-    """Nanoseconds from UTC to the zone that times are shown in, at the end of a range."""
+    """Offset from UTC of the zone in which times are shown, in nanoseconds, at the end of a range."""
     moment = datetime.fromtimestamp(min(span.end // NANOSECONDS, 4_102_444_800), UTC)
     shift = moment.astimezone(wanted.display_zone).utcoffset()
     return 0 if shift is None else int(shift.total_seconds()) * NANOSECONDS

@@ -206,7 +206,7 @@ def _zone(request: Request) -> dict[str, Any]:
 
 def _completeness(context: AppContext) -> Completeness | None:
     try:
-        return context.store.books()
+        return context.store.completeness()
     except StoreUnavailableError:
         return None
 

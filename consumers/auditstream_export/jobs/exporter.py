@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from auditstream_export.files import open_directory
 from auditstream_export.jobs.export_job import ExportJob, job_from_request
@@ -26,6 +26,7 @@ from auditstream_export.query.slices import ROWS
 from auditstream_export.settings import JobSettings
 from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import ExportError
+from auditstream_schemas.kafka import fatal_fault, group_settings
 from auditstream_schemas.timestamp import NANOSECONDS
 from auditstream_storage import Emit
 
@@ -34,14 +35,6 @@ _STOP_SECONDS = 10.0
 """Time for a job to stop; it does between two pieces of ClickHouse's answer."""
 _METADATA_SECONDS = 5.0
 _EXPIRY_INTERVAL = 60 * NANOSECONDS
-_FATAL = frozenset(
-    {
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError._FATAL,
-    }
-)
 
 _logger = logging.getLogger("auditstream.export")
 
@@ -89,15 +82,9 @@ class Exporter:
         self._consumer = Consumer(
             {
                 **settings.librdkafka_client("exporter"),
-                "group.id": settings.export_group,
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": settings.session_timeout_ms,
-                "heartbeat.interval.ms": max(100, settings.session_timeout_ms // 10),
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
+                **group_settings(settings.export_group, session_timeout_ms=settings.session_timeout_ms),
                 # Reading old requests again is harmless: the state of an ended job is stored.
                 "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 100,
                 "queued.min.messages": 1,
             }
         )
@@ -169,9 +156,8 @@ class Exporter:
         error = message.error()
         if error is None:
             self._waiting.append(message)
-        elif error.code() in _FATAL:
-            fix = "; run `auditstream topics`" if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART else ""
-            raise ExportError(f"topic {self._settings.requests}: {error.str()}{fix}")
+        elif fault := fatal_fault(error, self._settings.requests):
+            raise ExportError(fault)
         else:
             _logger.info("broker: %s", error.str())
 

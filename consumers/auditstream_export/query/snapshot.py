@@ -17,7 +17,7 @@ from auditstream_export.prefetch import Prefetch
 from auditstream_export.query.ledger_extract import read_ledger
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.slices import ROWS, Slice, cut
-from auditstream_export.query.statements import COUNTING, SETTINGS, ExportStatements, output_format
+from auditstream_export.query.statements import COUNTING, SETTINGS, ExportStatements, clickhouse_format
 from auditstream_export.query.watermark import Watermark
 from auditstream_schemas.errors import ExportError, ExportSourceError
 from auditstream_schemas.settings import ClickHouseSettings
@@ -44,9 +44,9 @@ class Snapshot:
     """The events that match a request up to a watermark, whatever arrives later.
 
     Attributes:
-        books: The ledger up to the watermark.
-        slices: The stretches of time that are read one after another.
-        rows: How many events there are.
+        ledger: The ledger up to the watermark.
+        slices: The ranges of time that are read one after another.
+        rows: Number of events.
     """
 
     def __init__(
@@ -55,37 +55,39 @@ class Snapshot:
         request: ExportRequest,
         *,
         database: str,
-        shape: OutputFormat,
+        output_format: OutputFormat,
         watermark: Watermark | None = None,
         slices: Sequence[Slice] | None = None,
         slice_rows: int = ROWS,
     ) -> None:
-        """Read the books and count the events; blocks until ClickHouse has done so.
+        """Read the ledger and count the events; blocks on ClickHouse.
 
         Args:
             client: Connection to ClickHouse; this snapshot's alone until `close`.
-            request: Which events.
+            request: Range and filter of the events.
             database: Database of the audit tables.
-            shape: What their bytes look like.
-            watermark: Up to which offsets; None for the end of the books now.
-            slices: Those of an earlier snapshot of the same request and watermark, which are not counted again.
-            slice_rows: Events that ClickHouse is to sort at once, unless there are very many.
+            output_format: The format of the bytes.
+            watermark: The last offsets whose events belong; None for the end of the ledger now.
+            slices: The slices of an earlier snapshot of the same request and watermark; None to count the events.
+            slice_rows: Number of events that ClickHouse sorts at once, more if there are very many.
 
         Raises:
-            ExportError: ClickHouse cannot be reached or refuses, or the books do not reach the watermark.
+            ExportError: ClickHouse cannot be reached or refuses, or the ledger ends before the watermark.
         """
         self._client = client
-        self._ahead: dict[Slice, Prefetch[BaseHTTPResponse]] = {}
+        self._prefetched: dict[Slice, Prefetch[BaseHTTPResponse]] = {}
         self._parameters: dict[str, object] = {"database": database}
-        self.books = read_ledger(self._query, watermark)
-        self._statements = ExportStatements(filter=request.filter, watermark=self.books.watermark, shape=shape)
+        self.ledger = read_ledger(self._query, watermark)
+        self._statements = ExportStatements(
+            filter=request.filter, watermark=self.ledger.watermark, output_format=output_format
+        )
         self._parameters |= self._statements.parameters()
-        self._shape = shape
+        self._output_format = output_format
         if slices is None:
             rows = self._query(self._statements.hours(), {"start": request.start, "end": request.end})
-            hours = [(int(str(hour)), int(str(found))) for hour, found in rows]
-            if shape.format == "parquet":
-                slices = (Slice(start=request.start, end=request.end, rows=sum(found for _, found in hours)),)
+            hours = [(int(str(hour)), int(str(events))) for hour, events in rows]
+            if output_format.format == "parquet":
+                slices = (Slice(start=request.start, end=request.end, rows=sum(events for _, events in hours)),)
             else:
                 slices = tuple(cut(request.start, request.end, hours, rows=slice_rows))
         self.slices = tuple(slices)
@@ -94,12 +96,12 @@ class Snapshot:
     def records(self, part: Slice) -> Generator[Chunk]:
         """Yield the records of a slice, in chunks of about a megabyte. Not for parquet.
 
-        Blocks on ClickHouse between chunks. When the iterator ends, everything has come and was counted.
+        Blocks on ClickHouse between chunks. When the iterator ends, all events were received and counted.
 
         Raises:
-            ExportSourceError: ClickHouse failed, or what came is not whole. The chunks so far are worthless.
+            ExportSourceError: ClickHouse failed, or its answer is incomplete. The chunks so far must be dropped.
         """
-        records = Records(CSV if self._shape.format == "csv" else LINES)
+        records = Records(CSV if self._output_format.format == "csv" else LINES)
         came = 0
         for piece in self.pieces(part):
             chunk = records.feed(piece)
@@ -118,16 +120,16 @@ class Snapshot:
         yield last
 
     def pieces(self, part: Slice) -> Generator[bytes]:
-        """Yield what ClickHouse answers for a slice, as it comes.
+        """Yield ClickHouse's answer for a slice, piece by piece.
 
         Raises:
-            ExportSourceError: ClickHouse failed. An answer that breaks off in the middle may merely end.
+            ExportSourceError: ClickHouse failed. An answer that breaks off may also just end: compare the count.
         """
-        prefetch = self._ahead.pop(part, None) or self._ask(part)
+        prefetch = self._prefetched.pop(part, None) or self._ask(part)
         with failing_as(_failed):
             response = prefetch.answer()
             try:
-                self._ask_ahead(part)
+                self._prefetch_next(part)
                 while piece := response.read(_PIECE):
                     yield piece
             finally:
@@ -135,16 +137,16 @@ class Snapshot:
                 response.close()
 
     def close(self) -> None:
-        """Let go of what was asked ahead."""
-        for asked in self._ahead.values():
-            asked.drop(BaseHTTPResponse.close)
-        self._ahead.clear()
+        """Drop the prefetched answers."""
+        for prefetch in self._prefetched.values():
+            prefetch.drop(BaseHTTPResponse.close)
+        self._prefetched.clear()
 
-    def _ask_ahead(self, part: Slice) -> None:
-        """Let ClickHouse sort the next slice while this one is read."""
+    def _prefetch_next(self, part: Slice) -> None:
+        """Start the query of the next slice while this one is read."""
         following = self.slices.index(part) + 1
         if following < len(self.slices):
-            self._ahead[self.slices[following]] = self._ask(self.slices[following])
+            self._prefetched[self.slices[following]] = self._ask(self.slices[following])
 
     def _ask(self, part: Slice) -> Prefetch[BaseHTTPResponse]:
         def ask() -> BaseHTTPResponse:
@@ -154,7 +156,7 @@ class Snapshot:
                     self._statements.rows(),
                     parameters=self._parameters | {"start": part.start, "end": part.end},
                     settings=SETTINGS,
-                    fmt=output_format(self._shape),
+                    fmt=clickhouse_format(self._output_format),
                     use_database=False,
                 ),
             )
@@ -169,7 +171,7 @@ class Snapshot:
 
 
 def wrong_count(part: Slice, came: int) -> ExportSourceError:
-    """What to say when a slice has not as many events as were counted."""
+    """The error for a slice whose number of events is not the counted one."""
     return ExportSourceError(
         f"ClickHouse sent {came} of {part.rows} events between {format_timestamp(part.start)} and "
         f"{format_timestamp(part.end)}; nothing was exported, try again"

@@ -50,12 +50,12 @@ class ExportStatements:
     Attributes:
         filter: The conditions on the events of the range.
         watermark: The last offsets whose events are exported.
-        shape: The format of the rows.
+        output_format: The format of the rows.
     """
 
     filter: ExportFilter
     watermark: Watermark
-    shape: OutputFormat
+    output_format: OutputFormat
 
     def parameters(self) -> dict[str, object]:
         """The parameters of all statements, without start and end, nanoseconds since the epoch."""
@@ -76,8 +76,8 @@ class ExportStatements:
         the order of two events of other content that were stored under one id at the same moment.
         """
         order = ("occurred_at", "UUIDToNum(id)", *_COORDINATES)
-        if self.shape.format != "parquet":
-            cells = _cells(self.shape)
+        if self.output_format.format != "parquet":
+            cells = _cells(self.output_format)
             return f"SELECT {cells} FROM {_VIEW} WHERE {self._where()} ORDER BY {', '.join(order)}"
         # Parquet columns have names. An alias of the same name would shadow the column in WHERE and ORDER BY.
         inner = [f"{cell} AS cell_{number}" for number, cell in enumerate(_TYPED_CELLS.values())]
@@ -100,17 +100,17 @@ class ExportStatements:
         )
 
 
-def output_format(shape: OutputFormat) -> str:
+def clickhouse_format(output_format: OutputFormat) -> str:
     """ClickHouse's name of the format that gives the rows."""
-    return {"csv": "CSV", "ndjson": "TSVRaw", "parquet": "Parquet"}[shape.format]
+    return {"csv": "CSV", "ndjson": "TSVRaw", "parquet": "Parquet"}[output_format.format]
 
 
-def header(shape: OutputFormat) -> bytes:
+def header(output_format: OutputFormat) -> bytes:
     """The bytes before the first row of a file."""
-    if shape.format != "csv":
+    if output_format.format != "csv":
         return b""
     # Without the byte order mark, spreadsheet programs read UTF-8 as the encoding of their country.
-    mark = "\ufeff" if shape.profile == "spreadsheet" else ""
+    mark = "\ufeff" if output_format.profile == "spreadsheet" else ""
     return (mark + ",".join(COLUMNS) + "\r\n").encode()
 
 
@@ -157,10 +157,10 @@ _TYPED_CELLS = {**_CELLS, "occurred_at": "occurred_at", "version": "version", "s
 _ONE_LINE_PAYLOAD = "translate(payload, '\\r\\n', '  ')"
 
 
-def _cells(shape: OutputFormat) -> str:
-    if shape.format == "ndjson":
+def _cells(output_format: OutputFormat) -> str:
+    if output_format.format == "ndjson":
         return _line()
-    if shape.profile == "raw":
+    if output_format.profile == "raw":
         return ", ".join(_CELLS.values())
     return ", ".join(cell if name in _TEXT_CELLS else _harmless(cell) for name, cell in _CELLS.items())
 

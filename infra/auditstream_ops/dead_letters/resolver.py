@@ -22,6 +22,7 @@ from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.codec import SCHEMA_JSON, encode
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.event import AuditEvent
+from auditstream_schemas.kafka import BROKER_SECONDS
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import load
 from auditstream_sink import DeadLetterSettings
@@ -32,7 +33,6 @@ REPLAYED_FROM = "auditstream.replayed-from"
 _OMITTED = "the dead letter does not hold the record, which was too large: read it at its source, or use --edit"
 _CHUNK_DEAD_LETTERS = 500
 _CHUNK_BYTES = 8 * 1024 * 1024
-_BROKER_SECONDS = 10
 _DELIVERY_SECONDS = 30
 
 
@@ -109,7 +109,7 @@ class Resolver:
         """
         for topic in (*topics, self._dead_letter_topic):
             try:
-                metadata = self._producer.list_topics(topic, timeout=_BROKER_SECONDS).topics[topic]
+                metadata = self._producer.list_topics(topic, timeout=BROKER_SECONDS).topics[topic]
             except KafkaException as error:
                 raise OperationError(f"no broker at {self._servers}: {error.args[0].str()}") from error
             if metadata.error is not None:

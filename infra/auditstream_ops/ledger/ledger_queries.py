@@ -1,8 +1,8 @@
-"""The SQL that holds a ledger against the event log, in one sweep over the offsets of a topic.
+"""The SQL that compares the ledger with the event log in one pass over the offsets of a topic.
 
-The begin and the end of every ledger line, and the visible rows of the event log as one bit an offset, 64 of
-them an element, are sorted by offset and given running sums. So gaps, overlaps, rows outside of all lines and
-the rows of each line come out of one sort, of far fewer elements than there are rows. Parameters of all
+There are two kinds of elements: the begin and the end of each ledger line, and blocks of 64 offsets with one bit for
+each visible row of the event log. All elements are sorted by offset and given running sums. So one sort, of far fewer
+elements than rows, gives gaps, overlaps, rows outside of all lines and the rows of each line. Parameters of all
 statements: topic, topic_id.
 """
 
@@ -13,23 +13,23 @@ from auditstream_sink.statements import FUTURE_DAYS
 from auditstream_storage import RETENTION_MONTHS, adds_up
 
 _BLOCK, _BEGIN, _END = 0, 1, 2
-"""Elements of the sweep, in this order where they share an offset."""
+"""Kinds of elements, in the order in which they are sorted at the same offset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerQueries:
-    """Statements about the books of one topic id.
+    """Statements about the ledger of one topic id.
 
     Attributes:
         database: A checked identifier.
-        ends: The last offset of each partition's books; what lies beyond is left out.
+        ends: The last offset of each partition's ledger; later lines and rows are left out.
     """
 
     database: str
     ends: Mapping[int, int]
 
     def lines(self, condition: str = "") -> str:
-        """The lines that count: of those that begin alike, the last sink's, as the ledger's engine has it."""
+        """The valid lines: of lines with the same first offset, the one with the latest fencing time, through FINAL."""
         return (
             "SELECT partition, first_offset, last_offset, read, stored, duplicates, conflicts, invalid, expired, lost, "
             f"instance, reason, written_at FROM {self.database}.ledger FINAL "
@@ -42,7 +42,7 @@ class LedgerQueries:
         return f"transform({partition}, {list(self.ends)}, {list(self.ends.values())}, toInt64(-1))"
 
     def masks(self, condition: str = "") -> str:
-        """The offsets that have a visible row, as bits of blocks of 64, and how many rows they are."""
+        """The offsets that have a visible row, as bits of blocks of 64, and the number of these rows."""
         return f"""
             SELECT kafka_partition AS partition, intDiv(kafka_offset, 64) AS block,
                 kafka_offset <= {self._end("kafka_partition")} AS is_within,
@@ -50,8 +50,8 @@ class LedgerQueries:
             FROM {self.database}.events WHERE kafka_topic_id = {{topic_id:UUID}} {condition}
             GROUP BY partition, block, is_within"""
 
-    def judged(self) -> str:
-        """All lines, each with what is wrong."""
+    def classified_lines(self) -> str:
+        """All lines, each with its faults."""
         end = self._end("kafka_partition")
         elements = f"""
             SELECT partition, toInt64(block) * 64 AS pos, toUInt8({_BLOCK}) AS kind, mask, toInt64(0) AS opens,
@@ -63,7 +63,7 @@ class LedgerQueries:
                 duplicates + conflicts + invalid + expired, lost, written_at
             FROM ({self.lines(f"AND last_offset <= {self._end('partition')}")})
             ARRAY JOIN [(toInt64(first_offset), toUInt8({_BEGIN})), (toInt64(last_offset), toUInt8({_END}))] AS mark"""
-        # Rows before a begin, and up to an end: those of all blocks so far, less the later ones of its own block.
+        # The rows before a begin, or up to an end: those of all blocks so far, minus the later ones of the same block.
         counted = f"""
             SELECT * EXCEPT (mask),
                 sum(bitCount(mask)) OVER here AS passed,
@@ -87,7 +87,7 @@ class LedgerQueries:
                 minIf(before, kind = {_BEGIN}) AS reached, maxIf(is_first, kind = {_BEGIN}) AS is_opening,
                 if(is_opening OR reached + 1 < first, minIf(rows_between, kind = {_BEGIN}), 0) AS stray
             FROM ({followed}) GROUP BY partition, first, last, read, stored, others, lost"""
-        # No row of a line is younger than this; the table's TTL counts from an event's own time.
+        # No row of a line is younger than this: the table's TTL counts from the time at which an event occurred.
         return f"""
             SELECT *,
                 written_at + INTERVAL {FUTURE_DAYS} DAY + INTERVAL {RETENTION_MONTHS} MONTH < now64(3, 'UTC')

@@ -1,6 +1,6 @@
-"""The books of one topic id, added up and held against the event log.
+"""The ledger of one topic id, added up and compared with the event log.
 
-Everything is added up by ClickHouse; only what is wrong comes back.
+ClickHouse adds everything up; only faulty and hollow lines are returned.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from auditstream_ops.ledger.ledger_queries import LedgerQueries
 from auditstream_storage import COUNTS, LedgerTotals, id_key
 
 LISTED_AT_MOST = 100
-"""Findings of a partition that are listed; the rest are counted."""
+"""Largest number of findings that are listed for a partition; the others are counted."""
 
 _SETTINGS = {
     "max_bytes_before_external_sort": 500_000_000,
@@ -41,14 +41,14 @@ class PartitionTotals(LedgerTotals):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """Offsets that a person entered as lost.
+    """Offsets that a person recorded as lost.
 
     Attributes:
-        first_offset: First of them.
-        last_offset: Last of them, inclusive.
-        at: When they were entered, as ISO-8601 in UTC.
-        by: By whom, as ``user@host``.
-        reason: The reason given.
+        first_offset: First offset.
+        last_offset: Last offset, inclusive.
+        at: Time at which they were recorded, as ISO-8601 in UTC.
+        by: The person, as ``user@host``.
+        reason: The reason that the person gave.
     """
 
     first_offset: int
@@ -60,7 +60,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A ledger line that is wrong, or hollow, or does not follow the one before it.
+    """A ledger line that is faulty, or hollow, or does not follow the line before it.
 
     Attributes:
         partition: Kafka partition.
@@ -69,14 +69,14 @@ class Finding:
         read: Records read.
         stored: New rows.
         others: Duplicates, conflicts, invalid and expired together.
-        lost: Offsets that a person entered as lost.
+        lost: Offsets that a person recorded as lost.
         rows: Offsets of the line that have a visible row in the event log.
-        elsewhere: Further rows that are visible as copies, from another place that a sink noted.
-        noted: Rows that are visible from here, of events that a sink noted at another place, too.
-        stray: Offsets before the line and after those before it that have one.
-        reached: Where the lines before this one end, the farthest of them, inclusive; nothing for the first.
-        is_fault: Whether something is wrong with it; else it is merely hollow.
-        is_past: Whether all its rows are older than the retention by now, and may have gone.
+        elsewhere: Further events of the line whose visible row has other coordinates, which a sink noted.
+        noted: Visible rows with an offset of the line, of events that a sink noted at other coordinates, too.
+        stray: Offsets between this line and the lines before it that have a visible row.
+        reached: The last offset of all lines before this one, inclusive; None for the first line.
+        is_fault: Whether the line is faulty; otherwise it is only hollow.
+        is_past: Whether all its rows are older than the retention, and may be deleted.
     """
 
     partition: int
@@ -96,17 +96,17 @@ class Finding:
 
     @property
     def offsets(self) -> int:
-        """How many offsets the line spans."""
+        """The number of offsets of the line."""
         return self.last_offset - self.first_offset + 1
 
     @property
     def is_hollow(self) -> bool:
-        """Whether some of its offsets held no record."""
+        """Whether some of its offsets had no record."""
         return self.read + self.lost < self.offsets
 
     @property
     def lacks_rows(self) -> bool:
-        """Whether rows are missing that are not surely past the retention."""
+        """Whether rows are missing that may still be within the retention."""
         return self.rows + self.elsewhere < self.stored and not self.is_past
 
 
@@ -115,9 +115,9 @@ class Rows:
     """The rows of the event log from one partition.
 
     Attributes:
-        within: Rows up to the end of the books.
-        ahead: Rows beyond it: of a batch that is being written, or will be taken again.
-        doubled: Visible rows of an offset that has another one.
+        within: Rows up to the end of the ledger.
+        ahead: Rows beyond the end of the ledger: of a batch that is being written, or will be read again.
+        doubled: Visible rows whose offset has another visible row.
     """
 
     within: int
@@ -127,12 +127,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """What the list of findings does not tell.
+    """The counts beside the list of findings.
 
     Attributes:
-        findings: All findings of the partition that are faults.
-        hollow: All lines that only held offsets without a record.
-        expired_since: Rows of lines that are past the retention, and are gone.
+        findings: Number of faulty lines of the partition.
+        hollow: Number of lines that are hollow and not faulty.
+        expired_since: Number of rows that are deleted, of lines that are past the retention.
     """
 
     findings: int
@@ -141,15 +141,15 @@ class Extra:
 
 
 class LedgerReader:
-    """Questions to the books of one topic id. Every method blocks on ClickHouse, minutes if they are large.
+    """Reads the ledger of one topic id. Every method blocks on ClickHouse, for minutes if the ledger is large.
 
-    What a running sink adds after ``totals`` was asked is left out of all the other answers.
+    Lines that a running sink writes after the call of ``totals`` are left out of all other answers.
 
     Args:
         client: ClickHouse.
         database: A checked identifier.
         topic: The topic's name.
-        topic_id: The id of the topic whose books are meant.
+        topic_id: The id of the topic.
 
     Every method raises OperationError when ClickHouse fails.
     """
@@ -160,7 +160,7 @@ class LedgerReader:
         self._parameters = {"topic": topic, "topic_id": str(topic_id)}
 
     def totals(self) -> dict[int, PartitionTotals]:
-        """The books of each partition, added up."""
+        """The ledger of each partition, added up."""
         sums = ", ".join(f"sum({name})" for name in COUNTS)
         rows = self._rows(
             f"SELECT partition, min(first_offset), max(last_offset), count(), {sums} "
@@ -180,19 +180,19 @@ class LedgerReader:
         return {int(row[0]): Rows(within=int(row[1]), ahead=int(row[2]), doubled=int(row[3])) for row in rows}
 
     def findings(self) -> dict[int, list[Finding]]:
-        """What may be wrong, by partition and offset: at most LISTED_AT_MOST each, lines merely hollow last."""
+        """Faulty lines, then hollow lines, by partition and offset: at most LISTED_AT_MOST for each partition."""
         rows = self._rows(
             "SELECT partition, first, last, read, stored, others, lost, rows, stray, reached, is_opening, is_fault, "
-            f"is_past FROM ({self._sql.judged()}) WHERE is_fault OR is_hollow "
+            f"is_past FROM ({self._sql.classified_lines()}) WHERE is_fault OR is_hollow "
             f"ORDER BY partition, is_fault DESC, first, last LIMIT {LISTED_AT_MOST} BY partition"
         )
-        found: dict[int, list[Finding]] = {}
-        hidden, shown = self._copies() if any(row[7] != row[4] for row in rows) else ({}, {})
+        findings: dict[int, list[Finding]] = {}
+        hidden, visible = self._copies() if any(row[7] != row[4] for row in rows) else ({}, {})
         for row in rows:
             partition, first, last, read, stored, others, lost, count, stray, reached, is_opening, is_fault, is_past = (
                 row
             )
-            found.setdefault(int(partition), []).append(
+            findings.setdefault(int(partition), []).append(
                 Finding(
                     partition=int(partition),
                     first_offset=int(first),
@@ -203,17 +203,17 @@ class LedgerReader:
                     lost=int(lost),
                     rows=int(count),
                     elsewhere=sum(int(first) <= offset <= int(last) for offset in hidden.get(int(partition), ())),
-                    noted=sum(int(first) <= offset <= int(last) for offset in shown.get(int(partition), ())),
+                    noted=sum(int(first) <= offset <= int(last) for offset in visible.get(int(partition), ())),
                     stray=int(stray),
                     reached=None if is_opening else int(reached),
                     is_fault=bool(is_fault),
                     is_past=bool(is_past),
                 )
             )
-        return found
+        return findings
 
     def _copies(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-        """Offsets of events that two sinks stored at once: those shown from another place, and those shown."""
+        """Offsets of events that two sinks stored at once: the hidden ones and the visible ones, by partition."""
         ids = f"SELECT id FROM {self._sql.database}.copies WHERE topic_id = {{topic_id:UUID}}"
         rows = self._rows(
             "SELECT partition, groupUniqArrayIf(offset, NOT is_shown), groupUniqArrayIf(offset, is_shown) FROM ("
@@ -228,7 +228,7 @@ class LedgerReader:
         return hidden, {int(partition): list(map(int, offsets)) for partition, _, offsets in rows}
 
     def rivals(self, lines: Sequence[Finding]) -> dict[int, set[int]]:
-        """Offsets of these lines, by partition, whose id is stored with other content, too: for `reconcile` to show."""
+        """Offsets of these lines, by partition, whose id is also stored with other content; `reconcile` shows them."""
         within = " OR ".join(
             f"(kafka_partition = {line.partition} AND kafka_offset BETWEEN {line.first_offset} AND {line.last_offset})"
             for line in lines
@@ -243,22 +243,23 @@ class LedgerReader:
         return {int(partition): set(map(int, offsets)) for partition, offsets in rows}
 
     def losses(self) -> dict[int, list[Loss]]:
-        """What was accepted as lost, by partition and offset."""
+        """The offsets that were recorded as lost, by partition and offset."""
         rows = self._rows(
             "SELECT partition, first_offset, last_offset, formatDateTime(written_at, '%FT%TZ', 'UTC'), instance, "
             f"reason FROM ({self._sql.lines('AND lost > 0')}) ORDER BY partition, first_offset"
         )
-        found: dict[int, list[Loss]] = {}
+        losses: dict[int, list[Loss]] = {}
         for partition, first, last, at, by, reason in rows:
             loss = Loss(first_offset=int(first), last_offset=int(last), at=str(at), by=str(by), reason=str(reason))
-            found.setdefault(int(partition), []).append(loss)
-        return found
+            losses.setdefault(int(partition), []).append(loss)
+        return losses
 
     def extra(self) -> dict[int, Extra]:
-        """How much there is beyond the list, and how many rows have gone lawfully."""
+        """The number of findings, and of rows that the retention has deleted, by partition."""
         rows = self._rows(
             "SELECT partition, countIf(is_fault), countIf(is_hollow AND NOT is_fault), "
-            f"sumIf(toInt64(stored) - rows, is_past AND rows < stored) FROM ({self._sql.judged()}) GROUP BY partition"
+            "sumIf(toInt64(stored) - rows, is_past AND rows < stored) "
+            f"FROM ({self._sql.classified_lines()}) GROUP BY partition"
         )
         return {int(row[0]): Extra(findings=int(row[1]), hollow=int(row[2]), expired_since=int(row[3])) for row in rows}
 
@@ -271,7 +272,7 @@ class LedgerReader:
 
 
 def topic_ids(client: Client, database: str, topic: str) -> list[UUID]:
-    """The ids of a topic that have books, the oldest first. Blocks on ClickHouse."""
+    """The ids of a topic that have ledger lines, the oldest first. Blocks on ClickHouse."""
     rows = client.query(
         f"SELECT topic_id FROM {database}.ledger WHERE topic = {{topic:String}} "
         "GROUP BY topic_id ORDER BY min(written_at)",

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from auditstream_ops.topic_consumer import BROKER_SECONDS, TopicConsumer
+from auditstream_ops.topic_consumer import TopicConsumer
 from auditstream_schemas.errors import OperationError
+from auditstream_schemas.kafka import BROKER_SECONDS, topic_id
 from auditstream_schemas.settings import KafkaSettings
 
 _AT_MOST_SECONDS = 60
@@ -46,28 +47,17 @@ class TopicReader(TopicConsumer):
         """The id that the broker gave the topic when it was created; None if there is no such topic."""
         admin = AdminClient(self._kafka.librdkafka_client("verify"))
         try:
-            futures = admin.describe_topics(TopicCollection([self.topic]), request_timeout=BROKER_SECONDS)
             with self.errors():
-                try:
-                    topic_id = futures[self.topic].result(BROKER_SECONDS).topic_id
-                except KafkaException as error:
-                    if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                        return None
-                    raise
+                return topic_id(admin, self.topic)
         except TimeoutError as error:
             raise OperationError(f"no broker at {self._kafka.kafka_bootstrap_servers}: it does not answer") from error
-        if topic_id is None:
-            raise OperationError(f"the broker gives topic {self.topic} no id: auditstream needs Kafka 2.8 or newer")
-        mask = (1 << 64) - 1
-        high, low = topic_id.get_most_significant_bits() & mask, topic_id.get_least_significant_bits() & mask
-        return UUID(int=high << 64 | low)
 
     def required_topic_id(self) -> UUID:
         """The same; a topic that is missing is an OperationError."""
-        topic_id = self.topic_id()
-        if topic_id is None:
+        id = self.topic_id()
+        if id is None:
             raise OperationError(f"there is no topic {self.topic}; run `auditstream topics`")
-        return topic_id
+        return id
 
     def committed(self) -> dict[int, int]:
         """The next offset that the group committed, of each partition that has one."""

@@ -44,7 +44,7 @@ def _line(
 
 def test_the_ledger_balances_until_a_line_does_not_add_up(database: ClickHouseSettings) -> None:
     def look() -> tuple[datetime | None, int]:
-        completeness = EventStore(database).books()
+        completeness = EventStore(database).completeness()
         until = None if completeness.until is None else datetime.fromtimestamp(completeness.until / 1000, UTC)
         return until, completeness.faults
 

@@ -119,7 +119,9 @@ def test_slices_together_are_the_ordered_export(settings: ClickHouseSettings, tm
     store(settings, reversed(_spread(1000)))
     _exported(settings, tmp_path / "one.csv")
     with connect(settings) as client:
-        snapshot = Snapshot(client, ALL, database=settings.clickhouse_database, shape=OutputFormat(), slice_rows=100)
+        snapshot = Snapshot(
+            client, ALL, database=settings.clickhouse_database, output_format=OutputFormat(), slice_rows=100
+        )
         chunks = []
         for part in snapshot.slices:
             chunks += list(snapshot.records(part))

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditstream_admin.events.completeness import SECONDS, Cached, Completeness
+from auditstream_admin.events.completeness import SECONDS, CachedCompleteness, Completeness
 from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.histogram import Histogram, HistogramBucket
 from auditstream_admin.events.time_range import TimeSpan
@@ -124,7 +124,7 @@ def test_durations_and_sizes_are_rounded() -> None:
 def test_completeness_is_read_again_after_some_seconds() -> None:
     answers = iter([Completeness(until=1, faults=0), Completeness(until=2, faults=0)])
     now = [0.0]
-    kept = Cached(lambda: next(answers), lambda: now[0])
+    kept = CachedCompleteness(lambda: next(answers), lambda: now[0])
     assert (kept.get().until, kept.get().until) == (1, 1)
     now[0] = SECONDS
     assert kept.get().until == 2
