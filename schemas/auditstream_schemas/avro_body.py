@@ -4,11 +4,12 @@ Written by hand, because encoding is the SDK's hot path and fastavro interprets 
 The tests compare the bytes with those of fastavro and of Apache's avro package.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-ABSENT, PRESENT = b"\x00", b"\x02"
-"""Branch of a union of null and a type: null, or the type."""
+_T = TypeVar("_T")
 
+_NULL, _NOT_NULL = b"\x00", b"\x02"
 _END_OF_MAP = b"\x00"
 
 
@@ -42,3 +43,12 @@ def put_map(strings: Mapping[str, str], pieces: list[bytes]) -> None:
             put_string(key, pieces)
             put_string(value, pieces)
     pieces.append(_END_OF_MAP)
+
+
+def put_optional(value: _T | None, put: Callable[[_T, list[bytes]], None], pieces: list[bytes]) -> None:
+    """Append a union of null and a type: the branch, then the value if there is one."""
+    if value is None:
+        pieces.append(_NULL)
+    else:
+        pieces.append(_NOT_NULL)
+        put(value, pieces)

@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any, cast
 
 import fastavro
+from fastavro.schema import SchemaParseException, UnknownType
 
 from auditstream_schemas.errors import InvalidEventError, WireFormatError
 from auditstream_schemas.event import AuditEvent, Entity, Request
@@ -29,15 +30,7 @@ _HEADER = struct.Struct(">cI")
 BODY_ERRORS = (EOFError, ValueError, IndexError, OverflowError, MemoryError, fastavro.read.SchemaResolutionError)
 """Errors of fastavro for bytes that do not match the schema."""
 
-_SCHEMA_ERRORS = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    fastavro.schema.SchemaParseException,
-    fastavro.schema.UnknownType,
-)
+_SCHEMA_ERRORS = (ValueError, KeyError, TypeError, AttributeError, RecursionError, SchemaParseException, UnknownType)
 
 
 def encode_body(event: AuditEvent) -> bytes:

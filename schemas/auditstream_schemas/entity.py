@@ -9,7 +9,7 @@ from functools import partial
 from json.encoder import encode_basestring as _quoted
 
 from auditstream_schemas import validation as rules
-from auditstream_schemas.avro_body import ABSENT, PRESENT, put_map, put_string
+from auditstream_schemas.avro_body import put_map, put_optional, put_string
 from auditstream_schemas.faults import Fault, kind
 from auditstream_schemas.string_map import EMPTY
 
@@ -70,11 +70,7 @@ class Entity:
         """Append its Avro encoding."""
         put_string(self.id, pieces)
         put_string(self.type, pieces)
-        if self.name is None:
-            pieces.append(ABSENT)
-        else:
-            pieces.append(PRESENT)
-            put_string(self.name, pieces)
+        put_optional(self.name, put_string, pieces)
         put_map(self.attributes, pieces)
 
     def to_json(self) -> str:

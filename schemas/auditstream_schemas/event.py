@@ -15,7 +15,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from auditstream_schemas import validation as rules
-from auditstream_schemas.avro_body import ABSENT, PRESENT, put_map, put_string, varint
+from auditstream_schemas.avro_body import put_map, put_optional, put_string, varint
 from auditstream_schemas.entity import Entity, Request, object_json, set_fields
 from auditstream_schemas.errors import FieldError, InvalidEventError
 from auditstream_schemas.faults import Fault, JsonNumber, path_part
@@ -204,17 +204,9 @@ class AuditEvent:
         self.target.put_avro(pieces)
         put_string(self.payload, pieces)
         put_map(self.metadata, pieces)
-        if self.scope is None:
-            pieces.append(ABSENT)
-        else:
-            pieces.append(PRESENT)
-            self.scope.put_avro(pieces)
+        put_optional(self.scope, Entity.put_avro, pieces)
         pieces.append(_TRUE if self.success else _FALSE)
-        if self.request is None:
-            pieces.append(ABSENT)
-        else:
-            pieces.append(PRESENT)
-            self.request.put_avro(pieces)
+        put_optional(self.request, Request.put_avro, pieces)
         return pieces
 
 

@@ -91,7 +91,10 @@ def _parse(text: str) -> int:
         raise ValueError("nine fractional digits at most (nanoseconds); further digits would be lost")
     seconds = _second_of_day(int(hour), int(minute), int(second or 0), int(fraction or 0))
     if sign is not None:
-        seconds -= _offset(sign, int(zone_hour), int(zone_minute or 0))
+        hours, minutes = int(zone_hour), int(zone_minute or 0)
+        if hours > 23 or minutes > 59:
+            raise ValueError("an offset from -23:59 to +23:59")
+        seconds -= int(f"{sign}1") * (hours * 3600 + minutes * 60)
     try:
         days = dt.date(int(year), int(month), int(day)).toordinal() - _EPOCH_DAY
     except ValueError as error:
@@ -113,13 +116,6 @@ def _second_of_day(hour: int, minute: int, second: int, fraction: int) -> int:
     if (hour > 23 and not end_of_day) or minute > 59 or second > 59:
         raise ValueError("a time of day from 00:00:00 to 24:00:00")
     return hour * 3600 + minute * 60 + second
-
-
-def _offset(sign: str, hours: int, minutes: int) -> int:
-    if hours > 23 or minutes > 59:
-        raise ValueError("an offset from -23:59 to +23:59")
-    seconds = hours * 3600 + minutes * 60
-    return -seconds if sign == "-" else seconds
 
 
 def parse_moment(text: str) -> int:

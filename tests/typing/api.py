@@ -1,4 +1,4 @@
-"""The public API as it is meant to be used. Checked by mypy, never run."""
+"""The intended use of the public API. Checked by mypy, never run."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from auditstream_schemas.catalog import CatalogEntry, catalog, validate_payload
 from auditstream_schemas.codec import SCHEMA_JSON, decode, decode_body, decode_record, encode, encode_body, split
 from auditstream_schemas.settings import ClickHouseSettings
 
-# An event is built of values or of mappings, one beside the other.
+# An event is built of values, of mappings, or of both.
 event = AuditEvent.build(
     action="context.create",
     actor=Entity(id="user-1", type="user", name="Zoë", attributes={"ip": "192.0.2.1"}),
@@ -37,7 +37,7 @@ event = AuditEvent.build(
     request=Request(id="request-1", attributes={"ip": "192.0.2.1"}),
 )
 
-# What has no default must be given, and what is given has its type.
+# Arguments without a default are required, and every argument has a type.
 AuditEvent.build(action="a.b", actor={}, target={}, id=UUID(int=1))  # type: ignore[call-arg]
 AuditEvent.build(action="a.b", actor="user-1", target={}, id=UUID(int=1), occurred_at=0)  # type: ignore[arg-type]
 AuditEvent.build(action="a.b", actor={}, target={}, id=1, occurred_at=0)  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ assert_type(event.scope, Entity | None)
 assert_type(event.success, bool)
 assert_type(event.request, Request | None)
 
-# Nothing of it can be changed.
+# It is immutable.
 event.action = "context.delete"  # type: ignore[misc]
 event.metadata["region"] = "us"  # type: ignore[index]
 
@@ -67,7 +67,7 @@ assert_type(event.to_json(), str)
 assert_type(AuditEvent.from_json(event.to_json()), AuditEvent)
 assert_type(AuditEvent.from_json(b"{}", defaults={"version": 1}), AuditEvent)
 
-# One error tells every field.
+# One error has every field at fault.
 try:
     AuditEvent.from_json("{}")
 except InvalidEventError as error:
@@ -91,7 +91,7 @@ assert_type(catalog(), Mapping[str, CatalogEntry])
 assert_type(validate_payload(event, strict=True), None)
 
 
-# The producer: values or a whole event, and what became of them.
+# The producer: emits values or an event, and reports failures.
 def on_error(failure: DeliveryFailure) -> None:
     assert_type(failure.event_id, UUID)
     assert_type(failure.event, AuditEvent)
@@ -110,7 +110,7 @@ with AuditProducer(ProducerSettings(catalog_mode="strict"), on_error=on_error) a
 ProducerSettings(catalog_mode="sometimes")  # type: ignore[arg-type]
 assert_type(AuditProducer.from_env(on_error=on_error), AuditProducer)
 
-# Its stand-in for the tests of services.
+# Its replacement in the tests of services.
 emitter: EventEmitter = CapturingProducer(queue_events=1)
 assert_type(CapturingProducer().events, list[AuditEvent])
 

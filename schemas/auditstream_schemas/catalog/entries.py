@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from importlib import resources
-from operator import itemgetter
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -50,10 +50,8 @@ class CatalogEntry:
 def catalog() -> Mapping[str, CatalogEntry]:
     """Return the known actions by name, in the order of their names; read once."""
     files = (file for file in resources.files("auditstream_schemas.catalog").iterdir() if file.name.endswith(".json"))
-    contents = (json.loads(file.read_text("utf-8")) for file in files)
-    return MappingProxyType(
-        {content["action"]: _entry(content) for content in sorted(contents, key=itemgetter("action"))}
-    )
+    entries = (_entry(**json.loads(file.read_text("utf-8"))) for file in files)
+    return MappingProxyType({entry.action: entry for entry in sorted(entries, key=attrgetter("action"))})
 
 
 @cache
@@ -97,14 +95,9 @@ def validate_payload(event: AuditEvent, *, strict: bool = False) -> None:
     )
 
 
-def _entry(content: dict[str, Any]) -> CatalogEntry:
-    return CatalogEntry(
-        action=content["action"],
-        description=content["description"],
-        target_type=content["target_type"],
-        payload_schemas=MappingProxyType({int(version): schema for version, schema in content["payload"].items()}),
-        example=content["example"],
-    )
+def _entry(payload: dict[str, Any], **fields: Any) -> CatalogEntry:
+    schemas = MappingProxyType({int(version): schema for version, schema in payload.items()})
+    return CatalogEntry(payload_schemas=schemas, **fields)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Real audit events of other systems, brought into our shape: none is refused, none is changed."""
+"""Real audit events of other systems, converted to our fields: none is refused, none is changed."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def survives(event: AuditEvent, source: str) -> None:
 
 
 def event_json(source: str, members: dict[str, Any]) -> str:
-    """An event's JSON with the source line as its payload, byte for byte."""
+    """An event's JSON whose payload is the source line, byte for byte."""
     return json.dumps(members)[:-1] + f', "payload": {source}}}'
 
 
@@ -43,12 +43,12 @@ def test_every_public_action_name_is_well_formed() -> None:
         assert make_event(0, action=name).action == name
 
 
-def test_cloudtrail_events_pass_whole() -> None:
+def test_cloudtrail_events_are_preserved() -> None:
     sources = list(lines("aws_cloudtrail.ndjson"))
     assert len(sources) == 301
     for source in sources:
-        found = json.loads(source)
-        identity = found["userIdentity"]
+        trail = json.loads(source)
+        identity = trail["userIdentity"]
         event = AuditEvent.from_json(
             event_json(
                 source,
@@ -58,17 +58,17 @@ def test_cloudtrail_events_pass_whole() -> None:
                         "id": identity.get("arn") or identity.get("invokedBy") or identity["type"],
                         "type": identity["type"],
                     },
-                    "target": {"id": found["eventSource"], "type": "service", "name": found["eventName"]},
-                    "occurred_at": found["eventTime"],
-                    "id": found["eventID"],
-                    "metadata": {"region": found["awsRegion"]},
-                    "scope": {"id": found["recipientAccountId"], "type": "account"},
-                    "success": "errorCode" not in found,
+                    "target": {"id": trail["eventSource"], "type": "service", "name": trail["eventName"]},
+                    "occurred_at": trail["eventTime"],
+                    "id": trail["eventID"],
+                    "metadata": {"region": trail["awsRegion"]},
+                    "scope": {"id": trail["recipientAccountId"], "type": "account"},
+                    "success": "errorCode" not in trail,
                 },
             )
         )
         survives(event, source)
-        assert format_timestamp(event.occurred_at) == found["eventTime"]
+        assert format_timestamp(event.occurred_at) == trail["eventTime"]
 
 
 def test_google_cloud_events_keep_their_nanoseconds() -> None:
@@ -76,10 +76,10 @@ def test_google_cloud_events_keep_their_nanoseconds() -> None:
     assert len(sources) == 78
     digits = set()
     for source in sources:
-        found = json.loads(source)
-        call = found.get("protoPayload", {})
-        # One comes by way of BigQuery, whose "… UTC" is not ISO-8601.
-        timestamp = found["timestamp"].replace(" UTC", "Z")
+        entry = json.loads(source)
+        call = entry.get("protoPayload", {})
+        # One was exported by BigQuery, whose "… UTC" is not ISO-8601.
+        timestamp = entry["timestamp"].replace(" UTC", "Z")
         event = AuditEvent.from_json(
             event_json(
                 source,
@@ -91,7 +91,7 @@ def test_google_cloud_events_keep_their_nanoseconds() -> None:
                     },
                     "target": {"id": call.get("resourceName") or "unknown", "type": "resource"},
                     "occurred_at": timestamp,
-                    "id": str(UUID(hashlib.sha256(found["insertId"].encode()).hexdigest()[:32])),
+                    "id": str(UUID(hashlib.sha256(entry["insertId"].encode()).hexdigest()[:32])),
                 },
             )
         )
