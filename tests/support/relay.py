@@ -1,4 +1,4 @@
-"""An HTTP relay in front of ClickHouse that spoils what it passes on."""
+"""An HTTP relay in front of ClickHouse that alters answers."""
 
 import sys
 import threading
@@ -13,22 +13,22 @@ _ROWS = (b"FORMAT CSV", b"FORMAT TSVRaw", b"FORMAT Parquet")
 
 Send = Callable[[bytes], None]
 Spoil = Callable[[bytes, Send], bool]
-"""Given the body of an answer with rows of an export and a way to send pieces of it: sends what it likes, and returns
-whether the answer then ends properly; if not, the connection is cut."""
+"""Gets the body of an answer with exported rows, and a function that sends bytes. Returns whether the answer then ends
+properly; if not, the connection is cut."""
 Instead = Callable[[bytes], bytes | None]
-"""Given a question: the body of an answer of status 200 that is given at once, or None to ask ClickHouse."""
+"""Gets the body of a request. Returns the body of an answer of status 200, or None to forward the request."""
 
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that had enough of an answer is no error.
+        # A client that closes the connection early is not an error.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 @contextmanager
-def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> Iterator[str]:
-    """Serve on a free port; yields its URL. Answers that neither are such rows nor are given instead pass unharmed."""
+def relay(url: str, spoil: Spoil, instead: Instead = lambda _request: None) -> Iterator[str]:
+    """Serve on a free port; yields its URL. All other answers pass unchanged."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -43,36 +43,36 @@ def relay(url: str, spoil: Spoil, instead: Instead = lambda _question: None) -> 
             self._pass_on()
 
         def _pass_on(self) -> None:
-            question = b"".join(self._question())
-            given = instead(question)
-            if given is not None:
+            body = b"".join(self._body())
+            replacement = instead(body)
+            if replacement is not None:
                 self.send_response(200)
-                self.send_header("content-length", str(len(given)))
+                self.send_header("content-length", str(len(replacement)))
                 self.end_headers()
-                self.wfile.write(given)
+                self.wfile.write(replacement)
                 return
             headers = {
                 name: value
                 for name, value in self.headers.items()
                 if name.lower() not in {"host", "content-length", "transfer-encoding"}
             }
-            answer = pool.request(self.command, url + self.path, body=question, headers=headers, decode_content=False)
+            answer = pool.request(self.command, url + self.path, body=body, headers=headers, decode_content=False)
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 if name.lower() not in {"transfer-encoding", "content-length", "connection", "date", "server"}:
                     self.send_header(name, value)
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
-            if answer.status == 200 and any(name in question for name in _ROWS):
-                proper = spoil(answer.data, self._send)
+            if answer.status == 200 and any(name in body for name in _ROWS):
+                is_complete = spoil(answer.data, self._send)
             else:
                 self._send(answer.data)
-                proper = True
-            if proper:
+                is_complete = True
+            if is_complete:
                 self.wfile.write(b"0\r\n\r\n")
-            self.close_connection = not proper
+            self.close_connection = not is_complete
 
-        def _question(self) -> Iterator[bytes]:
+        def _body(self) -> Iterator[bytes]:
             if self.headers.get("transfer-encoding") != "chunked":
                 yield self.rfile.read(int(self.headers.get("content-length") or 0))
                 return

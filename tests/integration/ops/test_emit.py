@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, TopicPartition
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.codec import decode
 from auditstream_schemas.event import AuditEvent
-from tests.support.door import Door
 from tests.support.events import make_event
+from tests.support.late_port import LatePort
 from tests.support.stack import Tenant
 
 WAIT = 60
@@ -142,7 +142,7 @@ def test_undelivered_events_can_be_sent_again_from_the_rejects(tenant: Tenant, t
     short = {"action": "a.b", "actor": {"id": "1", "type": "user"}, "target": {"id": "2", "type": "thing"}}
     content = "".join(f"{json.dumps(short)}\n" for _ in range(5)).encode()
     rejects = tmp_path / "rejects.ndjson"
-    with Door(tenant.endpoints.bootstrap_servers) as away:
+    with LatePort(tenant.endpoints.bootstrap_servers) as away:
         nowhere = replace(tenant, env={**tenant.env, "AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS": away.address})
         code, found = run_json(nowhere, "-", "--rejects", rejects, "--timeout", "0.2", stdin=content)
     assert (code, found) == (1, counts(lines=5, accepted=5, undelivered=5))
@@ -154,7 +154,7 @@ def test_undelivered_events_can_be_sent_again_from_the_rejects(tenant: Tenant, t
 
 
 def test_a_queue_that_stays_full_says_which_lines_were_not_sent(tenant: Tenant) -> None:
-    with Door(tenant.endpoints.bootstrap_servers) as away:
+    with LatePort(tenant.endpoints.bootstrap_servers) as away:
         nowhere = replace(tenant, env={**tenant.env, "AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS": away.address})
         content = "\n".join(event_lines(9)).encode()
         code, out, err = run(nowhere, "-", "--timeout", "0.2", "--producer-queue-events", "4", "--json", stdin=content)
