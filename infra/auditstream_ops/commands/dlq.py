@@ -222,8 +222,9 @@ def replay(
     with DeadLetterReader(query.settings) as reader:
         selection = _select(query, reader, again=again)
         edited = None if edit is None else _edited(query, selection, edit.read_bytes(), new_id=new_id)
+        for topic in selection.topics:
+            reader.partitions(topic)
         resolver = Resolver(query.settings, by=operator(), why=why)
-        resolver.require_topics(selection.topics)
         if dry_run:
             click.echo(f"would replay {_dead_letters(selection.counts)}", err=True)
         outcome = ResolverOutcome()
@@ -265,7 +266,6 @@ def drop(query: _Query, *, why: str, yes: bool, as_json: bool) -> None:
     with DeadLetterReader(query.settings) as reader:
         selection = _select(query, reader, again=False)
         resolver = Resolver(query.settings, by=operator(), why=why)
-        resolver.require_topics(())
         outcome = ResolverOutcome()
         if selection.counts:
             confirm(f"Drop {_dead_letters(selection.counts)}?", yes=yes)

@@ -127,25 +127,13 @@ class _QueryResults:
     losses: Mapping[int, Sequence[Loss]]
     rivals: Mapping[int, Collection[int]]
 
-    @property
-    def partitions(self) -> set[int]:
-        return {*self.totals, *self.rows}
-
     def check(
         self, partition: int, rechecks: Mapping[int, Recheck], others: Collection[int] = frozenset()
     ) -> PartitionCheck:
-        """The check of one partition.
-
-        Args:
-            partition: Kafka partition.
-            rechecks: Ledger lines whose records were read again, by first offset.
-            others: Offsets of this partition that the table has for events of lines that lack rows.
-        """
-        lines = self.findings.get(partition, ())
         return compare_with_table(
             self.totals.get(partition) or _no_totals(partition),
             self.rows.get(partition, _NO_ROWS),
-            [(line, rechecks.get(line.first_offset)) for line in lines],
+            [(line, rechecks.get(line.first_offset)) for line in self.findings.get(partition, ())],
             self.extra.get(partition, _NO_EXTRA),
             self.losses.get(partition, ()),
             others={*others, *self.rivals.get(partition, ())},
@@ -165,7 +153,7 @@ class _Verifier:
     def check_earlier(self, topic_id: UUID) -> list[PartitionCheck]:
         """Check an id that the topic had before it was created anew."""
         results = self._query(topic_id)
-        return [results.check(partition, {}) for partition in sorted(results.partitions)]
+        return [results.check(partition, {}) for partition in sorted({*results.totals, *results.rows})]
 
     def check_current(
         self, topic_id: UUID, committed: Mapping[int, int], *, complete: bool, earlier_ids: Sequence[UUID]
@@ -176,7 +164,7 @@ class _Verifier:
         extents = self._reader.extents({totals.partition: totals.last_offset + 1 for totals in results.totals.values()})
         rechecks = self._rechecks(topic_id, results, extents)
         checks = []
-        for partition in sorted({*results.partitions, *extents}):
+        for partition in sorted({*results.totals, *results.rows, *extents}):
             others = {offset for done in rechecks.values() for offset in done.elsewhere.get(partition, ())}
             own = {first: done for (checked, first), done in rechecks.items() if checked == partition}
             check = results.check(partition, own, others)
