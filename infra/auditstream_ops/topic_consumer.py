@@ -68,7 +68,7 @@ class TopicConsumer:
                         raise OperationError(f"topic {self.topic}, partition {message.partition()}: {error.str()}")
                     yield message
                 if messages:
-                    # After the yield: the caller may have taken its time.
+                    # Set after the yield, because the caller may need longer than this for a record.
                     silent_until = time.monotonic() + BROKER_SECONDS
                 elif time.monotonic() > silent_until:
                     raise OperationError(f"topic {self.topic}: no answer from {self._servers}")

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
     resent = count // 10
     _title(f"Emit: {count:,} events, {resent:,} of them twice, and {_BROKEN} broken records")
     now = time.time_ns()
-    _emit(settings, demo_events(count, now=now, seed=seed), count, resent, seed)
+    sent = list(demo_events(count, now=now, seed=seed))
+    _emit(settings, [*sent, *random.Random(seed).sample(sent, resent)])  # noqa: S311 - not a secret
     kinds = _produce_broken(settings, schema_id, now, seed)
     click.echo("broken records: " + ", ".join(f"{number} {kind}" for kind, number in kinds.items()))
 
@@ -119,10 +120,7 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
     return _conclude(checks, expected, dead_letters.total(), exported)
 
 
-def _emit(settings: SinkSettings, events: Iterable[AuditEvent], count: int, resent: int, seed: int) -> None:
-    pick = random.Random(seed)  # noqa: S311 - not a secret
-    sent = list(events)
-    again = pick.sample(sent, resent)
+def _emit(settings: SinkSettings, events: Sequence[AuditEvent]) -> None:
     with (
         AuditProducer(
             ProducerSettings(
@@ -131,16 +129,15 @@ def _emit(settings: SinkSettings, events: Iterable[AuditEvent], count: int, rese
                 topic=settings.topic,
             )
         ) as producer,
-        tqdm(total=count + resent, unit=" events", desc="emit", disable=not sys.stderr.isatty()) as bar,
+        tqdm(events, unit=" events", desc="emit", disable=not sys.stderr.isatty()) as progress,
     ):
-        for event in (*sent, *again):
+        for event in progress:
             while True:
                 try:
                     producer.emit_event(event)
                     break
                 except QueueFullError:
                     producer.flush(1)
-            bar.update()
         left = producer.flush(60)
         if left:
             raise OperationError(f"{left} events were not delivered within 60 s")

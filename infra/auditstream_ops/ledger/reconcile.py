@@ -151,7 +151,8 @@ def _slice(database: str, condition: str) -> str:
                 uniqExact(scope.id, occurred_at, content_hash) AS visible,
                 arraySort(groupArray({_ROWS_LISTED})((
                     ingested_at, concat(replaceOne(toString(occurred_at), ' ', 'T'), 'Z'), scope.id,
-                    toString(content_hash), toString(kafka_topic), kafka_topic_id, kafka_partition, kafka_offset))) AS copies
+                    toString(content_hash), toString(kafka_topic),
+                    kafka_topic_id, kafka_partition, kafka_offset))) AS copies
             FROM {database}.event_log
             WHERE occurred_at >= time_range.1 AND occurred_at <= time_range.2
                 AND id IN (SELECT id FROM repeated)

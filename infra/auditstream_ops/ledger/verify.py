@@ -118,7 +118,7 @@ def verify(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _QueryResults:
-    """The answers of ClickHouse about the ledger of one topic id, each by partition."""
+    """The answers of ClickHouse about the ledger of one topic id, by partition."""
 
     totals: Mapping[int, PartitionTotals]
     rows: Mapping[int, Rows]
@@ -198,9 +198,9 @@ class _Verifier:
         rows = ledger.rows()
         findings = ledger.findings() if totals else {}
         are_all_listed = all(
-            each.stored == rows.get(each.partition, _NO_ROWS).within
-            and len(findings.get(each.partition, ())) < LISTED_AT_MOST
-            for each in totals.values()
+            ledger_totals.stored == rows.get(partition, _NO_ROWS).within
+            and len(findings.get(partition, ())) < LISTED_AT_MOST
+            for partition, ledger_totals in totals.items()
         )
         surplus = [line for lines in findings.values() for line in lines if line.rows > line.stored]
         return _QueryResults(
@@ -208,7 +208,7 @@ class _Verifier:
             rows=rows,
             findings=findings,
             extra={} if are_all_listed else ledger.extra(),
-            losses=ledger.losses() if any(each.lost for each in totals.values()) else {},
+            losses=ledger.losses() if any(ledger_totals.lost for ledger_totals in totals.values()) else {},
             rivals=ledger.rivals(surplus) if surplus else {},
         )
 
