@@ -11,7 +11,7 @@ import fastavro
 from uuid_utils.compat import uuid7
 
 from auditstream_schemas.catalog import catalog
-from auditstream_schemas.codec import SCHEMA_JSON, encode
+from auditstream_schemas.codec import SCHEMA_JSON, decode_record, encode, join, split
 from auditstream_schemas.event import AuditEvent, Entity, Request
 
 NANOSECONDS = 1_000_000_000
@@ -65,38 +65,29 @@ def broken_records(schema_id: int, *, now: int, seed: int) -> list[BrokenRecord]
     """Twenty-five records broken by hand, of seven kinds."""
     pick = random.Random(seed)  # noqa: S311 - a load, no secret
     valid = [encode(event, schema_id) for event in demo_events(25, now=now, seed=seed)]
+    later = now + YEAR_SECONDS * NANOSECONDS
     kinds: list[tuple[str, list[bytes]]] = [
         ("truncated", [value[: pick.randrange(40, len(value) - 1)] for value in valid[0:4]]),
         ("garbage", [pick.randbytes(200) for _ in range(4)]),
         ("unknown schema id", [value[:1] + (999_999).to_bytes(4) + value[5:] for value in valid[4:8]]),
-        ("bad UUID", [_altered(schema_id, now, id="not-a-uuid-but-thirty-six-chars-long") for _ in range(4)]),
-        ("action with capitals", [_altered(schema_id, now, action="Context.Create") for _ in range(3)]),
-        ("invalid JSON payload", [_altered(schema_id, now, payload='{"name": ') for _ in range(3)]),
-        ("far in the future", [_altered(schema_id, now, occurred_at=now + 400 * 24 * 3600 * NANOSECONDS)] * 3),
+        ("bad UUID", [_altered(value, id="not-a-uuid-but-thirty-six-chars-long") for value in valid[8:12]]),
+        ("action with capitals", [_altered(value, action="Context.Create") for value in valid[12:15]]),
+        ("invalid JSON payload", [_altered(value, payload='{"name": ') for value in valid[15:18]]),
+        (
+            "far in the future",
+            [_altered(value, occurred_at=later) for value in valid[18:21]],
+        ),
     ]
     return [BrokenRecord(kind=kind, value=value) for kind, values in kinds for value in values]
 
 
-def _altered(schema_id: int, now: int, **fields: Any) -> bytes:
+def _altered(value: bytes, **fields: Any) -> bytes:
     """A record that the SDK would never write: valid Avro, but an invalid event."""
-    record = {
-        "id": str(uuid7()),
-        "occurred_at": now,
-        "action": "context.create",
-        "version": 1,
-        "actor": {"id": "user-1", "type": "user", "name": None, "attributes": {}},
-        "target": {"id": "context-1", "type": "context", "name": None, "attributes": {}},
-        "payload": "{}",
-        "metadata": {},
-        "scope": None,
-        "success": True,
-        "request": None,
-        **fields,
-    }
     schema = json.loads(SCHEMA_JSON)
     for field in schema["fields"]:
         if field["name"] in ("id", "occurred_at"):
             field["type"] = field["type"]["type"]
-    body = io.BytesIO()
-    fastavro.schemaless_writer(body, fastavro.parse_schema(schema), record)
-    return b"\x00" + schema_id.to_bytes(4) + body.getvalue()
+    schema_id, body = split(value)
+    altered = io.BytesIO()
+    fastavro.schemaless_writer(altered, fastavro.parse_schema(schema), decode_record(body) | fields)
+    return join(schema_id, altered.getvalue())

@@ -46,12 +46,13 @@ class TopicConsumer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._consumer.close()
 
-    def partitions(self) -> list[int]:
-        """The topic's partitions, in order."""
+    def partitions(self, topic: str = "") -> list[int]:
+        """The partitions of the topic, or of another one, in order; a topic that is missing is an OperationError."""
+        name = topic or self.topic
         with self.errors():
-            metadata = self._consumer.list_topics(self.topic, timeout=BROKER_SECONDS).topics[self.topic]
+            metadata = self._consumer.list_topics(name, timeout=BROKER_SECONDS).topics[name]
         if metadata.error is not None:
-            raise OperationError(f"topic {self.topic}: {metadata.error.str()}; run `auditstream topics`")
+            raise OperationError(f"topic {name}: {metadata.error.str()}; run `auditstream topics`")
         return sorted(metadata.partitions)
 
     def consume(self, starts: Mapping[int, int]) -> Iterator[Message]:
@@ -67,7 +68,7 @@ class TopicConsumer:
                         raise OperationError(f"topic {self.topic}, partition {message.partition()}: {error.str()}")
                     yield message
                 if messages:
-                    # After the yield: the caller may have taken its time.
+                    # Set after the yield, because the caller may need longer than this for a record.
                     silent_until = time.monotonic() + BROKER_SECONDS
                 elif time.monotonic() > silent_until:
                     raise OperationError(f"topic {self.topic}: no answer from {self._servers}")

@@ -1,4 +1,4 @@
-"""``make bench``: what each figure means is in README.md beside this file."""
+"""``make bench``; README.md in this directory explains each figure."""
 
 import os
 import platform
@@ -41,10 +41,10 @@ GROUPS: dict[str, Callable[[BenchPlan, Figures], None]] = {
     "steps": steps,
     "ratio": ratio,
 }
-"""What can be measured, in this order."""
+"""The groups of measurements, in this order."""
 
 _ON_REQUEST = frozenset({"admin", "connect", "steps", "ratio"})
-"""Left out unless named: it needs a checkout, fills another table with millions, or another group measures it, too."""
+"""Groups that run only if named: they need a checkout, fill a table with millions of rows, or repeat another group."""
 
 _SIZES = {False: (1, 10), True: (1, 10, 50)}
 """Millions of rows; the last size takes a quarter of an hour, and is left out unless the group is named."""
@@ -58,17 +58,17 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 
 
 def _groups(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
-    wanted = [name.strip() for name in value.split(",") if name.strip()]
-    for name in wanted:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    for name in names:
         if name not in GROUPS:
             raise click.BadParameter(f"{name!r} is none of {', '.join(GROUPS)}")
-    return [name for name in GROUPS if (name in wanted if wanted else name not in _ON_REQUEST)]
+    return [name for name in GROUPS if (name in names if names else name not in _ON_REQUEST)]
 
 
 @click.command()
 @click.option("--only", callback=_groups, default="", help=f"Groups, separated by commas: {', '.join(GROUPS)}.")
 @click.option("--events", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Distinct events.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of cheap candidates.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of cheap candidates.")
 @click.option(
     "--sizes",
     callback=_sizes,
@@ -86,12 +86,12 @@ def _groups(_context: click.Context, _parameter: click.Parameter, value: str) ->
     "path",
     type=click.Path(dir_okay=False, path_type=Path),
     default=_BUILD / "bench.json",
-    help="Where the list of figures goes; build/bench.json by default.",
+    help="File for the list of figures; build/bench.json by default.",
 )
 def main(
     *, only: list[str], events: int, rounds: int, sizes: tuple[int, ...], connector: Path | None, path: Path
 ) -> None:
-    """Measure the sink beside the engine's limit and beside others, all in one run on the same events."""
+    """Measure the sink, the engine's limit and other consumers in one run, on the same events."""
     # SIGTERM ends it as Ctrl-C does: servers stopped, files removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     figures = Figures()
@@ -102,7 +102,7 @@ def main(
         rounds=rounds,
         sizes=sizes or _SIZES[is_named],
         connector=connector,
-        kept=_BUILD / "bench" / "events",
+        events_directory=_BUILD / "bench" / "events",
         scratch=_BUILD / "bench",
     )
     (_BUILD / "bench").mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def main(
 
 
 def _header(plan: BenchPlan, load_before: float) -> str:
-    """The machine and the versions: a figure means nothing without them."""
+    """The machine and the versions that the figures belong to."""
     model = next(
         (
             line.partition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""How long the admins' page waits for its rows, and how many rows are read for it."""
+"""The time that the page waits for its rows, and the number of rows that are read for it."""
 
 import random
 import time
@@ -14,7 +14,7 @@ from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.event_store import EventStore
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.growth import bytes_on_disk, grow, settled, take_sample
+from tests.benchmarks.growth import bytes_on_disk, grow, take_sample, wait_for_merges
 from tests.benchmarks.plan import BenchPlan
 from tests.benchmarks.site import site
 
@@ -33,8 +33,8 @@ def _entity(name: str) -> str:
     return f"(if({_RARE}, 'rare-{name}', sample.{name}.id), {inner}) AS {name}"
 
 
-# A hundred events or so are like no other, all over the year and the scopes; and requests are of three events each, as
-# services have them: the demo's repeat among millions.
+# About a hundred events of the whole year have rare values. A request has three events, as in real services; the
+# requests of the demo's events would repeat among millions.
 _REPLACING = f""",
         if({_RARE}, 'rare.thing.happen', sample.action) AS action,
         {_entity("actor")},
@@ -69,7 +69,7 @@ FILTERS = {
     "text.rare": "q=rareword",
     "text.absent": "q=nosuchword",
 }
-"""One filter each: what many events have, what a hundred of the year have, what none has. All of twelve months."""
+"""Filters on twelve months that match many events, about a hundred events, or none."""
 
 HISTOGRAMS = ("none", "day", "action", "actor.rare", "scope", "failed", "request.absent")
 
@@ -81,7 +81,7 @@ class _Measured:
 
 
 def admin(plan: BenchPlan, figures: Figures) -> None:
-    """The first page with any one filter, the histogram and permalinks, at so many million rows."""
+    """The first page with each filter, the histogram and permalinks, at so many million rows."""
     with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
         take_sample(plan, where, database, client)
         held = 0
@@ -94,8 +94,8 @@ def admin(plan: BenchPlan, figures: Figures) -> None:
             replacing = _REPLACING.format(every=every, apart=apart)
             grow(client, database, held * 1_000_000, size * 1_000_000, replacing=replacing)
             held = size
-            settled(client, database)
-            figures.progress(f"{size} million rows are there")
+            wait_for_merges(client, database)
+            figures.progress(f"{size} million rows")
             _pages(store, client, figures, f"admin.{size}")
             _histograms(store, client, figures, f"admin.{size}")
             _links(store, client, figures, f"admin.{size}", database)
@@ -108,10 +108,10 @@ def _pages(store: EventStore, client: Client, figures: Figures, name: str) -> No
     worst = 0.0
     for who, viewer in (("auditor", _AUDITOR), ("admin", _ADMIN)):
         for filter_name, query in FILTERS.items():
-            wanted = _filter(query)
+            event_filter = _filter(query)
 
-            def first_page(viewer: Viewer = viewer, wanted: EventFilter = wanted) -> int:
-                return len(store.page(viewer, wanted, cursor=None, size=PAGE, now=time.time_ns()).lines)
+            def first_page(viewer: Viewer = viewer, event_filter: EventFilter = event_filter) -> int:
+                return len(store.page(viewer, event_filter, cursor=None, size=PAGE, now=time.time_ns()).lines)
 
             measured = _measured(client, [first_page] * _ROUNDS)
             worst = max(worst, measured.p95)
@@ -124,11 +124,11 @@ def _histograms(store: EventStore, client: Client, figures: Figures, name: str) 
     worst = 0.0
     for who, viewer in (("auditor", _AUDITOR), ("admin", _ADMIN)):
         for filter_name in HISTOGRAMS:
-            wanted = _filter(FILTERS[filter_name])
+            event_filter = _filter(FILTERS[filter_name])
 
-            def counted(viewer: Viewer = viewer, wanted: EventFilter = wanted) -> int:
-                found = store.histogram(viewer, wanted, span=wanted.time.span(time.time_ns()))
-                return 0 if found is None else found.events
+            def counted(viewer: Viewer = viewer, event_filter: EventFilter = event_filter) -> int:
+                histogram = store.histogram(viewer, event_filter, span=event_filter.time.span(time.time_ns()))
+                return 0 if histogram is None else histogram.events
 
             measured = _measured(client, [counted] * (_ROUNDS // 2))
             worst = max(worst, measured.p95)
@@ -155,13 +155,13 @@ def _measured(client: Client, calls: Sequence[Callable[[], int]]) -> _Measured:
     """The 95th percentile of the calls, and the rows that the engine read for one, merges left out."""
     calls[0]()
     before = _rows_read(client)
-    taken = []
+    milliseconds = []
     for call in calls:
         started = time.monotonic()
         call()
-        taken.append((time.monotonic() - started) * 1000)
+        milliseconds.append((time.monotonic() - started) * 1000)
     rows = (_rows_read(client) - before) // len(calls)
-    return _Measured(p95=sorted(taken)[int(len(taken) * 0.95) - 1], rows=rows)
+    return _Measured(p95=sorted(milliseconds)[int(len(milliseconds) * 0.95) - 1], rows=rows)
 
 
 def _rows_read(client: Client) -> int:
@@ -179,5 +179,5 @@ def _indices(client: Client, database: str, figures: Figures, name: str, rows: i
 
 
 def _filter(query: str) -> EventFilter:
-    given = parse_qsl(query)
-    return EventFilter.read(given if any(key == "range" for key, _ in given) else [*given, ("range", "12mo")])
+    pairs = parse_qsl(query)
+    return EventFilter.read(pairs if any(key == "range" for key, _ in pairs) else [*pairs, ("range", "12mo")])

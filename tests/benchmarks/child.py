@@ -1,8 +1,8 @@
-"""A candidate in a process of its own, which tells on standard output what it does and when.
+"""Runs a candidate in a process of its own, which reports its progress on standard output.
 
-Each line is a JSON object with ``kind`` (``reading``: it has partitions and is about to fetch; ``commit``: a
-batch is done, offsets committed; ``end``), ``at`` (seconds of CLOCK_MONOTONIC, which all processes share) and
-``cpu`` (seconds that the process has taken).
+Each line is a JSON object with ``kind`` (``reading``: it has partitions and is about to fetch; ``commit``: the offsets
+of a batch are committed; ``end``), ``at`` (seconds of CLOCK_MONOTONIC, which all processes share) and
+``cpu`` (processor seconds of the process so far).
 """
 
 import json
@@ -32,21 +32,21 @@ def say(kind: str, **more: object) -> None:
 
 
 def peak_bytes() -> int:
-    """In the child: the most memory it ever had resident."""
+    """In the child: its peak resident memory."""
     status = Path("/proc/self/status").read_text("utf-8")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class Report:
     """One line of a child.
 
     Attributes:
         kind: ``reading``, ``commit`` or ``end``.
         at: Seconds of CLOCK_MONOTONIC.
         cpu: Processor seconds of the child until then.
-        more: Whatever else it said.
+        more: The other values of the line.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class Said:
 
 
 class Child:
-    """A child as its parent sees it; killed at the end of the block if it is still there."""
+    """The child process, for the parent; killed at the end of the block if it still runs."""
 
     def __init__(self, module: str, arguments: Sequence[str], env: Mapping[str, str]) -> None:
         lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
@@ -68,7 +68,7 @@ class Child:
             text=True,
         )
         self._module = module
-        self._lines: queue.Queue[Said | None] = queue.Queue()
+        self._lines: queue.Queue[Report | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -85,8 +85,8 @@ class Child:
         """Its process id."""
         return self._process.pid
 
-    def next(self, timeout: float) -> Said:
-        """The next line it says; blocks.
+    def next(self, timeout: float) -> Report:
+        """The next report; blocks.
 
         Raises:
             OperationError: It ended, or said nothing for so long.
@@ -96,8 +96,8 @@ class Child:
             raise OperationError(f"{self._module} said nothing for {timeout:.0f} s")
         return said
 
-    def poll(self, timeout: float) -> Said | None:
-        """The next line it says, or None if it says nothing for so long.
+    def poll(self, timeout: float) -> Report | None:
+        """The next report, or None after a timeout.
 
         Raises:
             OperationError: It ended.
@@ -110,8 +110,8 @@ class Child:
             raise OperationError(f"{self._module} ended with exit code {self._process.wait()}")
         return said
 
-    def wait_for(self, kind: str, timeout: float) -> Said:
-        """Skip lines until one is of this kind; ``timeout`` holds for each."""
+    def wait_for(self, kind: str, timeout: float) -> Report:
+        """Skip reports until one is of this kind; ``timeout`` applies to each."""
         while (said := self.next(timeout)).kind != kind:
             pass
         return said
@@ -123,6 +123,6 @@ class Child:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            found = json.loads(line)
-            self._lines.put(Said(kind=found.pop("kind"), at=found.pop("at"), cpu=found.pop("cpu"), more=found))
+            values = json.loads(line)
+            self._lines.put(Report(kind=values.pop("kind"), at=values.pop("at"), cpu=values.pop("cpu"), more=values))
         self._lines.put(None)

@@ -1,4 +1,4 @@
-"""Candidates that read a topic: the sink, and what a user would write."""
+"""Candidates that read a topic: the sink, and a simple consumer."""
 
 import signal
 import time
@@ -7,19 +7,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from auditstream_schemas.errors import OperationError
-from tests.benchmarks.child import Child, Said
+from tests.benchmarks.child import Child, Report
 from tests.benchmarks.load import fill
 from tests.benchmarks.site import PARTITIONS, Site, Topic, cpu_seconds
 
 _JOIN_SECONDS = 90.0
 _BATCH_SECONDS = 300.0
 _STOPPED_SESSION_MS = 20_000
-"""Long enough for a topic to be filled while the sinks stand still."""
+"""Long enough to fill a topic while the sinks are stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a candidate did with a topic.
+    """The measurements of one run of a candidate on a topic.
 
     Attributes:
         records: Read off the topic.
@@ -29,7 +29,7 @@ class Run:
         cpu: Processor seconds of all its processes in that time.
         clickhouse_cpu: The same of the engine.
         broker_cpu: The same of the broker.
-        peak: The most memory that one of its processes had resident, bytes.
+        peak: The largest resident memory of one of its processes, bytes.
         steps: Seconds of each step of the sink, by its own metric; of all processes together.
     """
 
@@ -50,7 +50,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one method of the sink took in a whole run.
+    """The time of one method of the sink in a whole run.
 
     Attributes:
         name: Class and method.
@@ -85,7 +85,7 @@ def run_sink(site: Site, topic: Topic, database: str, records: int, *, events: i
     Raises:
         OperationError: It read or stored another number of records than there are.
     """
-    env = {**site.env(topic, database, **settings), **told_of_ends(site)}
+    env = {**site.env(topic, database, **settings), **report_partition_ends(site)}
     with Child("tests.benchmarks.sink_process", [str(PARTITIONS)], env) as child:
         run, ends = _until_read(site, [child], records)
     if ends[0].more["stored"] != events:
@@ -95,7 +95,7 @@ def run_sink(site: Site, topic: Topic, database: str, records: int, *, events: i
 
 def time_steps(site: Site, topic: Topic, database: str, records: int, **settings: object) -> tuple[Run, list[Step]]:
     """One sink with clocks in it."""
-    env = {**site.env(topic, database, **settings), **told_of_ends(site)}
+    env = {**site.env(topic, database, **settings), **report_partition_ends(site)}
     with Child("tests.benchmarks.steps_process", [str(PARTITIONS), str(site.clickhouse_pid)], env) as child:
         steps: list[Step] = []
         run, _ends = _until_read(site, [child], records, steps=steps)
@@ -111,7 +111,7 @@ def run_sinks(
         children = []
         for _number in range(processes):
             child = parts.enter_context(Child("tests.benchmarks.sink_process", ["0"], env))
-            # The next joins when this one has its partitions: then the last one's are the last to move.
+            # The next sink joins once this one has partitions, so that no partition moves afterwards.
             child.wait_for("reading", _JOIN_SECONDS)
             children.append(child)
         for child in children:
@@ -133,8 +133,8 @@ def run_naive(site: Site, topic: Topic, database: str, records: int, *, style: s
     return run
 
 
-def told_of_ends(site: Site) -> dict[str, str]:
-    """Has the broker's client say when a partition ends; `sink_process` stops by it."""
+def report_partition_ends(site: Site) -> dict[str, str]:
+    """Makes the Kafka client report the end of a partition, by which `sink_process` stops."""
     path = site.scratch / "eof.properties"
     path.write_text("enable.partition.eof=true\n", "utf-8")
     return {"AUDITSTREAM_KAFKA_CONFIG_FILE": str(path)}
@@ -148,7 +148,7 @@ def _until_read(
     stopped: bool = False,
     stop: bool = True,
     steps: list[Step] | None = None,
-) -> tuple[Run, list[Said]]:
+) -> tuple[Run, list[Report]]:
     if stopped:
         started, cpu = time.monotonic(), 0.0
         servers = _Servers(site)
@@ -158,8 +158,8 @@ def _until_read(
         reading = children[0].wait_for("reading", _JOIN_SECONDS)
         servers = _Servers(site)
         started, cpu = reading.at, -reading.cpu
-    commits: list[Said] = []
-    latest: dict[int, Said] = {}
+    commits: list[Report] = []
+    latest: dict[int, Report] = {}
     left = records
     while left > 0:
         for child in children:
@@ -189,7 +189,7 @@ def _until_read(
     return run, ends
 
 
-def _end(child: Child, steps: list[Step]) -> Said:
+def _end(child: Child, steps: list[Step]) -> Report:
     while (said := child.next(_JOIN_SECONDS)).kind != "end":
         if said.kind == "step":
             steps.append(Step(**said.more))
@@ -204,7 +204,7 @@ def _added(parts: Iterable[dict[str, float]]) -> dict[str, float]:
     return sums
 
 
-def _steady(commits: Sequence[Said]) -> float:
+def _steady(commits: Sequence[Report]) -> float:
     if len(commits) < 3:
         return 0.0
     return float(sum(said.more["read"] for said in commits[1:]) / (commits[-1].at - commits[0].at))

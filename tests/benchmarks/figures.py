@@ -1,4 +1,4 @@
-"""What was measured: a table for people, a list for programs."""
+"""The measured figures, as a table for people and a list for programs."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Figure:
         name: Dotted name, the group first.
         value: In ``unit``.
         unit: ``records/s``, ``ratio``, ``s``, ``bytes`` …
-        note: What it is made of; for the table alone.
+        note: Explanation; only in the table.
     """
 
     name: str
@@ -27,11 +27,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a figure should be.
+    """A target for a figure.
 
     Attributes:
-        text: As the table shows it.
-        met: Whether a value meets it.
+        text: The target in the table.
+        met: Tells whether a value meets the target.
     """
 
     text: str
@@ -39,12 +39,12 @@ class Target:
 
 
 def at_least(bound: float) -> Target:
-    """The more the better."""
+    """A lower bound."""
     return Target(text=f">= {bound:g}", met=lambda value: value >= bound)
 
 
 def below(bound: float) -> Target:
-    """The less the better."""
+    """An upper bound."""
     return Target(text=f"< {bound:g}", met=lambda value: value < bound)
 
 
@@ -62,58 +62,58 @@ TARGETS = {
     "admin.50.histogram": below(500),
     "admin.50.permalink": below(50),
 }
-"""What sink, export and page are held to, by the figure's name; a figure that was not measured is not judged."""
+"""The targets of sink, export and page, by the name of the figure."""
 
 
 class Figures:
-    """Collects figures, says each on standard error as it comes, and shows them all at the end."""
+    """Collects figures: prints each on standard error at once, and all of them at the end."""
 
     def __init__(self) -> None:
-        self._found: dict[str, Figure] = {}
+        self._figures: dict[str, Figure] = {}
 
     def add(self, name: str, value: float, unit: str, note: str = "") -> None:
-        """Enter one figure; a second one under its name replaces it."""
-        self._found[name] = Figure(name=name, value=value, unit=unit, note=note)
-        click.echo(f"  {name} {_shown(value)} {unit}{f'  ({note})' if note else ''}", err=True)
+        """Add a figure; it replaces one of the same name."""
+        self._figures[name] = Figure(name=name, value=value, unit=unit, note=note)
+        click.echo(f"  {name} {_formatted(value)} {unit}{f'  ({note})' if note else ''}", err=True)
 
     def progress(self, text: str) -> None:
-        """Say on standard error what has just been done."""
+        """Print progress on standard error."""
         click.echo(f"    {text}", err=True)
 
     def get(self, name: str) -> float | None:
         """The value of a figure, if it was measured."""
-        found = self._found.get(name)
-        return None if found is None else found.value
+        figure = self._figures.get(name)
+        return None if figure is None else figure.value
 
     def ratio(self, name: str, part: str, whole: str, note: str = "") -> None:
-        """Enter the ratio of two figures, if both were measured."""
+        """Add the ratio of two figures, if both were measured."""
         above, under = self.get(part), self.get(whole)
         if above is not None and under:
             self.add(name, above / under, "ratio", note or f"{part} / {whole}")
 
     def table(self) -> str:
         """All figures, one a line, with their targets."""
-        width = max((len(name) for name in self._found), default=0)
+        width = max((len(name) for name in self._figures), default=0)
         lines = []
-        for figure in self._found.values():
+        for figure in self._figures.values():
             target = TARGETS.get(figure.name)
-            judged = ""
+            result = ""
             if target is not None:
-                judged = f"{target.text} {'met' if target.met(figure.value) else 'MISSED'}"
-            line = f"{figure.name:<{width}} {_shown(figure.value):>14} {figure.unit:<14} {judged:<14} {figure.note}"
+                result = f"{target.text} {'met' if target.met(figure.value) else 'MISSED'}"
+            line = f"{figure.name:<{width}} {_formatted(figure.value):>14} {figure.unit:<14} {result:<14} {figure.note}"
             lines.append(line.rstrip())
         return "\n".join(lines)
 
     def write(self, path: Path) -> None:
-        """Write the list ``[{"name", "value", "unit"}, …]``; on success alone is the file replaced."""
-        rows = [{"name": each.name, "value": each.value, "unit": each.unit} for each in self._found.values()]
+        """Write the list ``[{"name", "value", "unit"}, …]``; the file is replaced only on success."""
+        rows = [{"name": figure.name, "value": figure.value, "unit": figure.unit} for figure in self._figures.values()]
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
         part.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
         part.replace(path)
 
 
-def _shown(value: float) -> str:
+def _formatted(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"

@@ -1,4 +1,4 @@
-"""How much room an event takes, and what becomes of the sink as the table grows."""
+"""The size of an event on disk, and the rate of the sink as the table grows."""
 
 import sys
 import time
@@ -40,7 +40,7 @@ _COPY = """INSERT INTO {database}.event_log
 
 
 def disk(plan: BenchPlan, figures: Figures) -> None:
-    """Bytes that an event of the demo's kind takes, projection included, when all parts are merged."""
+    """Bytes on disk of an event of the demo, projection included, when all parts are merged."""
     records = plan.load(resent=0.0)
     with site("local", plan.scratch) as where, where.topic() as topic, where.database() as database:
         fill(records.bodies, where.producer(topic), topic.schema_id)
@@ -52,21 +52,21 @@ def disk(plan: BenchPlan, figures: Figures) -> None:
 
 
 def growth(plan: BenchPlan, figures: Figures) -> None:
-    """The sink, its look-ups, and what readers pay for FINAL, at so many million rows."""
+    """The sink, its look-ups, and the cost of FINAL for readers, at so many million rows."""
     with site("local", plan.scratch) as where, where.database() as database, where.client() as client:
         take_sample(plan, where, database, client)
         held = 0
         for size in plan.sizes:
             grow(client, database, held * _CHUNK, size * _CHUNK)
             held = size
-            figures.progress(f"{size} million rows are there")
+            figures.progress(f"{size} million rows")
             runs = [_top_up(plan, where, database) for _round in range(plan.rounds)]
-            settled(client, database)
+            wait_for_merges(client, database)
             _report(client, database, figures, f"sink.growth.{size}", runs)
 
 
 def take_sample(plan: BenchPlan, where: Site, database: str, client: Client) -> None:
-    """Rows of the demo's kind, by way of the sink, to make all others from."""
+    """Store events of the demo through the sink; all other rows are made from these."""
     records = plan.load(resent=0.0, events=min(plan.events, _SAMPLE))
     with where.topic() as topic:
         fill(records.bodies, where.producer(topic), topic.schema_id)
@@ -78,14 +78,14 @@ def take_sample(plan: BenchPlan, where: Site, database: str, client: Client) -> 
 
 
 def grow(client: Client, database: str, held: int, rows: int, *, replacing: str = "") -> None:
-    """Add rows until there are so many, of the whole year, in the order of their time.
+    """Add rows of the whole year, in the order of their time.
 
     Args:
         client: Connection to the engine.
-        database: Where the table is.
-        held: Rows that it has.
-        rows: Rows that it is to have: whole millions more, or as many as the sample has.
-        replacing: SQL of further columns that are made anew, each with a comma before it.
+        database: Database of the table.
+        held: Rows that the table has.
+        rows: Rows that the table has afterwards: whole millions more, or as many as the sample has.
+        replacing: SQL of further replaced columns, each with a comma before it.
     """
     sample = int(client.query(f"SELECT count() FROM {database}.sample").result_rows[0][0])
     chunk_rows = min(_CHUNK, rows - held)
@@ -102,11 +102,11 @@ def grow(client: Client, database: str, held: int, rows: int, *, replacing: str 
             ),
             settings={"optimize_on_insert": 0, "max_partitions_per_insert_block": 0},
         )
-    settled(client, database)
+    wait_for_merges(client, database)
 
 
 def _top_up(plan: BenchPlan, where: Site, database: str) -> Run:
-    """New events on top, a tenth of them sent twice."""
+    """Add new events through the sink, a tenth of them sent twice."""
     records = plan.load(events=min(plan.events, _TOP_UP))
     ids: dict[bytes, bytes] = {}
     bodies = [body[:1] + ids.setdefault(body[1:37], str(uuid7()).encode()) + body[37:] for body in records.bodies]
@@ -116,31 +116,33 @@ def _top_up(plan: BenchPlan, where: Site, database: str) -> Run:
 
 
 def _report(client: Client, database: str, figures: Figures, name: str, runs: Sequence[Run]) -> None:
-    run = sorted(runs, key=lambda each: each.seconds)[len(runs) // 2]
+    median_run = sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
     parts = int(
         client.query(
             "SELECT count() FROM system.parts WHERE database = {database:String} AND table = 'event_log' AND active",
             parameters={"database": database},
         ).result_rows[0][0]
     )
-    figures.add(f"{name}.ours", run.rate, "records/s", f"{parts} parts")
-    step = {
-        each: median(one.steps[each] / one.records * 1e6 for one in runs)
-        for each in ("stage", "judge", "insert", "read_back")
+    figures.add(f"{name}.ours", median_run.rate, "records/s", f"{parts} parts")
+    steps = {
+        name: median(run.steps[name] / run.records * 1e6 for run in runs)
+        for name in ("stage", "classify", "insert", "read_back")
     }
-    for each, seconds in step.items():
-        figures.add(f"{name}.{each}", seconds, "s/million")
-    looked = step["judge"] + step["read_back"]
-    figures.add(f"{name}.lookup_share", looked / step["insert"], "ratio", "(judge + read_back) / insert")
-    figures.add(f"{name}.lookup_share.of_all", looked / (step["stage"] + step["insert"]), "ratio", "of stage + insert")
-    for query, sql in _questions(database).items():
+    for step, seconds in steps.items():
+        figures.add(f"{name}.{step}", seconds, "s/million")
+    lookups = steps["classify"] + steps["read_back"]
+    figures.add(f"{name}.lookup_share", lookups / steps["insert"], "ratio", "(classify + read_back) / insert")
+    figures.add(
+        f"{name}.lookup_share.of_all", lookups / (steps["stage"] + steps["insert"]), "ratio", "of stage + insert"
+    )
+    for query, sql in _queries(database).items():
         seconds = median(_seconds(client, sql) for _round in range(3))
         figures.add(f"{name}.{query}", seconds, "s")
     bytes_on_disk(client, database, figures, f"{name}.bytes_per_event")
 
 
-def _questions(database: str) -> dict[str, str]:
-    """What readers ask, and a look-up of ids from all over the year."""
+def _queries(database: str) -> dict[str, str]:
+    """Queries of readers, and a look-up of ids of the whole year."""
     return {
         "final_count": f"SELECT count() FROM {database}.events",
         "final_page": f"SELECT * FROM {database}.events WHERE scope_id = 'org-acme' ORDER BY occurred_at DESC LIMIT 50",
@@ -157,8 +159,8 @@ def _seconds(client: Client, sql: str) -> float:
     return time.monotonic() - started
 
 
-def settled(client: Client, database: str) -> None:
-    """Wait until no merge is under way, three minutes at most."""
+def wait_for_merges(client: Client, database: str) -> None:
+    """Wait until no merge is running, three minutes at most."""
     until, quiet = time.monotonic() + _MERGE_SECONDS, 0
     while quiet < 3 and time.monotonic() < until:
         merges = client.query(
@@ -185,7 +187,7 @@ def bytes_on_disk(client: Client, database: str, figures: Figures, name: str) ->
 
 
 def _columns(client: Client, database: str, figures: Figures) -> None:
-    """Bytes an event of each column, in a copy whose parts have a file for each."""
+    """Bytes of each column for one event, in a copy whose parts have a file for each column."""
     copy = f"{database}.columns"
     client.command(f"CREATE TABLE {copy} AS {database}.event_log")
     client.command(f"ALTER TABLE {copy} MODIFY SETTING min_bytes_for_wide_part = 0")

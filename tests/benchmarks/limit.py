@@ -1,4 +1,4 @@
-"""The engine's limit: the containers that the sink would send, straight into the table, from files."""
+"""The engine's limit: inserts the containers that the sink would send directly into the table, from files."""
 
 import json
 import time
@@ -29,7 +29,7 @@ _PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Straight:
-    """One go of files into a table.
+    """One insert of all files into a table.
 
     Attributes:
         seconds: From the first request to the last answer.
@@ -41,7 +41,7 @@ class Straight:
 
 
 def containers(site: Site, topic: Topic, records: int, *, flush_rows: int, flush_bytes: int) -> list[Path]:
-    """Read a topic as the sink does, and keep the containers that it would send."""
+    """Read a topic as the sink does, and write the containers that it would send to files."""
     head = header(json.loads(SCHEMA_JSON))
     consumer = Consumer({"bootstrap.servers": site.endpoints.bootstrap_servers, "group.id": "bench-containers"})
     consumer.assign([TopicPartition(topic.name, partition, OFFSET_BEGINNING) for partition in range(PARTITIONS)])

@@ -1,4 +1,4 @@
-"""The events that every candidate gets: the demo's kind, made once and kept as encoded bodies."""
+"""The events for every candidate: those of the demo, made once and kept on disk as encoded bodies."""
 
 import array
 import random
@@ -18,7 +18,7 @@ from auditstream_schemas.codec import encode_body
 from auditstream_schemas.errors import OperationError
 
 _ID = slice(1, 37)
-"""Where the id is in a body: the order of the fields is part of the contract."""
+"""The bytes of the id in a body: the order of the fields is part of the contract."""
 
 _FLUSH_SECONDS = 120.0
 _HOUR = 3600 * NANOSECONDS
@@ -44,8 +44,8 @@ def load(directory: Path, *, events: int, resent: float, live: bool = False) -> 
     an earlier day would begin to reach beyond the retention.
 
     Args:
-        directory: Where the events are kept.
-        events: How many.
+        directory: Directory of the encoded events.
+        events: Number of events.
         resent: Share that is sent twice.
         live: All of the last hour, as a service sends them; else spread over a year, as the demo does.
     """
@@ -127,14 +127,14 @@ def _kept(directory: Path, events: int, *, live: bool) -> Iterator[bytes]:
 def _make(events: int, sizes: Path, bodies: Path, *, live: bool) -> None:
     lengths = array.array("I")
     now = time.time_ns()
-    made = demo_events(events, now=now, seed=1)
+    drawn = demo_events(events, now=now, seed=1)
     with bodies.open("wb") as file:
-        for number, event in enumerate(tqdm(made, total=events, desc="making events", unit="", disable=_quiet())):
+        for number, event in enumerate(tqdm(drawn, total=events, desc="making events", unit="", disable=_quiet())):
             moment = now - (events - number) * _HOUR // events
             body = encode_body(replace(event, occurred_at=moment) if live else event)
             lengths.append(len(body))
             file.write(body)
-    # The last of the two: whoever finds it finds both.
+    # Written last: if this file exists, the other one is complete.
     part = sizes.with_suffix(".part")
     part.write_bytes(lengths.tobytes())
     part.replace(sizes)

@@ -1,4 +1,4 @@
-"""The consumer that a user would write in an afternoon: no de-duplication, no accounts, offsets after the insert.
+"""A simple consumer, for comparison: no de-duplication, no ledger, offsets committed after the insert.
 
 ``python -m tests.benchmarks.naive_process rows|columns RECORDS BATCH_ROWS``. ``rows`` is confluent-kafka's
 DeserializingConsumer with its AvroDeserializer, and ``Client.insert`` of rows; ``columns`` reads many messages at

@@ -1,4 +1,4 @@
-"""What a run of the benchmarks was asked for."""
+"""The options of a run of the benchmarks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,19 +7,19 @@ from auditstream_sink import SinkSettings
 from tests.benchmarks.load import BenchLoad, load
 
 RESENT = 0.1
-"""Share of the events that are sent twice, where a group does not say otherwise."""
+"""Share of the events that are sent twice, unless a group uses another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPlan:
-    """What a run of the benchmarks was asked for.
+    """The options of a run of the benchmarks.
 
     Attributes:
         events: Distinct events.
-        rounds: How often a cheap candidate takes its turn; the median counts.
+        rounds: Runs of a cheap candidate; the median counts.
         sizes: Millions of rows that the table holds, one after the other, in the group ``growth``.
         connector: Checkout of the ClickHouse Kafka Connect sink, for the group ``connect``.
-        kept: Directory of the events.
+        events_directory: Directory of the encoded events.
         scratch: Directory for everything else; removed at the end.
     """
 
@@ -27,7 +27,7 @@ class BenchPlan:
     rounds: int
     sizes: tuple[int, ...]
     connector: Path | None
-    kept: Path
+    events_directory: Path
     scratch: Path
 
     @property
@@ -37,4 +37,4 @@ class BenchPlan:
 
     def load(self, *, resent: float = RESENT, events: int | None = None, live: bool = False) -> BenchLoad:
         """The records."""
-        return load(self.kept, events=events or self.events, resent=resent, live=live)
+        return load(self.events_directory, events=events or self.events, resent=resent, live=live)

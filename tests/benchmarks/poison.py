@@ -1,4 +1,4 @@
-"""How fast when records are broken: none, one in a hundred, all."""
+"""The rate of the sink when no, one in a hundred, or every record is broken."""
 
 import io
 import json
@@ -16,16 +16,16 @@ from tests.benchmarks.site import site
 
 _SHARES = (0, 1, 100)
 _ALL_POISON = 10
-"""A tenth of the events is enough where all are broken: what is measured is whether it goes on."""
+"""A tenth of the events is enough where all are broken: the question is whether the sink goes on."""
 
 
 def poison(plan: BenchPlan, figures: Figures) -> None:
-    """The sink with its flood limit off, on topics with so much poison of four kinds."""
+    """The sink without its dead-letter limit, on topics with broken records of four kinds."""
     with site("local", plan.scratch) as where:
         for share in _SHARES:
             events = plan.events // (_ALL_POISON if share == 100 else 2)
-            sound = plan.load(resent=0.0, events=events)
-            records = _poisoned(sound, share)
+            valid = plan.load(resent=0.0, events=events)
+            records = _poisoned(valid, share)
             broken = len(records.bodies) - records.events
             with where.topic() as topic, where.database() as database:
                 fill(records.bodies, where.producer(topic), topic.schema_id)
@@ -35,13 +35,13 @@ def poison(plan: BenchPlan, figures: Figures) -> None:
                     flush_rows=plan.flush_rows,
                     dead_letter_limit=1,
                 )
-            figures.add(f"sink.poison.{share}", run.rate, "records/s", f"{broken:,} of {run.records:,} are poison")
+            figures.add(f"sink.poison.{share}", run.rate, "records/s", f"{broken:,} of {run.records:,} are broken")
     figures.ratio("sink.poison.1.of_0", "sink.poison.1", "sink.poison.0")
 
 
-def _poisoned(sound: BenchLoad, share: int) -> BenchLoad:
+def _poisoned(valid: BenchLoad, share: int) -> BenchLoad:
     pick = random.Random(share)
-    bodies = list(sound.bodies)
+    bodies = list(valid.bodies)
     chosen = pick.sample(range(len(bodies)), len(bodies) * share // 100)
     kinds: tuple[Callable[[bytes], bytes], ...] = (
         lambda _body: pick.randbytes(200),
@@ -49,8 +49,8 @@ def _poisoned(sound: BenchLoad, share: int) -> BenchLoad:
         lambda body: body[:1] + b"not-a-uuid-but-thirty-six-chars-long" + body[37:],
         _without_actor,
     )
-    for number, place in enumerate(chosen):
-        bodies[place] = kinds[number % len(kinds)](bodies[place])
+    for number, index in enumerate(chosen):
+        bodies[index] = kinds[number % len(kinds)](bodies[index])
     return BenchLoad(bodies=bodies, events=len(bodies) - len(chosen))
 
 

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: a stack of its own, and on it topics and databases that come and go."""
+"""A stack for one benchmark, with temporary topics and databases on it."""
 
 import uuid
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ Broker = Literal["local", "kafka"]
 PARTITIONS = TopicPlan().partitions
 _DRAIN_SECONDS = 120
 _SESSION_TIMEOUT_MS = 6000
-"""Tansu makes a group's first member wait for half of it."""
+"""Tansu lets the first member of a group wait for half of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Topic:
 
     Attributes:
         name: Of the event topic; its dead letters have their default name.
-        schema_id: What the registry gave the event's schema.
+        schema_id: Schema id of the event's schema.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Site:
 
     Attributes:
         broker: Tansu, or Apache Kafka.
-        endpoints: Where its parts are reached.
+        endpoints: Addresses of its servers.
         clickhouse_pid: Process of the engine.
         broker_pid: Process of the broker.
         scratch: A directory for files, on the disk that the engine writes to.
@@ -108,12 +108,12 @@ class Site:
             "clickhouse_database": database,
             "group": f"bench-{uuid.uuid4().hex[:12]}",
             "session_timeout_ms": _SESSION_TIMEOUT_MS,
-            # It is told to stop while two batches are in hand; a busy machine may take long over them.
+            # It is stopped while two batches are in flight; a busy machine may need long for them.
             "drain_seconds": _DRAIN_SECONDS,
             **settings,
         }
-        ours = {f"AUDITSTREAM_{name.upper()}": str(value) for name, value in values.items()}
-        return {**self.endpoints.env(), **ours}
+        variables = {f"AUDITSTREAM_{name.upper()}": str(value) for name, value in values.items()}
+        return {**self.endpoints.env(), **variables}
 
 
 @contextmanager
@@ -121,9 +121,9 @@ def site(broker: Broker, scratch: Path) -> Iterator[Site]:
     """Start a stack; it is stopped at the end."""
     directory = scratch / f"stack-{broker}"
     directory.mkdir(parents=True)
-    with ExitStack() as parts:
-        cluster = parts.enter_context(KafkaCluster(directory)) if broker == "kafka" else None
-        stack = parts.enter_context(
+    with ExitStack() as servers:
+        cluster = servers.enter_context(KafkaCluster(directory)) if broker == "kafka" else None
+        stack = servers.enter_context(
             LocalStack(directory, bootstrap_servers=cluster.bootstrap_servers if cluster else None)
         )
         yield Site(

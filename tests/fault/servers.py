@@ -48,7 +48,7 @@ class Brokers:
             directory, brokers=count, relays=[proxy.port for proxy in self.proxies], settings=_BROKER_SETTINGS
         )
         for proxy, port in zip(self.proxies, self.cluster.relayed, strict=True):
-            proxy.lead_to(f"{HOST}:{port}")
+            proxy.forward_to(f"{HOST}:{port}")
 
     def __enter__(self) -> Self:
         with ExitStack() as parts:

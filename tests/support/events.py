@@ -1,4 +1,4 @@
-"""Events for tests: `make_event` numbers them, the strategies draw them as odd as they may be."""
+"""Events for tests: `make_event` makes numbered ones, the Hypothesis strategies make unusual ones."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from auditstream_schemas.event import AuditEvent, Entity, Request
 from auditstream_schemas.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP
 
-# Within what the sink keeps, whenever the tests run.
+# Within the retention, whenever the tests run.
 START = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=7)
 
 _ACTIONS = ("context.create", "user.logged_in", "project.env_var.delete", "workflow.job.start")
 
 
 def make_event(i: int, **overrides: Any) -> AuditEvent:
-    """The i-th of a series of plain events: same i, same event; later i, later time.
+    """The i-th of a series of plain events. The same i gives the same event; a larger i, a later time.
 
     Overrides are arguments of `AuditEvent.build`.
     """
@@ -37,7 +37,7 @@ def make_event(i: int, **overrides: Any) -> AuditEvent:
 
 
 def texts(*, min_size: int = 0, max_size: int = 20) -> st.SearchStrategy[str]:
-    """Any text an event can hold: quotes, line breaks, all planes of Unicode."""
+    """Any text that an event may contain: quotes, line breaks, all planes of Unicode."""
     characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
     return st.text(characters, min_size=min_size, max_size=max_size)
 
@@ -70,7 +70,7 @@ def requests() -> st.SearchStrategy[Request]:
 
 
 def json_objects() -> st.SearchStrategy[dict[str, Any]]:
-    """Objects of all that JSON has, with integers far beyond 64 bits."""
+    """JSON objects of values of every type, with integers far beyond 64 bits."""
     scalars = (
         st.none()
         | st.booleans()
@@ -105,12 +105,12 @@ def payload_texts(draw: st.DrawFn) -> str:
 
 
 def timestamps() -> st.SearchStrategy[int]:
-    """Nanoseconds of all instants that an event can have."""
+    """All times that an event may have, in nanoseconds."""
     return st.integers(MIN_TIMESTAMP, MAX_TIMESTAMP)
 
 
 def events() -> st.SearchStrategy[AuditEvent]:
-    """Events with all their fields drawn freely."""
+    """Events with a random value in every field."""
     return st.builds(
         AuditEvent,
         action=actions(),

@@ -1,4 +1,4 @@
-"""The health port of a sink in another process, as a monitor sees it."""
+"""Queries the health port of a sink in another process, as a monitor does."""
 
 import time
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from auditstream_sink.metrics import PREFIX
 
 
 class HealthPort:
-    """A free port for a sink, and what is answered there.
+    """A free port for the health server of a sink.
 
     Attributes:
-        env: The variable that tells a sink to answer there.
+        env: The environment variable that gives the port to a sink.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class HealthPort:
         self._url = f"http://127.0.0.1:{port}"
 
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
-        """Status and JSON; status 0 while nobody answers."""
+        """Status and JSON; status 0 while there is no answer."""
         try:
             answer = urllib3.request("GET", self._url + path, retries=False, timeout=10)
         except urllib3.exceptions.HTTPError:
@@ -32,7 +32,7 @@ class HealthPort:
         return answer.status, answer.json()
 
     def figure(self, name: str) -> dict[str, float]:
-        """A metric's values by its one label; by the empty string if it has none."""
+        """The values of a metric by its label; by the empty string if it has no label."""
         text = urllib3.request("GET", f"{self._url}/metrics", retries=False, timeout=10).data.decode()
         return {
             "".join(sample.labels.values()): sample.value
@@ -41,22 +41,24 @@ class HealthPort:
             if sample.name == PREFIX + name
         }
 
-    def wait_until(self, well: Callable[[int, dict[str, Any]], bool], *, path: str = "/readyz") -> dict[str, Any]:
-        """Ask until the answer is as wanted; gives its JSON."""
+    def wait_until(
+        self, is_expected: Callable[[int, dict[str, Any]], bool], *, path: str = "/readyz"
+    ) -> dict[str, Any]:
+        """Query until the answer is as expected; returns its JSON."""
         deadline = time.monotonic() + 60
         while True:
-            status, found = self.get(path)
-            if well(status, found):
-                return found
-            assert time.monotonic() < deadline, (path, status, found)
+            status, answer = self.get(path)
+            if is_expected(status, answer):
+                return answer
+            assert time.monotonic() < deadline, (path, status, answer)
             time.sleep(0.1)
 
     def wait_until_ready(self) -> None:
-        """Until /readyz says 200."""
-        self.wait_until(lambda status, _found: status == 200)
+        """Wait until /readyz answers 200."""
+        self.wait_until(lambda status, _answer: status == 200)
 
-    def wait_until_it_waits_for(self, part: str) -> None:
-        """Until /readyz says 503 and names the part; the loop is alive meanwhile."""
-        self.wait_until(lambda status, found: status == 503 and part in found["waits_for"])
+    def wait_until_it_waits_for(self, dependency: str) -> None:
+        """Wait until /readyz answers 503 and names the dependency; meanwhile /healthz answers 200."""
+        self.wait_until(lambda status, answer: status == 503 and dependency in answer["waits_for"])
         assert self.get("/healthz")[0] == 200
-        assert self.figure("waiting")[part] == 1
+        assert self.figure("waiting")[dependency] == 1

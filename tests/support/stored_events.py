@@ -1,4 +1,4 @@
-"""Events put into ClickHouse without a sink, and awkward ones to put there."""
+"""Inserts events into ClickHouse without a sink, and makes awkward events to insert."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ def connect(settings: ClickHouseSettings) -> Client:
 
 
 TOPIC_ID = UUID(int=1)
-"""The topic that stored events are said to come from."""
+"""The topic id of stored events."""
 
 
 def store(
@@ -35,31 +35,31 @@ def store(
     topic_id: UUID = TOPIC_ID,
     partition: int = 0,
     offsets: Sequence[int] | None = None,
-    accounted: bool = True,
+    in_ledger: bool = True,
 ) -> None:
     """Insert events as rows of the event log, and a line of the ledger; blocks until they are visible.
 
     Args:
-        settings: Where to.
-        events: At the partition's next offsets, unless these are given.
-        ingested_at: When; now by default.
-        topic_id: The topic that they come from.
-        partition: The partition.
-        offsets: Theirs.
-        accounted: Whether the ledger gets its line.
+        settings: The database.
+        events: The events, in order of offsets.
+        ingested_at: Time of ingestion; now by default.
+        topic_id: Topic id of the rows.
+        partition: Partition of the rows.
+        offsets: Offsets of the rows; by default the next offsets of the partition.
+        in_ledger: Whether a line of the ledger is inserted, too.
     """
     moment = (ingested_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     database = settings.clickhouse_database
     with connect(settings) as client:
-        place = {"topic_id": str(topic_id), "partition": partition}
+        coordinates = {"topic_id": str(topic_id), "partition": partition}
         if offsets is None:
-            following = client.query(
+            last = client.query(
                 f"SELECT max(last_offset) + 1, count() FROM {database}.ledger "
                 "WHERE topic_id = {topic_id:UUID} AND partition = {partition:Int32}",
-                parameters=place,
+                parameters=coordinates,
             ).result_rows[0]
             events = list(events)
-            begin = following[0] if following[1] else 0
+            begin = last[0] if last[1] else 0
             offsets = range(begin, begin + len(events))
         rows = [
             _row(event, moment, offset) | {"kafka_topic_id": str(topic_id), "kafka_partition": partition}
@@ -73,18 +73,18 @@ def store(
             fmt="JSONEachRow",
             settings={"async_insert": 0, "max_partitions_per_insert_block": 0},
         )
-        if accounted:
+        if in_ledger:
             client.command(
                 f"INSERT INTO {database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, stored, "
                 "instance, fencing_time, written_at) SELECT 'audit.events', {topic_id:UUID}, {partition:Int32}, "
                 "{first:Int64}, {last:Int64}, {rows:UInt64}, {rows:UInt64}, 'test', 1, now64(3)",
-                parameters={**place, "first": min(offsets), "last": max(offsets), "rows": len(rows)},
+                parameters={**coordinates, "first": min(offsets), "last": max(offsets), "rows": len(rows)},
                 use_database=False,
             )
 
 
 def clear(settings: ClickHouseSettings) -> None:
-    """Remove all events, and the books."""
+    """Remove all events and all ledger lines."""
     with connect(settings) as client:
         for table in ("event_log", "ledger"):
             client.command(f"TRUNCATE TABLE {settings.clickhouse_database}.{table}", use_database=False)
@@ -108,15 +108,15 @@ def awkward_events() -> list[AuditEvent]:
         {"metadata": {"": "", "k": " padded ", "line": "\r\n", "quote": '"\r\n"a'}},
         {"success": False, "version": 65_535, "action": "a.b-c.d_e.f9"},
     ]
-    found = [make_event(number, **oddity) for number, oddity in enumerate(oddities)]
+    events = [make_event(number, **oddity) for number, oddity in enumerate(oddities)]
     text = (
         '{"big":123456789012345678901234567890,"e":1.10E+5,"k":1,"k":2,"u":"\\u00e9\\ud83d\\ude00\\/",'
         '"z":{"n":[[],{},null,-0]},"huge":9007199254740993,"raw":"👩‍🚀é\u2028"}'
     )
-    base = found[0]
+    base = events[0]
     for number, fraction in enumerate((1, 10, 123_456_789, 120_000_000, 999_999_999)):
         event = make_event(100 + number)
-        found.append(
+        events.append(
             AuditEvent(
                 action=event.action,
                 actor=event.actor,
@@ -131,11 +131,11 @@ def awkward_events() -> list[AuditEvent]:
                 request=None,
             )
         )
-    # A UUID column sorts these three the other way round.
+    # A UUID column sorts these three in the opposite order.
     for number, half in enumerate((0x1111_2222_3333_7444 << 64, 0x1111_2222_3333_7445 << 64, 0x2 << 124)):
-        identity = UUID(int=half + 0x8000_0000_0000_0009 - number)
-        found.append(make_event(200, id=identity, occurred_at=START + timedelta(days=1)))
-    return sorted(found, key=lambda event: (event.occurred_at, str(event.id)))
+        event_id = UUID(int=half + 0x8000_0000_0000_0009 - number)
+        events.append(make_event(200, id=event_id, occurred_at=START + timedelta(days=1)))
+    return sorted(events, key=lambda event: (event.occurred_at, str(event.id)))
 
 
 def _row(event: AuditEvent, ingested_at: str, offset: int) -> dict[str, object]:
@@ -166,5 +166,5 @@ def _entity(entity: Entity) -> dict[str, object]:
 
 
 def _backwards(strings: Mapping[str, str]) -> dict[str, str]:
-    """Not in the order of an export."""
+    """In another order than that of an export."""
     return dict(reversed(list(strings.items())))

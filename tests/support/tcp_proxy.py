@@ -1,4 +1,4 @@
-"""A TCP proxy that makes trouble: cuts, delays, half-closes, refuses, and swallows answers."""
+"""A TCP proxy that injects faults: cuts, delays, half-closes and refuses connections, and drops answers."""
 
 import re
 import socket
@@ -16,21 +16,21 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Conversation:
-    """One client's connection, and the one made for it to the server."""
+    """The connection of one client, and the connection to the server that belongs to it."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client = client
         self.server = server
-        self.last_words = b""
+        self.last_bytes = b""
         self._swallows = threading.Event()
 
     @property
     def swallows(self) -> bool:
-        """Whether the next answer is to be lost."""
+        """Whether the next answer is dropped."""
         return self._swallows.is_set()
 
     def swallow_answer(self) -> None:
-        """Let what the client says through, and reset its connection when the server answers."""
+        """Forward the client's request, and reset the connection when the server answers."""
         self._swallows.set()
 
     def reset(self) -> None:
@@ -38,7 +38,7 @@ class Conversation:
         for end in (self.client, self.server):
             with suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                # Wakes the thread that reads from it, which a close alone does not.
+                # A close alone does not wake the thread that reads from the socket.
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
@@ -47,7 +47,7 @@ Watch = tuple[re.Pattern[bytes], Callable[[Conversation], None]]
 
 
 class TcpProxy:
-    """Leads connections to a server until it is told otherwise; a context manager. Safe to use from any thread.
+    """Forwards connections to a server, with faults on request; a context manager. Safe to use from any thread.
 
     Attributes:
         address: ``host:port`` on which it listens.
@@ -55,15 +55,15 @@ class TcpProxy:
     """
 
     def __init__(self, target: str, *, port: int = 0) -> None:
-        """Listen; connections are led on once the context is entered.
+        """Listen; connections are forwarded once the context is entered.
 
         Args:
-            target: ``host:port`` of the server; may be changed with `lead_to`.
+            target: ``host:port`` of the server; may be changed with `forward_to`.
             port: Where to listen on 127.0.0.1; by default a free port.
         """
-        self.lead_to(target)
-        self._door = socket.create_server(("127.0.0.1", port), backlog=128)
-        self.port = int(self._door.getsockname()[1])
+        self.forward_to(target)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self.port = int(self._listener.getsockname()[1])
         self.address = f"127.0.0.1:{self.port}"
         self._lock = threading.Lock()
         self._conversations: set[Conversation] = set()
@@ -79,60 +79,60 @@ class TcpProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(OSError):
-            self._door.shutdown(socket.SHUT_RDWR)
-        self._door.close()
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
         self.cut()
 
-    def lead_to(self, target: str) -> None:
-        """Lead new connections to this server, ``host:port``."""
+    def forward_to(self, target: str) -> None:
+        """Forward new connections to this server, ``host:port``."""
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
 
     def cut(self) -> None:
-        """Reset every connection there is."""
-        for each in self._current():
-            each.reset()
+        """Reset every connection."""
+        for conversation in self._current():
+            conversation.reset()
 
     def half_close(self) -> None:
-        """Tell every client that the server has nothing more to say; what the client says still gets through."""
-        for each in self._current():
+        """End the server's side of every connection; the client's data is still forwarded."""
+        for conversation in self._current():
             with suppress(OSError):
-                each.client.shutdown(socket.SHUT_WR)
+                conversation.client.shutdown(socket.SHUT_WR)
 
     def refuse(self) -> None:
-        """Reset new connections as soon as they are made."""
+        """Reset new connections at once."""
         self._refuses = True
 
     def delay(self, seconds: float) -> None:
-        """Hold up every piece, both ways, for so long."""
+        """Delay all data, in both directions, by so many seconds."""
         self._delay = seconds
 
     def swallow(self) -> None:
-        """Let clients speak and keep every answer from them: a server that went deaf, as they see it."""
+        """Forward requests and drop every answer, as if the server had stopped answering."""
         self._swallows = True
 
     def watch(self, pattern: bytes, call: Callable[[Conversation], None]) -> Watch:
-        """Call when a client says something that matches, before the server hears it. Blocks the client meanwhile.
+        """Call when the data of a client matches, before it is forwarded. The client waits meanwhile.
 
         Returns:
-            What `unwatch` takes.
+            The argument of `unwatch`.
         """
         watch = (re.compile(pattern), call)
         self._watches.append(watch)
         return watch
 
     def unwatch(self, watch: Watch) -> None:
-        """Watch no longer."""
+        """Remove a watch."""
         with suppress(ValueError):
             self._watches.remove(watch)
 
     def calm(self) -> None:
-        """Refuse, delay and swallow no more. Answers that were swallowed stay lost."""
+        """Stop refusing, delaying and dropping. Answers that were dropped stay lost."""
         self._refuses = self._swallows = False
         self._delay = 0.0
 
     def heal(self) -> None:
-        """Stop all trouble, and watch for nothing."""
+        """Stop all faults, and remove all watches."""
         self.calm()
         self._watches = []
 
@@ -143,7 +143,7 @@ class TcpProxy:
     def _accept(self) -> None:
         while True:
             try:
-                client, _ = self._door.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
             threading.Thread(target=self._begin, args=(client,), daemon=True).start()
@@ -193,9 +193,9 @@ class TcpProxy:
     def _listen_in(self, conversation: Conversation, piece: bytes) -> None:
         if not self._watches:
             return
-        heard = conversation.last_words + piece
+        data = conversation.last_bytes + piece
         for pattern, call in list(self._watches):
-            # What ended in the words before was told already.
-            if any(found.end() > len(conversation.last_words) for found in pattern.finditer(heard)):
+            # A match that ends in the previous bytes was reported already.
+            if any(match.end() > len(conversation.last_bytes) for match in pattern.finditer(data)):
                 call(conversation)
-        conversation.last_words = heard[-_OVERLAP:]
+        conversation.last_bytes = data[-_OVERLAP:]

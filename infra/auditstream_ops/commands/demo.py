@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,30 +35,21 @@ _PARTITIONS = 6
 _BROKEN = 25
 _IDLE_SECONDS = 2.0
 
-_QUESTIONS = (
-    (
-        "What happened, and how often did it fail?",
-        (
-            "SELECT action, count() AS events, countIf(NOT success) AS failed, uniqExact(actor.id) AS actors "
-            "FROM events GROUP BY action ORDER BY events DESC, action LIMIT 8"
-        ),
+_QUESTIONS = {
+    "What happened, and how often did it fail?": (
+        "SELECT action, count() AS events, countIf(NOT success) AS failed, uniqExact(actor.id) AS actors "
+        "FROM events GROUP BY action ORDER BY events DESC, action LIMIT 8"
     ),
-    (
-        "Who changed secrets and keys of one organisation in the last 90 days?",
-        (
-            "SELECT occurred_at, action, actor.name AS actor, target.name AS target, success FROM events "
-            "WHERE scope.id = 'org-acme' AND (action LIKE '%env_var%' OR action LIKE '%key%' OR action LIKE '%token%') "
-            "AND occurred_at > now() - INTERVAL 90 DAY ORDER BY occurred_at DESC LIMIT 6"
-        ),
+    "Who changed secrets and keys of one organisation in the last 90 days?": (
+        "SELECT occurred_at, action, actor.name AS actor, target.name AS target, success FROM events "
+        "WHERE scope.id = 'org-acme' AND (action LIKE '%env_var%' OR action LIKE '%key%' OR action LIKE '%token%') "
+        "AND occurred_at > now() - INTERVAL 90 DAY ORDER BY occurred_at DESC LIMIT 6"
     ),
-    (
-        "How many events a month?",
-        (
-            "SELECT toStartOfMonth(occurred_at) AS month, count() AS events, bar(events, 0, 2500, 30) AS chart "
-            "FROM events GROUP BY month ORDER BY month"
-        ),
+    "How many events a month?": (
+        "SELECT toStartOfMonth(occurred_at) AS month, count() AS events, bar(events, 0, 2500, 30) AS chart "
+        "FROM events GROUP BY month ORDER BY month"
     ),
-)
+}
 
 
 @click.command()
@@ -100,7 +91,8 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
     resent = count // 10
     _title(f"Emit: {count:,} events, {resent:,} of them twice, and {_BROKEN} broken records")
     now = time.time_ns()
-    _emit(settings, demo_events(count, now=now, seed=seed), count, resent, seed)
+    sent = list(demo_events(count, now=now, seed=seed))
+    _emit(settings, [*sent, *random.Random(seed).sample(sent, resent)])  # noqa: S311 - not a secret
     kinds = _produce_broken(settings, schema_id, now, seed)
     click.echo("broken records: " + ", ".join(f"{number} {kind}" for kind, number in kinds.items()))
 
@@ -115,7 +107,7 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
     dead_letters = Counter(dead_letter.reason for dead_letter in read_dead_letters(settings))
     click.echo("dead letters: " + ", ".join(f"{number} {reason}" for reason, number in dead_letters.most_common()))
 
-    for question, query in _QUESTIONS:
+    for question, query in _QUESTIONS.items():
         _title(question)
         click.echo(query)
         answer = client.raw_query(
@@ -128,10 +120,7 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
     return _conclude(checks, expected, dead_letters.total(), exported)
 
 
-def _emit(settings: SinkSettings, events: Iterable[AuditEvent], count: int, resent: int, seed: int) -> None:
-    pick = random.Random(seed)  # noqa: S311 - not a secret
-    sent = list(events)
-    again = pick.sample(sent, resent)
+def _emit(settings: SinkSettings, events: Sequence[AuditEvent]) -> None:
     with (
         AuditProducer(
             ProducerSettings(
@@ -140,26 +129,20 @@ def _emit(settings: SinkSettings, events: Iterable[AuditEvent], count: int, rese
                 topic=settings.topic,
             )
         ) as producer,
-        tqdm(total=count + resent, unit=" events", desc="emit", disable=not sys.stderr.isatty()) as bar,
+        tqdm(events, unit=" events", desc="emit", disable=not sys.stderr.isatty()) as progress,
     ):
-        for event in (*sent, *again):
-            _emit_one(producer, event)
-            bar.update()
+        for event in progress:
+            while True:
+                try:
+                    producer.emit_event(event)
+                    break
+                except QueueFullError:
+                    producer.flush(1)
         left = producer.flush(60)
         if left:
             raise OperationError(f"{left} events were not delivered within 60 s")
         stats = producer.stats()
     click.echo(f"emitted {stats.accepted:,} events, {stats.delivered:,} delivered")
-
-
-def _emit_one(producer: AuditProducer, event: AuditEvent) -> None:
-    while True:
-        try:
-            producer.emit_event(event)
-        except QueueFullError:
-            producer.flush(1)
-        else:
-            return
 
 
 def _produce_broken(settings: SinkSettings, schema_id: int, now: int, seed: int) -> Counter[str]:
@@ -206,11 +189,11 @@ def _export(settings: SinkSettings, output: Path) -> tuple[int, int]:
 
 
 def _shortened(value: Any) -> Any:
-    """JSON without its long texts and its lists of partitions."""
+    """JSON without its long texts and lists."""
     if isinstance(value, dict):
         return {name: _shortened(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_shortened(inner) for inner in value] if len(value) < _PARTITIONS else f"... of {len(value)} partitions"
+        return [_shortened(inner) for inner in value] if len(value) < _PARTITIONS else f"... of {len(value)}"
     return f"{value[:35]} ..." if isinstance(value, str) and len(value) > 100 else value
 
 

@@ -52,8 +52,11 @@ class _Query:
     conditions: DeadLetterFilter
     decoder: RecordDecoder
 
-    def matching(self, reader: DeadLetterReader) -> Iterator[DeadLetter]:
-        return (each for each in reader.dead_letters() if self.conditions.matches(each, self.decoder))
+    def matching(self, reader: DeadLetterReader, *, resolved: bool = True) -> Iterator[DeadLetter]:
+        """The dead letters that match; with ``resolved=False`` only those that are open."""
+        for dead_letter in reader.dead_letters():
+            if (resolved or dead_letter.state == "open") and self.conditions.matches(dead_letter, self.decoder):
+                yield dead_letter
 
 
 def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -222,15 +225,16 @@ def replay(
     with DeadLetterReader(query.settings) as reader:
         selection = _select(query, reader, again=again)
         edited = None if edit is None else _edited(query, selection, edit.read_bytes(), new_id=new_id)
+        for topic in selection.topics:
+            reader.partitions(topic)
         resolver = Resolver(query.settings, by=operator(), why=why)
-        resolver.require_topics(selection.topics)
         if dry_run:
             click.echo(f"would replay {_dead_letters(selection.counts)}", err=True)
         outcome = ResolverOutcome()
         if selection.counts and not dry_run:
             confirm(f"Replay {_dead_letters(selection.counts)}?", yes=yes)
             with _progress("replay", selection) as bar:
-                chosen = (each for each in query.matching(reader) if again or each.state == "open")
+                chosen = query.matching(reader, resolved=again)
                 outcome = resolver.replay(chosen, progress=bar.update, edited=edited)
     result = {
         "replayed": outcome.sent,
@@ -265,13 +269,11 @@ def drop(query: _Query, *, why: str, yes: bool, as_json: bool) -> None:
     with DeadLetterReader(query.settings) as reader:
         selection = _select(query, reader, again=False)
         resolver = Resolver(query.settings, by=operator(), why=why)
-        resolver.require_topics(())
         outcome = ResolverOutcome()
         if selection.counts:
             confirm(f"Drop {_dead_letters(selection.counts)}?", yes=yes)
             with _progress("drop", selection) as bar:
-                chosen = (each for each in query.matching(reader) if each.state == "open")
-                outcome = resolver.drop(chosen, progress=bar.update)
+                outcome = resolver.drop(query.matching(reader, resolved=False), progress=bar.update)
     undelivered = selection.counts.total() - outcome.resolved
     result = {"dropped": outcome.resolved, "undelivered": undelivered}
     _finish(result, selection, outcome, as_json=as_json)

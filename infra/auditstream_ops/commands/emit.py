@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, NoReturn, Self, TextIO
@@ -23,7 +24,7 @@ _REJECTS_SHOWN = 5
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True, path_type=Path))
+@click.argument("source", metavar="FILE", type=click.File("rb"))
 @click.option(
     "--rejects",
     "rejects_path",
@@ -44,7 +45,7 @@ _REJECTS_SHOWN = 5
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @click_options(ProducerSettings, loaders(), argname="settings", show_envvars_in_help=True)
 def emit(
-    file: Path,
+    source: BinaryIO,
     *,
     settings: ProducerSettings,
     rejects_path: Path | None,
@@ -75,12 +76,12 @@ def emit(
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     if strict:
         settings = dataclasses.replace(settings, catalog_mode="strict")
-    with _opened(file) as source, _rejects_file(rejects_path, file) as sink, _Interruption() as interruption:
-        rejects = Rejects(sink, keep=_REJECTS_SHOWN)
+    with _rejects_file(rejects_path, source) as rejects_file, _Interruption() as interruption:
+        rejects = Rejects(rejects_file, keep=_REJECTS_SHOWN)
         producer = AuditProducer(settings, on_error=rejects.on_error)
         emitter = NdjsonEmitter(producer, rejects, patience=timeout)
         stopped_at = None
-        with _progress(source, file, quiet=quiet) as bar:
+        with _progress(source, quiet=quiet) as bar:
             for line in interruption.watch(read_lines(source)):
                 if not emitter.emit_line(line, keep_waiting=lambda: interruption.count == 0):
                     stopped_at = line.number
@@ -93,17 +94,16 @@ def emit(
         _print_rejects(rejects)
     if stopped_at is not None:
         click.echo(f"stopped: line {stopped_at} and those after it were not sent", err=True)
-    _print_counts(
-        {
-            "lines": emitter.lines,
-            "accepted": stats.accepted,
-            "refused": rejects.refused,
-            "delivered": stats.delivered,
-            "undelivered": stats.failed + stats.in_queue,
-            "stopped_at_line": stopped_at,
-        },
-        as_json=as_json,
-    )
+    counts = {
+        "accepted": stats.accepted,
+        "refused": rejects.refused,
+        "delivered": stats.delivered,
+        "undelivered": stats.failed + stats.in_queue,
+    }
+    if as_json:
+        click.echo(json.dumps({"lines": emitter.lines, **counts, "stopped_at_line": stopped_at}))
+    else:
+        click.echo(", ".join(f"{name} {count:,}" for name, count in counts.items()))
     if interruption.count:
         sys.exit(128 + interruption.number)
     if rejects.refused or stats.delivered < stats.accepted or stopped_at is not None:
@@ -152,36 +152,23 @@ class _Interruption:
             raise KeyboardInterrupt
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    if str(file) == "-":
-        yield sys.stdin.buffer
-        return
-    with file.open("rb") as source:
-        yield source
-
-
-@contextmanager
-def _rejects_file(path: Path | None, source: Path) -> Iterator[TextIO | None]:
+def _rejects_file(path: Path | None, source: BinaryIO) -> AbstractContextManager[TextIO | None]:
     if path is None:
-        yield None
-        return
-    if path.exists() and source.exists() and path.samefile(source):
+        return nullcontext()
+    if path.exists() and os.path.samestat(path.stat(), os.fstat(source.fileno())):
         raise click.UsageError("--rejects would overwrite FILE: name another file")
     try:
         # Buffered by line: refused lines are on disk even if this process is killed.
-        file = path.open("w", encoding="utf-8", buffering=1)
+        return path.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
         raise OperationError(f"cannot write the rejects to {path}: {error.strerror}") from error
-    with file:
-        yield file
 
 
-def _progress(source: BinaryIO, file: Path, *, quiet: bool) -> "tqdm[NoReturn]":
+def _progress(source: BinaryIO, *, quiet: bool) -> "tqdm[NoReturn]":
     hidden = quiet or not sys.stderr.isatty()
-    if str(file) == "-" or not source.seekable():
+    if not source.seekable():
         return tqdm(desc="emit", unit=" lines", unit_scale=True, disable=hidden)
-    size = file.stat().st_size
+    size = os.fstat(source.fileno()).st_size
     return tqdm(desc="emit", total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=hidden)
 
 
@@ -191,13 +178,3 @@ def _print_rejects(rejects: Rejects) -> None:
     more = rejects.refused + rejects.undelivered - len(rejects.first)
     if more:
         click.echo(f"and {more:,} more: --rejects FILE writes them all, with reasons", err=True)
-
-
-def _print_counts(counts: dict[str, int | None], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(counts))
-        return
-    click.echo(
-        f"accepted {counts['accepted']:,}, refused {counts['refused']:,}, "
-        f"delivered {counts['delivered']:,}, undelivered {counts['undelivered']:,}"
-    )

@@ -89,7 +89,7 @@ def up(
         auditstream topics && auditstream migrate
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     if running(data_dir) is not None:
-        _announce_again(data_dir)
+        _announce_running(data_dir)
         return
     ports = Ports(
         kafka=_port(kafka_port, _STANDARD.kafka),
@@ -99,12 +99,12 @@ def up(
     click.echo("starting Tansu, the registry stand-in and ClickHouse ...", err=True)
     try:
         if detach:
-            _announce(start_detached(data_dir, ports), "`auditstream down` stops it")
+            _announce_started(start_detached(data_dir, ports), "`auditstream down` stops it")
         else:
-            supervise(data_dir, ports, lambda state: _announce(state, "Ctrl-C stops it"))
+            supervise(data_dir, ports, lambda state: _announce_started(state, "Ctrl-C stops it"))
             click.echo("stopped: the topics are gone, ClickHouse's data stays", err=True)
     except AlreadyUpError:
-        _announce_again(data_dir)
+        _announce_running(data_dir)
 
 
 @click.command()
@@ -161,18 +161,19 @@ def _port(option: int | None, standard: int) -> int:
     return standard if port_is_free(standard) else 0
 
 
-def _announce(stack: RunningStack, end: str) -> None:
-    click.echo(
-        f"up (process {stack.pid}); {end}. Then the topics are gone, and ClickHouse's data stays.",
-        err=True,
-    )
+def _announce(stack: RunningStack, text: str) -> None:
+    click.echo(text, err=True)
     click.echo(stack.endpoints.env_lines())
 
 
-def _announce_again(data_dir: Path) -> None:
+def _announce_started(stack: RunningStack, hint: str) -> None:
+    gone = "Then the topics are gone, and ClickHouse's data stays."
+    _announce(stack, f"up (process {stack.pid}); {hint}. {gone}")
+
+
+def _announce_running(data_dir: Path) -> None:
     stack = wait_until_ready(data_dir)
-    click.echo(f"already up (process {stack.pid}, {data_dir})", err=True)
-    click.echo(stack.endpoints.env_lines())
+    _announce(stack, f"already up (process {stack.pid}, {data_dir})")
 
 
 def _servers(endpoints: Endpoints) -> list[dict[str, str | None]]:

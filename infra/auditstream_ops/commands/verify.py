@@ -46,7 +46,8 @@ def verify(settings: SinkSettings, *, topic_id: UUID | None, complete: bool, as_
     topics = ledger_checks.verify(client, settings.clickhouse_database, settings, topic_id=topic_id, complete=complete)
     balanced = all(topic.is_balanced for topic in topics)
     if as_json:
-        click.echo(json.dumps(_json(settings.topic, topics, balanced=balanced)))
+        report = {"topic": settings.topic, "balanced": balanced, "topics": [asdict(topic) for topic in topics]}
+        click.echo(json.dumps(report, default=str))
     else:
         for topic in topics:
             _print_table(settings.topic, topic)
@@ -87,18 +88,3 @@ def _print_conclusion(topics: Sequence[TopicCheck]) -> None:
         click.echo(f"the ledger is empty{waiting}")
     else:
         click.secho(f"the ledger balances: {read:,} records in {batches:,} batches{waiting}", fg="green", bold=True)
-
-
-def _json(name: str, topics: Sequence[TopicCheck], *, balanced: bool) -> dict[str, object]:
-    return {
-        "topic": name,
-        "balanced": balanced,
-        "topics": [
-            {
-                "topic_id": str(topic.topic_id),
-                "current": topic.is_current,
-                "partitions": [{**asdict(check), "lag": check.lag} for check in topic.partitions],
-            }
-            for topic in topics
-        ],
-    }

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from sys import intern
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 from confluent_kafka import Message
 
@@ -37,23 +37,11 @@ RESOLUTION_PARTITION = "auditstream.resolution.partition"
 RESOLUTION_OFFSET = "auditstream.resolution.offset"
 
 Headers = tuple[tuple[str, bytes | None], ...]
+SourceCoordinates = tuple[str, int, int]
+"""Topic id, partition and offset of the refused record: identifies the dead letter."""
 
 # A dead letter may hold a megabyte, so the client fetches few of them in advance.
 _PREFETCH_KBYTES = 16 * 1024
-
-
-class SourceCoordinates(NamedTuple):
-    """Where the refused record is on its topic; identifies the dead letter.
-
-    Attributes:
-        topic_id: Id of the topic; a topic that is created again under the same name has another one.
-        partition: Kafka partition.
-        offset: Kafka offset.
-    """
-
-    topic_id: str
-    partition: int
-    offset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +61,10 @@ class Resolution:
     state: Literal["replayed", "dropped"]
     at: datetime
     by: str
-    why: str
-    edited: bool
-    partition: int | None
-    offset: int | None
+    why: str = ""
+    edited: bool = False
+    partition: int | None = None
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +112,7 @@ class DeadLetter:
     @property
     def coordinates(self) -> SourceCoordinates:
         """Identifies the dead letter."""
-        return SourceCoordinates(self.topic_id, self.partition, self.offset)
+        return self.topic_id, self.partition, self.offset
 
     @property
     def name(self) -> str:
@@ -167,8 +155,7 @@ class DeadLetterReader(TopicConsumer):
             for message in self._messages(dict.fromkeys(self.partitions())):
                 self._ends[message.partition() or 0] = (message.offset() or 0) + 1
                 if (resolved := read_resolution(message)) is not None:
-                    coordinates, resolution = resolved
-                    self._resolutions[coordinates] = resolution
+                    self._resolutions[resolved[0]] = resolved[1]
         except BaseException:
             self._consumer.close()
             raise
@@ -185,12 +172,11 @@ class DeadLetterReader(TopicConsumer):
         seen: dict[tuple[str, int], set[int]] = {}
         for message in self._messages(self._ends):
             dead_letter = read_dead_letter(message, self._resolutions)
-            if dead_letter is None:
-                continue
-            offsets = seen.setdefault((intern(dead_letter.topic_id), dead_letter.partition), set())
-            if dead_letter.offset not in offsets:
-                offsets.add(dead_letter.offset)
-                yield dead_letter
+            if dead_letter is not None:
+                offsets = seen.setdefault((intern(dead_letter.topic_id), dead_letter.partition), set())
+                if dead_letter.offset not in offsets:
+                    offsets.add(dead_letter.offset)
+                    yield dead_letter
 
     def _messages(self, ends: Mapping[int, int | None]) -> Iterator[Message]:
         """The records of these partitions up to an offset, or up to the partition's end."""
@@ -232,7 +218,9 @@ def read_dead_letter(message: Message, resolutions: Mapping[SourceCoordinates, R
         reason=_text(values, REASON),
         error=_text(values, ERROR),
         topic=_text(values, SOURCE_TOPIC),
-        **coordinates._asdict(),
+        topic_id=coordinates[0],
+        partition=coordinates[1],
+        offset=coordinates[2],
         written_at=_written_at(message),
         key=message.key(),
         content=message.value(),
@@ -283,7 +271,7 @@ def _coordinates(headers: Mapping[str, bytes | None]) -> SourceCoordinates | Non
     partition, offset = _number(headers, SOURCE_PARTITION), _number(headers, SOURCE_OFFSET)
     if partition is None or offset is None:
         return None
-    return SourceCoordinates(intern(_text(headers, SOURCE_TOPIC_ID)), partition, offset)
+    return intern(_text(headers, SOURCE_TOPIC_ID)), partition, offset
 
 
 def _text(headers: Mapping[str, bytes | None], name: str) -> str:

@@ -7,22 +7,21 @@ again.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from uuid_utils.compat import uuid7
 
 from auditstream_ops.dead_letters.content import RecordDecoder
-from auditstream_ops.dead_letters.dead_letter import HEADER_PREFIX, DeadLetter, Headers, Resolution, resolution_headers
+from auditstream_ops.dead_letters.dead_letter import HEADER_PREFIX, DeadLetter, Resolution, resolution_headers
 from auditstream_producer import ProducerSettings
 from auditstream_schemas.catalog import validate_payload
 from auditstream_schemas.codec import SCHEMA_JSON, encode
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.event import AuditEvent
-from auditstream_schemas.kafka import BROKER_SECONDS
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import load
 from auditstream_sink import DeadLetterSettings
@@ -35,15 +34,12 @@ _CHUNK_DEAD_LETTERS = 500
 _CHUNK_BYTES = 8 * 1024 * 1024
 _DELIVERY_SECONDS = 30
 
+_Record = dict[str, Any]
+"""The arguments of `Producer.produce`."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditedRecord:
-    """The record that is sent instead of the refused one.
 
-    Attributes:
-        key: The event's id, as the SDK writes it.
-        value: The event, encoded as the SDK does.
-    """
+class EditedRecord(NamedTuple):
+    """The record that is sent instead of the refused one: the event's id, and the event as the SDK encodes it."""
 
     key: bytes
     value: bytes
@@ -64,15 +60,6 @@ class ResolverOutcome:
     failures: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    partition: int = -1
-
-
 class Resolver:
     """Replays and drops dead letters, some hundreds at a time. Not safe to share between threads.
 
@@ -83,10 +70,8 @@ class Resolver:
     """
 
     def __init__(self, settings: DeadLetterSettings, *, by: str, why: str) -> None:
-        self._servers = settings.kafka_bootstrap_servers
         self._dead_letter_topic = settings.dead_letters
-        self._by = by
-        self._why = why
+        self._resolution = Resolution(state="dropped", at=datetime.now(UTC), by=by, why=why)
         self._producer = Producer(
             {
                 **settings.librdkafka_client("dlq"),
@@ -100,20 +85,6 @@ class Resolver:
                 "delivery.timeout.ms": _DELIVERY_SECONDS * 1000,
             }
         )
-
-    def require_topics(self, topics: Iterable[str]) -> None:
-        """Check that these topics and the dead-letter topic exist; blocks up to 10 seconds for each.
-
-        Raises:
-            OperationError: A topic does not exist, or the broker is not reachable.
-        """
-        for topic in (*topics, self._dead_letter_topic):
-            try:
-                metadata = self._producer.list_topics(topic, timeout=BROKER_SECONDS).topics[topic]
-            except KafkaException as error:
-                raise OperationError(f"no broker at {self._servers}: {error.args[0].str()}") from error
-            if metadata.error is not None:
-                raise OperationError(f"topic {topic}: {metadata.error.str()}; run `auditstream topics`")
 
     def replay(
         self,
@@ -137,12 +108,14 @@ class Resolver:
             sendable = [dead_letter for dead_letter in chunk if edited is not None or not dead_letter.is_omitted]
             outcome.failures[_OMITTED] += len(chunk) - len(sendable)
             deliveries = self._deliver([_replayed(dead_letter, edited) for dead_letter in sendable], outcome)
-            sent = [(dead_letter, at) for dead_letter, at in zip(sendable, deliveries, strict=True) if at is not None]
+            replayed = replace(self._resolution, state="replayed", edited=edited is not None)
+            sent = [
+                (dead_letter, replace(replayed, partition=at[0], offset=at[1]))
+                for dead_letter, at in zip(sendable, deliveries, strict=True)
+                if at is not None
+            ]
             outcome.sent += len(sent)
-            resolved = self._resolve(
-                [(dead_letter, self._resolution("replayed", *at, edited is not None)) for dead_letter, at in sent],
-                outcome,
-            )
+            resolved = self._resolve(sent, outcome)
             progress(len(chunk))
             if (sendable and not sent) or resolved < len(sent):
                 break
@@ -156,33 +129,19 @@ class Resolver:
         """
         outcome = ResolverOutcome()
         for chunk in _chunks(dead_letters):
-            resolved = self._resolve([(dead_letter, self._resolution("dropped")) for dead_letter in chunk], outcome)
+            resolved = self._resolve([(dead_letter, self._resolution) for dead_letter in chunk], outcome)
             progress(len(chunk))
             if resolved < len(chunk):
                 break
         return outcome
 
-    def _resolution(
-        self,
-        state: Literal["replayed", "dropped"],
-        partition: int | None = None,
-        offset: int | None = None,
-        edited: bool = False,  # noqa: FBT001, FBT002 - private
-    ) -> Resolution:
-        at = datetime.now(UTC)
-        return Resolution(
-            state=state, at=at, by=self._by, why=self._why, edited=edited, partition=partition, offset=offset
-        )
-
     def _resolve(self, resolutions: Sequence[tuple[DeadLetter, Resolution]], outcome: ResolverOutcome) -> int:
-        records = [
-            _Record(
-                topic=self._dead_letter_topic,
-                key=None,
-                value=None,
-                headers=resolution_headers(dead_letter, resolution),
-                partition=dead_letter.dead_letter_partition,
-            )
+        records: list[_Record] = [
+            {
+                "topic": self._dead_letter_topic,
+                "headers": list(resolution_headers(dead_letter, resolution)),
+                "partition": dead_letter.dead_letter_partition,
+            }
             for dead_letter, resolution in resolutions
         ]
         delivered = sum(at is not None for at in self._deliver(records, outcome))
@@ -205,11 +164,8 @@ class Resolver:
                 deliveries[index] = (partition, offset)
 
         for index, record in enumerate(records):
-            options: dict[str, Any] = {"partition": record.partition, "headers": list(record.headers)}
             try:
-                self._producer.produce(
-                    record.topic, record.value, record.key, on_delivery=partial(on_delivery, index), **options
-                )
+                self._producer.produce(**record, on_delivery=partial(on_delivery, index))
             except KafkaException as error:
                 # The client refuses a record that is too large, before it is sent.
                 outcome.failures[error.args[0].str()] += 1
@@ -255,18 +211,18 @@ def edited_record(
         validate_payload(event, strict=mode == "strict")
     registry = RegistryClient(settings.schema_registry_url, ca_file=settings.schema_registry_ca_file)
     schema_id = registry.schema_id(f"{dead_letter.topic}-value", SCHEMA_JSON)
-    return EditedRecord(key=str(event.id).encode(), value=encode(event, schema_id))
+    return EditedRecord(str(event.id).encode(), encode(event, schema_id))
 
 
 def _replayed(dead_letter: DeadLetter, edited: EditedRecord | None) -> _Record:
     own = tuple((name, value) for name, value in dead_letter.headers if not name.startswith(HEADER_PREFIX))
     source = "/".join(map(str, dead_letter.coordinates))
-    return _Record(
-        topic=dead_letter.topic,
-        key=dead_letter.key if edited is None else edited.key,
-        value=dead_letter.content if edited is None else edited.value,
-        headers=(*own, (REPLAYED_FROM, source.encode())),
-    )
+    return {
+        "topic": dead_letter.topic,
+        "key": dead_letter.key if edited is None else edited.key,
+        "value": dead_letter.content if edited is None else edited.value,
+        "headers": [*own, (REPLAYED_FROM, source.encode())],
+    }
 
 
 def _chunks(dead_letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:

@@ -9,7 +9,7 @@ from confluent_kafka.cimpl import NewTopic
 from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
-from auditstream_schemas.settings import KafkaSettings, RegistrySettings
+from auditstream_schemas.settings import KafkaSettings, RegistrySettings, setting
 from auditstream_sink.dead_letters import MAX_DEAD_LETTER_BYTES
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
@@ -17,23 +17,22 @@ COMPATIBILITY = "BACKWARD_TRANSITIVE"
 _CREATE_TIMEOUT_SECONDS = 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# No slots: the command adds these fields to other settings.
+@dataclass(frozen=True, kw_only=True)
 class TopicPlan:
-    """The sizes and retention of new topics.
+    """The sizes and the retention of new topics."""
 
-    Attributes:
-        partitions: Partitions of the event topic. The dead-letter topic has one.
-        replication: Copies of each partition; 3 in production.
-        retention_hours: How long the broker keeps events. If ClickHouse is away for longer, events are lost.
-        dead_letter_retention_hours: How long the broker keeps dead letters, which a person resolves.
-        request_partitions: Partitions of the topic of export requests: the maximum number of exporters at work.
-    """
-
-    partitions: int = 12
-    replication: int = 1
-    retention_hours: int = 7 * 24
-    dead_letter_retention_hours: int = 90 * 24
-    request_partitions: int = 12
+    partitions: int = setting(12, "Partitions of a new event topic.")
+    replication: int = setting(1, "Copies of each partition of a new topic; 3 in production.")
+    retention_hours: int = setting(
+        7 * 24, "How long the broker keeps events. If ClickHouse is away for longer, events are lost."
+    )
+    dead_letter_retention_hours: int = setting(
+        90 * 24, "How long the broker keeps dead letters, which a person resolves."
+    )
+    request_partitions: int = setting(
+        12, "Partitions of a new topic of export requests: the maximum number of exporters at work."
+    )
 
 
 def create_topics(

@@ -49,10 +49,10 @@ class PartitionCheck(PartitionTotals):
         low: First offset that the topic still holds; None for an earlier id of the topic.
         end: One past the last record of the topic; None for an earlier id of the topic.
         committed: The next offset that the group committed; None if it was not read, or there is none.
+        lag: Offsets of the topic that are not in the ledger yet; None for an earlier id of the topic.
         faults: What does not balance; empty if the ledger balances.
         more_faults: Faulty batches beyond those listed.
         notes: Sentences that are no faults; batches of one kind share a sentence.
-        explained: The batches that share these sentences.
         losses: Offsets that a person accepted as lost, with name and reason.
     """
 
@@ -62,21 +62,16 @@ class PartitionCheck(PartitionTotals):
     low: int | None = None
     end: int | None = None
     committed: int | None = None
+    lag: int | None = None
     faults: tuple[Remark, ...] = ()
     more_faults: int = 0
     notes: tuple[str, ...] = ()
-    explained: tuple[Remark, ...] = ()
     losses: tuple[Loss, ...] = ()
 
     @property
     def next_offset(self) -> int:
         """One past the last offset in the ledger."""
         return self.last_offset + 1
-
-    @property
-    def lag(self) -> int | None:
-        """Offsets of the topic that are not in the ledger yet."""
-        return None if self.end is None else max(0, self.end - self.next_offset)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -137,7 +132,6 @@ def compare_with_table(
         faults=tuple(faults),
         more_faults=max(0, extra.findings - sum(line.is_fault for line, _ in findings)),
         notes=tuple(notes),
-        explained=tuple(explained),
         losses=tuple(losses),
     )
 
@@ -198,6 +192,7 @@ def compare_with_topic(
         low=extent.low,
         end=extent.end,
         committed=committed,
+        lag=max(0, extent.end - beyond),
         faults=(*check.faults, *faults),
         notes=(*check.notes, *notes),
     )

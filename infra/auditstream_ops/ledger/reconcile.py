@@ -151,8 +151,9 @@ def _slice(database: str, condition: str) -> str:
             SELECT id, uniqExact(scope.id, occurred_at) AS keys,
                 uniqExact(scope.id, occurred_at, content_hash) AS visible,
                 arraySort(groupArray({_ROWS_LISTED})((
-                    ingested_at, toString(occurred_at), scope.id, toString(content_hash),
-                    toString(kafka_topic), kafka_topic_id, kafka_partition, kafka_offset))) AS copies
+                    ingested_at, concat(replaceOne(toString(occurred_at), ' ', 'T'), 'Z'), scope.id,
+                    toString(content_hash), toString(kafka_topic),
+                    kafka_topic_id, kafka_partition, kafka_offset))) AS copies
             FROM {database}.event_log
             WHERE occurred_at >= time_range.1 AND occurred_at <= time_range.2
                 AND id IN (SELECT id FROM repeated)
@@ -160,10 +161,9 @@ def _slice(database: str, condition: str) -> str:
 
 
 def _repeated_id(id: UUID, visible: int, has_other_key: int, rows: Sequence[tuple[Any, ...]]) -> RepeatedId:
-    named = [dict(zip(RepeatedRow.__slots__, row, strict=True)) for row in rows]
     return RepeatedId(
         id=id,
         visible=int(visible),
         has_other_key=bool(has_other_key),
-        rows=tuple(RepeatedRow(**{**row, "occurred_at": f"{row['occurred_at'].replace(' ', 'T')}Z"}) for row in named),
+        rows=tuple(RepeatedRow(**dict(zip(RepeatedRow.__slots__, row, strict=True))) for row in rows),
     )

@@ -1,4 +1,4 @@
-"""What the broker knows of a topic: its id, the first and last offset of each partition, a group's commits."""
+"""Reads from the broker a topic's id, the first and last offset of each partition, and the commits of a group."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -129,7 +129,7 @@ class TopicReader(TopicConsumer):
                     self._consumer.seek(TopicPartition(self.topic, partition, watermarks[partition]))
             if time.monotonic() > deadline:
                 # Records arrive faster than they are read here. The offsets known so far have to do.
-                unread = {each for each in unread if ends[each] < watermarks[each] and each not in sought}
+                unread = {number for number in unread if ends[number] < watermarks[number] and number not in sought}
             if not unread:
                 break
         self._consumer.unassign()

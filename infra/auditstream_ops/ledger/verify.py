@@ -118,7 +118,7 @@ def verify(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _QueryResults:
-    """The answers of ClickHouse about the ledger of one topic id, each by partition."""
+    """The answers of ClickHouse about the ledger of one topic id, by partition."""
 
     totals: Mapping[int, PartitionTotals]
     rows: Mapping[int, Rows]
@@ -127,25 +127,13 @@ class _QueryResults:
     losses: Mapping[int, Sequence[Loss]]
     rivals: Mapping[int, Collection[int]]
 
-    @property
-    def partitions(self) -> set[int]:
-        return {*self.totals, *self.rows}
-
     def check(
         self, partition: int, rechecks: Mapping[int, Recheck], others: Collection[int] = frozenset()
     ) -> PartitionCheck:
-        """The check of one partition.
-
-        Args:
-            partition: Kafka partition.
-            rechecks: Ledger lines whose records were read again, by first offset.
-            others: Offsets of this partition that the table has for events of lines that lack rows.
-        """
-        lines = self.findings.get(partition, ())
         return compare_with_table(
             self.totals.get(partition) or PartitionTotals(partition=partition, first_offset=0, last_offset=-1),
             self.rows.get(partition, _NO_ROWS),
-            [(line, rechecks.get(line.first_offset)) for line in lines],
+            [(line, rechecks.get(line.first_offset)) for line in self.findings.get(partition, ())],
             self.extra.get(partition, _NO_EXTRA),
             self.losses.get(partition, ()),
             others={*others, *self.rivals.get(partition, ())},
@@ -165,7 +153,7 @@ class _Verifier:
     def check_earlier(self, topic_id: UUID) -> list[PartitionCheck]:
         """Check an id that the topic had before it was created anew."""
         results = self._query(topic_id)
-        return [results.check(partition, {}) for partition in sorted(results.partitions)]
+        return [results.check(partition, {}) for partition in sorted({*results.totals, *results.rows})]
 
     def check_current(
         self, topic_id: UUID, committed: Mapping[int, int], *, complete: bool, earlier_ids: Sequence[UUID]
@@ -176,7 +164,7 @@ class _Verifier:
         extents = self._reader.extents({totals.partition: totals.last_offset + 1 for totals in results.totals.values()})
         rechecks = self._rechecks(topic_id, results, extents)
         checks = []
-        for partition in sorted({*results.partitions, *extents}):
+        for partition in sorted({*results.totals, *results.rows, *extents}):
             others = {offset for done in rechecks.values() for offset in done.elsewhere.get(partition, ())}
             own = {first: done for (checked, first), done in rechecks.items() if checked == partition}
             check = results.check(partition, own, others)
@@ -210,9 +198,9 @@ class _Verifier:
         rows = ledger.rows()
         findings = ledger.findings() if totals else {}
         are_all_listed = all(
-            each.stored == rows.get(each.partition, _NO_ROWS).within
-            and len(findings.get(each.partition, ())) < LISTED_AT_MOST
-            for each in totals.values()
+            ledger_totals.stored == rows.get(partition, _NO_ROWS).within
+            and len(findings.get(partition, ())) < LISTED_AT_MOST
+            for partition, ledger_totals in totals.items()
         )
         surplus = [line for lines in findings.values() for line in lines if line.rows > line.stored]
         return _QueryResults(
@@ -220,7 +208,7 @@ class _Verifier:
             rows=rows,
             findings=findings,
             extra={} if are_all_listed else ledger.extra(),
-            losses=ledger.losses() if any(each.lost for each in totals.values()) else {},
+            losses=ledger.losses() if any(ledger_totals.lost for ledger_totals in totals.values()) else {},
             rivals=ledger.rivals(surplus) if surplus else {},
         )
 

@@ -60,7 +60,7 @@ def connect(plan: BenchPlan, figures: Figures) -> None:
     """The connector in a standalone worker with two tasks, and our sink on the same broker, no id sent twice."""
     if plan.connector is None:
         raise OperationError("connect needs --connector DIR, a checkout of the ClickHouse Kafka Connect sink")
-    jars = _built(plan.connector, plan.kept.parent / "connect")
+    jars = _built(plan.connector, plan.events_directory.parent / "connect")
     records = plan.load(resent=0.0, events=min(plan.events, _EVENTS))
     with site("kafka", plan.scratch) as where:
         with where.topic() as topic, where.database() as database:

@@ -61,7 +61,7 @@ def test_an_export_up_to_a_watermark_is_reproducible(settings: ClickHouseSetting
     store(settings, [elsewhere], partition=1, offsets=[7])
     store(settings, [make_event(902)], partition=2, offsets=[0])
     # Inserted, but not in the ledger yet.
-    store(settings, [unaccounted], partition=2, offsets=[1], accounted=False)
+    store(settings, [unaccounted], partition=2, offsets=[1], in_ledger=False)
     first = {suffix: tmp_path / f"first.csv{suffix}" for suffix in ("", ".gz", ".zst")}
     for path in first.values():
         watermark = _exported(settings, path)
@@ -77,7 +77,7 @@ def test_an_export_up_to_a_watermark_is_reproducible(settings: ClickHouseSetting
     store(settings, [make_event(1000 + number, occurred_at=START + timedelta(minutes=number)) for number in range(50)])
     store(settings, [make_event(2000)], partition=3)
     # A late insert of a suspended sink: rows that are stored already, from the same coordinates.
-    store(settings, early[:50], offsets=range(50), accounted=False, ingested_at=datetime.now(UTC) - timedelta(hours=1))
+    store(settings, early[:50], offsets=range(50), in_ledger=False, ingested_at=datetime.now(UTC) - timedelta(hours=1))
     # Two sinks stored it at once; the view shows it from beyond the watermark.
     store(settings, [elsewhere], partition=2, offsets=[90])
     _note_copies(settings, (elsewhere, 1, 7), (elsewhere, 2, 90))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,16 +27,10 @@ with AuditProducer.from_env() as producer:
 
 def _install(directory: Path, project: str) -> Path:
     subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-    pip: list[str | Path] = [
-        directory / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
-    subprocess.run([*pip, project], check=True, timeout=240)
-    return directory / "bin"
+    python = directory / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", project]
+    subprocess.run(pip, check=True, timeout=240)
+    return python.parent
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +45,8 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _install(tmp_path_factory.mktemp("console") / "venv", f"{ROOT}[console]") / "auditstream"
 
 
-def _run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
+def _run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, **options)
 
 
 def test_the_sdk_emits_without_the_console(bare: Path, tenant: Tenant) -> None:

@@ -35,7 +35,7 @@ def proxy() -> Iterator[TcpProxy]:
 @pytest.fixture(scope="module")
 def cluster(proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     with KafkaCluster(tmp_path_factory.mktemp("kafka"), relays=[proxy.port]) as cluster:
-        proxy.lead_to(f"127.0.0.1:{cluster.relayed[0]}")
+        proxy.forward_to(f"127.0.0.1:{cluster.relayed[0]}")
         yield cluster
 
 

@@ -18,8 +18,8 @@ from auditstream_schemas.codec import SCHEMA_JSON, decode, encode
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
 from tests.integration.producer.topic import PARTITIONS, WAIT, read_events, read_topic, run_python
-from tests.support.door import Door
 from tests.support.events import make_event
+from tests.support.late_port import LatePort
 from tests.support.stack import Tenant
 
 EXAMPLE = catalog()["context.create"].example
@@ -101,8 +101,8 @@ def test_nothing_is_lost_when_broker_or_registry_start_late(
 ) -> None:
     events = [plain_event(number) for number in range(300)]
     with (
-        Door(settings.kafka_bootstrap_servers) as broker,
-        Door(settings.schema_registry_url.removeprefix("http://")) as registry,
+        LatePort(settings.kafka_bootstrap_servers) as broker,
+        LatePort(settings.schema_registry_url.removeprefix("http://")) as registry,
     ):
         if "broker" in late:
             settings = replace(settings, kafka_bootstrap_servers=broker.address)

@@ -8,9 +8,9 @@ import pytest
 
 from auditstream_local.endpoints import CLICKHOUSE, REGISTRY
 from auditstream_local.stack import LocalStack
-from tests.support.door import Door
 from tests.support.events import make_event
 from tests.support.health import HealthPort
+from tests.support.late_port import LatePort
 from tests.support.pipeline import (
     assert_balanced,
     count,
@@ -73,7 +73,7 @@ def test_a_kill_of_clickhouse_under_load_loses_and_doubles_nothing(local_stack: 
 
 def test_the_sink_waits_for_the_broker_and_logs_the_wait_once(victim: Tenant) -> None:
     health = HealthPort()
-    with Door(victim.endpoints.bootstrap_servers) as broker:
+    with LatePort(victim.endpoints.bootstrap_servers) as broker:
         process = start_sink(victim, AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS=broker.address, **health.env)
         health.wait_until_it_waits_for("broker")
         time.sleep(5)

@@ -8,7 +8,6 @@ from auditstream_ops.dead_letters.dead_letter import (
     DeadLetter,
     Headers,
     Resolution,
-    SourceCoordinates,
     read_dead_letter,
     read_resolution,
     resolution_headers,
@@ -54,7 +53,7 @@ def dead_letter(headers: Headers = OURS, *, value: bytes | None = b"value") -> D
 
 def test_a_dead_letter_has_the_record_and_its_source() -> None:
     parsed = dead_letter((("trace", None), *OURS))
-    assert (parsed.name, parsed.coordinates) == ("audit.events[3]@17", SourceCoordinates(TOPIC_ID, 3, 17))
+    assert (parsed.name, parsed.coordinates) == ("audit.events[3]@17", (TOPIC_ID, 3, 17))
     assert (parsed.reason, parsed.error, parsed.written_at) == ("payload", "payload: größer", AT)
     assert (parsed.key, parsed.content, parsed.value) == (None, b"value", b"value")
     assert parsed.headers == (("trace", None), *OURS)
@@ -81,7 +80,7 @@ def test_a_resolution_is_read_as_it_was_written() -> None:
     ]
     for resolution in resolutions:
         resolving = record(resolution_headers(dead_letter(), resolution), value=None)
-        assert read_resolution(resolving) == (SourceCoordinates(TOPIC_ID, 3, 17), resolution)
+        assert read_resolution(resolving) == ((TOPIC_ID, 3, 17), resolution)
         assert read_dead_letter(resolving, {}) is None
         resolved = read_dead_letter(record(OURS), {dead_letter().coordinates: resolution})
         assert resolved is not None

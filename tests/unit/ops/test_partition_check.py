@@ -128,7 +128,7 @@ def test_batches_that_are_not_listed_are_counted() -> None:
     assert check.expired_since == 2
 
 
-def test_batches_with_one_explanation_share_a_sentence_and_are_all_listed() -> None:
+def test_batches_with_one_explanation_share_a_sentence() -> None:
     lines = [replace(LINE, first_offset=number, last_offset=number + 1, read=1, is_fault=False) for number in range(9)]
     lines = [replace(line, stored=1, others=0, rows=1) for line in lines]
     rechecks = [replace(RECHECK, records=1), *([None] * 8)]
@@ -138,7 +138,6 @@ def test_batches_with_one_explanation_share_a_sentence_and_are_all_listed() -> N
     assert one == "offsets 0 to 1: 1 of them held no record: a producer used transactions"
     assert eight.startswith("offsets 1 to 2: 1 of them held no record, according to the ledger; ")
     assert eight.endswith("; likewise 7 more batches, up to offset 9")
-    assert [remark.first_offset for remark in check.explained] == list(range(9))
 
 
 def test_an_accepted_loss_is_always_noted_and_is_a_fault_only_while_the_topic_has_the_records() -> None:

@@ -1,4 +1,4 @@
-"""A port of a server that is away, and arrives when the test wants it."""
+"""The port of a server that is away until the test lets connections through."""
 
 import socket
 import threading
@@ -7,29 +7,29 @@ from types import TracebackType
 from typing import Self
 
 
-class Door:
-    """A TCP port that refuses connections until it is opened, and then leads to a server.
+class LatePort:
+    """A TCP port that refuses connections until it is opened, and then forwards them to a server.
 
     Attributes:
-        address: ``host:port`` of the door.
+        address: ``host:port`` of this port.
     """
 
     def __init__(self, target: str) -> None:
         """Reserve a free port; connections to it are refused.
 
         Args:
-            target: ``host:port`` of the server behind the door.
+            target: ``host:port`` of the server.
         """
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
-        self._door = socket.socket()
-        self._door.bind(("127.0.0.1", 0))
-        self.address = "{}:{}".format(*self._door.getsockname())
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self.address = "{}:{}".format(*self._listener.getsockname())
         self._ends: list[socket.socket] = []
 
     def open(self) -> None:
-        """Let connections through from now on."""
-        self._door.listen()
+        """Forward connections from now on."""
+        self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -38,7 +38,7 @@ class Door:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for end in (self._door, *self._ends):
+        for end in (self._listener, *self._ends):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
@@ -46,7 +46,7 @@ class Door:
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
-                outside, _ = self._door.accept()
+                outside, _ = self._listener.accept()
                 inside = socket.create_connection(self._target)
                 self._ends += [outside, inside]
                 for source, sink in ((outside, inside), (inside, outside)):
