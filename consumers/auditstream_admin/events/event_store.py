@@ -95,13 +95,20 @@ class EventStore:
         self._completeness = CachedCompleteness(self._read_completeness, time.monotonic)
 
     def page(
-        self, viewer: Viewer, wanted: EventFilter, *, cursor: Cursor | None, size: int, now: int, whole: bool = False
+        self,
+        viewer: Viewer,
+        event_filter: EventFilter,
+        *,
+        cursor: Cursor | None,
+        size: int,
+        now: int,
+        whole: bool = False,
     ) -> Page:
         """A page of events.
 
         Args:
             viewer: The viewer.
-            wanted: The filter.
+            event_filter: The filter.
             cursor: Position of the page; None for the newest page.
             size: Number of events of a page.
             now: Time of the request, nanoseconds since the epoch.
@@ -110,12 +117,12 @@ class EventStore:
         Raises:
             StoreUnavailableError: ClickHouse cannot be asked.
         """
-        span = wanted.time.span(now) if cursor is None else cursor.span
+        span = event_filter.time.span(now) if cursor is None else cursor.span
         bound = now // _MILLISECOND if cursor is None else cursor.bound
         after = None if cursor is None else cursor.key
         newest_first = cursor is None or cursor.direction == "older"
         keys, searched_to = self._keys(
-            viewer, wanted, span, bound=bound, limit=size + 1, after=after, newest_first=newest_first
+            viewer, event_filter, span, bound=bound, limit=size + 1, after=after, newest_first=newest_first
         )
         more = len(keys) > size or searched_to is not None
         keys = keys[:size]
@@ -142,13 +149,13 @@ class EventStore:
         return Page(lines=lines, older=older, newer=newer, searched_to=searched_to, span=span, bound=bound)
 
     def histogram(
-        self, viewer: Viewer, wanted: EventFilter, *, span: TimeSpan, quickly: bool = False
+        self, viewer: Viewer, event_filter: EventFilter, *, span: TimeSpan, quickly: bool = False
     ) -> Histogram | None:
         """The number of events of the range, over time.
 
         Args:
             viewer: The viewer.
-            wanted: The filter.
+            event_filter: The filter.
             span: The range of time.
             quickly: Return None if counting would delay a page.
 
@@ -156,12 +163,12 @@ class EventStore:
             StoreUnavailableError: ClickHouse cannot be asked.
         """
         statements = self._statements(viewer)
-        rows = sum(int(row[3]) for row in self._ask(viewer, statements.estimate(wanted, span)))
+        rows = sum(int(row[3]) for row in self._ask(viewer, statements.estimate(event_filter, span)))
         if quickly and rows > _QUICK_ROWS:
             return None
         is_exact = rows <= _EXACT_ROWS
         width = bucket_width(span)
-        origin = first_bucket(span, width, offset=_utc_offset(wanted, span))
+        origin = first_bucket(span, width, offset=_utc_offset(event_filter, span))
         counts: dict[int, tuple[int, int]] = {}
         counted_from: int | None = None
         until = time.monotonic() + self._patience
@@ -170,7 +177,7 @@ class EventStore:
             if time.monotonic() > until:
                 counted_from = part.end
                 break
-            statement = statements.buckets(wanted, part, origin=origin, width=width, exact=is_exact)
+            statement = statements.buckets(event_filter, part, origin=origin, width=width, exact=is_exact)
             for number, events, failed in self._ask(viewer, statement):
                 before = counts.get(int(number), (0, 0))
                 counts[int(number)] = (before[0] + int(events), before[1] + int(failed))
@@ -191,7 +198,7 @@ class EventStore:
         return tuple(StoredEvent.of(row) for row in self._ask(viewer, self._statements(viewer).event(str(id))))
 
     def arrivals(
-        self, viewer: Viewer, wanted: EventFilter, *, mark: TailMark | None, now: int, size: int = 200
+        self, viewer: Viewer, event_filter: EventFilter, *, mark: TailMark | None, now: int, size: int = 200
     ) -> Arrivals:
         """The events ingested since a mark; without a mark, in the last minute.
 
@@ -205,7 +212,7 @@ class EventStore:
         since = mark or TailMark(offsets=(), not_before=now_ms - _TAIL_START_MS)
         rows = self._ask(
             viewer,
-            self._statements(viewer).arrived(wanted, since.offsets, not_before=since.not_before, limit=size + 1),
+            self._statements(viewer).arrived(event_filter, since.offsets, not_before=since.not_before, limit=size + 1),
         )
         is_cut = len(rows) > size
         rows = rows[:size]
@@ -254,7 +261,7 @@ class EventStore:
     def _keys(
         self,
         viewer: Viewer,
-        wanted: EventFilter,
+        event_filter: EventFilter,
         span: TimeSpan,
         *,
         bound: int,
@@ -275,7 +282,7 @@ class EventStore:
         for window in windows:
             while True:
                 statement = statements.keys(
-                    wanted, window, bound=bound, limit=limit, after=after, newest_first=newest_first
+                    event_filter, window, bound=bound, limit=limit, after=after, newest_first=newest_first
                 )
                 rows = self._ask(viewer, statement)
                 keys.update(dict.fromkeys(self._as_keys(rows)))
@@ -324,8 +331,8 @@ def policy_value(viewer: Viewer) -> str:
     return "'*'" if viewer.sees_all else "'" + ",".join(scope.encode().hex().upper() for scope in viewer.scopes) + "'"
 
 
-def _utc_offset(wanted: EventFilter, span: TimeSpan) -> int:
+def _utc_offset(event_filter: EventFilter, span: TimeSpan) -> int:
     """Offset from UTC of the zone in which times are shown, in nanoseconds, at the end of a range."""
     moment = datetime.fromtimestamp(min(span.end // NANOSECONDS, 4_102_444_800), UTC)
-    shift = moment.astimezone(wanted.display_zone).utcoffset()
+    shift = moment.astimezone(event_filter.display_zone).utcoffset()
     return 0 if shift is None else int(shift.total_seconds()) * NANOSECONDS

@@ -89,19 +89,26 @@ class EventStatements:
         self._database = database
 
     def keys(
-        self, wanted: EventFilter, window: TimeSpan, *, bound: int, limit: int, after: Key | None, newest_first: bool
+        self,
+        event_filter: EventFilter,
+        window: TimeSpan,
+        *,
+        bound: int,
+        limit: int,
+        after: Key | None,
+        newest_first: bool,
     ) -> EventStatement:
         """The keys of a window in order: nanoseconds, id, scope id. Copies that are not merged yet are returned, too.
 
         Args:
-            wanted: The filter; its own time is not looked at.
+            event_filter: The filter; its own time is not looked at.
             window: The range of time.
             bound: Latest ``ingested_at``, milliseconds since the epoch.
             limit: How many at most.
             after: Return only keys after this one, in the order of ``newest_first``; None for all.
             newest_first: Order by time descending; False for ascending.
         """
-        conditions, parameters = self._conditions(wanted, "scope.id")
+        conditions, parameters = self._conditions(event_filter, "scope.id")
         direction, sign = ("DESC", "<") if newest_first else ("", ">")
         if after is not None:
             conditions.append(
@@ -151,26 +158,28 @@ class EventStatements:
             },
         )
 
-    def estimate(self, wanted: EventFilter, span: TimeSpan) -> EventStatement:
+    def estimate(self, event_filter: EventFilter, span: TimeSpan) -> EventStatement:
         """The estimated number of rows to read for the events of a range: the fourth column of the answer."""
-        conditions, parameters = self._conditions(wanted, "scope.id")
+        conditions, parameters = self._conditions(event_filter, "scope.id")
         return self._statement(
             f"EXPLAIN ESTIMATE SELECT success FROM {_TABLE} WHERE {' AND '.join([*conditions, TIME_RANGE])}",
             {**parameters, "start": span.start, "end": span.end},
         )
 
-    def buckets(self, wanted: EventFilter, span: TimeSpan, *, origin: int, width: int, exact: bool) -> EventStatement:
+    def buckets(
+        self, event_filter: EventFilter, span: TimeSpan, *, origin: int, width: int, exact: bool
+    ) -> EventStatement:
         """The histogram: number of each bucket that has events, how many, how many of them failed.
 
         Args:
-            wanted: The filter; its own time is not looked at.
+            event_filter: The filter; its own time is not looked at.
             span: The range of time.
             origin: Begin of the bucket 0, at or before the begin of the range; nanoseconds since the epoch.
             width: Nanoseconds of a bucket.
             exact: Count copies that are not merged yet once, for ranges with few rows to read. Otherwise each copy
                 is counted.
         """
-        conditions, parameters = self._conditions(wanted, "scope.id")
+        conditions, parameters = self._conditions(event_filter, "scope.id")
         events = f"SELECT occurred_at, success FROM {_TABLE} WHERE {' AND '.join([*conditions, TIME_RANGE])}"
         return self._statement(
             "SELECT intDiv(toUnixTimestamp64Nano(occurred_at) - {origin:Int64}, {width:Int64}) AS bucket,"
@@ -179,16 +188,18 @@ class EventStatements:
             {**parameters, "start": span.start, "end": span.end, "origin": origin, "width": width},
         )
 
-    def arrived(self, wanted: EventFilter, since: Sequence[Offsets], *, not_before: int, limit: int) -> EventStatement:
+    def arrived(
+        self, event_filter: EventFilter, since: Sequence[Offsets], *, not_before: int, limit: int
+    ) -> EventStatement:
         """Events ingested since, in the order of arrival: topic id, partition, offset, then the key.
 
         Args:
-            wanted: The filter; its time is ignored, because an event that arrives now may have occurred earlier.
+            event_filter: The filter; its time is ignored, because an event that arrives now may have occurred earlier.
             since: The last offset shown of each partition; of other partitions, all events are returned.
             not_before: Earliest ``ingested_at``, milliseconds since the epoch.
             limit: Largest number of events.
         """
-        conditions, parameters = self._conditions(wanted, "scope.id")
+        conditions, parameters = self._conditions(event_filter, "scope.id")
         conditions.append("ingested_at >= fromUnixTimestamp64Milli({not_before:Int64}, 'UTC')")
         for number, one in enumerate(since):
             conditions.append(
@@ -223,9 +234,9 @@ class EventStatements:
             return ["true"], {}
         return [f"{scope_column} IN {{viewer_scopes:Array(String)}}"], {"viewer_scopes": list(self._viewer.scopes)}
 
-    def _conditions(self, wanted: EventFilter, scope_column: str) -> tuple[list[str], dict[str, object]]:
+    def _conditions(self, event_filter: EventFilter, scope_column: str) -> tuple[list[str], dict[str, object]]:
         visible, viewer_parameters = self._visible(scope_column)
-        conditions, parameters = wanted.conditions(scope_column=scope_column)
+        conditions, parameters = event_filter.conditions(scope_column=scope_column)
         return [*visible, *conditions], viewer_parameters | parameters
 
     def _statement(
