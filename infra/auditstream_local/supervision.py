@@ -109,7 +109,7 @@ def supervise(data_dir: Path, ports: Ports, announce: Callable[[RunningStack], N
         _write_state(data_dir, state)
         try:
             with stack:
-                state = replace(state, ready=True)
+                state = replace(state, endpoints=stack.endpoints, ready=True)
                 _write_state(data_dir, state)
                 announce(state)
                 while True:
@@ -131,9 +131,7 @@ def start_detached(data_dir: Path, ports: Ports) -> RunningStack:
     command = python_module(
         "auditstream_local.supervision",
         *("--data-dir", str(data_dir.absolute())),
-        *("--kafka-port", str(ports.kafka)),
-        *("--registry-port", str(ports.registry)),
-        *("--clickhouse-port", str(ports.clickhouse)),
+        *("--ports", json.dumps(asdict(ports))),
     )
     with log.open("ab") as output:
         supervisor = subprocess.Popen(  # noqa: S603 - our own command line
@@ -279,14 +277,11 @@ def _write_state(data_dir: Path, state: RunningStack) -> None:
 
 @click.command()
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--kafka-port", type=int, required=True)
-@click.option("--registry-port", type=int, required=True)
-@click.option("--clickhouse-port", type=int, required=True)
-def main(*, data_dir: Path, kafka_port: int, registry_port: int, clickhouse_port: int) -> None:
+@click.option("--ports", type=json.loads, required=True)
+def main(*, data_dir: Path, ports: dict[str, int]) -> None:
     """Run the supervisor of a detached stack."""
-    ports = Ports(kafka=kafka_port, registry=registry_port, clickhouse=clickhouse_port)
     try:
-        supervise(data_dir, ports, lambda _state: None)
+        supervise(data_dir, Ports(**ports), lambda _state: None)
     except AlreadyUpError:
         # The log is that of the stack that is up.
         sys.exit(_EXIT_ALREADY_UP)

@@ -116,6 +116,8 @@ class Servers:
             bootstrap_servers=brokers.servers,
             registry_url=stack.endpoints.registry_url,
             clickhouse_url=self._small_clickhouse() if small_disk else stack.endpoints.clickhouse_url,
+            # No fault meets the native protocol: nothing of ours uses it.
+            clickhouse_tcp=stack.endpoints.clickhouse_tcp,
         )
 
     @property
@@ -191,11 +193,11 @@ def small_disk_fault() -> str | None:
 
 def _on_small_disk(directory: Path, port: int) -> Sequence[str]:
     script = f'mount -t tmpfs -o size={SMALL_DISK_BYTES} auditstream-faults "$0" && exec "$@"'
-    front = python_module(
+    clickhouse = python_module(
         "auditstream_local.clickhouse",
         *("--data-dir", str(directory), "--port", str(port), "--parent-pid", str(os.getpid())),
     )
-    return [*_NAMESPACE, "sh", "-c", script, str(directory), *front]
+    return [*_NAMESPACE, "sh", "-c", script, str(directory), *clickhouse]
 
 
 class Ballast:

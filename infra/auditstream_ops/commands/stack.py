@@ -30,7 +30,7 @@ from auditstream_local.supervision import (
     wait_until_ready,
 )
 
-_STANDARD = Ports(kafka=9092, registry=8081, clickhouse=8123)
+_STANDARD = Ports(kafka=9092, registry=8081, clickhouse=8123, clickhouse_tcp=9000)
 _PROBE_SECONDS = 3.0
 
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -60,6 +60,7 @@ def _port_option(name: str, standard: int, what: str) -> Callable[[_F], _F]:
 @_port_option("kafka", _STANDARD.kafka, "the Kafka broker")
 @_port_option("registry", _STANDARD.registry, "the schema registry")
 @_port_option("clickhouse", _STANDARD.clickhouse, "ClickHouse's HTTP interface")
+@_port_option("clickhouse-tcp", _STANDARD.clickhouse_tcp, "ClickHouse's native protocol")
 def up(
     *,
     data_dir: Path,
@@ -67,11 +68,12 @@ def up(
     kafka_port: int | None,
     registry_port: int | None,
     clickhouse_port: int | None,
+    clickhouse_tcp_port: int | None,
 ) -> None:
     """Start a local stack: Kafka, schema registry and ClickHouse, for development.
 
     It needs neither Docker nor Java: the broker is Tansu, the registry a stand-in of ours, and ClickHouse
-    the real engine (chDB) behind its HTTP interface. All listen on 127.0.0.1, without passwords.
+    the real server (of the chDB wheel). All listen on 127.0.0.1.
 
     When every server answers, their addresses go to standard output as NAME=value lines, all other words to
     standard error. So these work in a shell, and for Docker:
@@ -95,6 +97,7 @@ def up(
         kafka=_chosen(kafka_port, _STANDARD.kafka),
         registry=_chosen(registry_port, _STANDARD.registry),
         clickhouse=_chosen(clickhouse_port, _STANDARD.clickhouse),
+        clickhouse_tcp=_chosen(clickhouse_tcp_port, _STANDARD.clickhouse_tcp),
     )
     click.echo("starting Tansu, the registry stand-in and ClickHouse ...", err=True)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import psutil
 import pytest
 
-from tests.support.front import eventually
+from tests.support.waiting import eventually
 
 LIFELINE = [sys.executable, "-m", "auditstream_local.lifeline"]
 # What runs where the kernel does not tie processes to their parents.

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from auditstream_local.endpoints import clickhouse_fault, kafka_fault, registry_fault
 from auditstream_local.server import free_ports
-from auditstream_local.stack import LocalStack
+from auditstream_local.stack import LocalStack, Ports
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 
@@ -38,7 +39,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 def up(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    ports = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0")
+    ports = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0", "--clickhouse-tcp-port", "0")
     return run("up", "--detach", "--data-dir", str(data_dir), *ports, *arguments)
 
 
@@ -132,7 +133,7 @@ def test_when_one_server_dies_the_rest_is_stopped_and_the_reason_is_told(data_di
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_stack_in_the_foreground(data_dir: Path, number: signal.Signals) -> None:
-    arguments = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0")
+    arguments = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0", "--clickhouse-tcp-port", "0")
     with subprocess.Popen(
         [*COMMAND, "up", "--data-dir", str(data_dir), *arguments],
         stdout=subprocess.PIPE,
@@ -159,11 +160,36 @@ def test_a_server_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) 
     assert servers_of(os.getpid()) == before
 
 
+def test_a_chosen_port_that_was_taken_meanwhile_is_chosen_again(tmp_path: Path) -> None:
+    stack = LocalStack(tmp_path)
+    _, _, port = stack.endpoints.clickhouse_url.rpartition(":")
+    with socket.create_server(("127.0.0.1", int(port))), stack:
+        assert stack.endpoints.clickhouse_url != f"http://127.0.0.1:{port}"
+        assert clickhouse_fault(stack.endpoints.clickhouse_url, 10) is None
+        assert registry_fault(stack.endpoints.registry_url, 10) is None
+
+
+def test_a_given_port_that_was_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    stack = LocalStack(tmp_path, ports=Ports(clickhouse=port))
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(OperationError, match=f"127.0.0.1:{port}"):
+        stack.__enter__()
+
+
+def test_two_stacks_run_side_by_side(tmp_path: Path) -> None:
+    with LocalStack(tmp_path / "a") as first, LocalStack(tmp_path / "b") as second:
+        for number, stack in enumerate((first, second)):
+            env = stack.endpoints.env()
+            ask(env, "CREATE TABLE t (n UInt8) ENGINE = MergeTree ORDER BY n")
+            ask(env, f"INSERT INTO t VALUES ({number})")
+        assert [ask(stack.endpoints.env(), "SELECT n FROM t") for stack in (first, second)] == ["0", "1"]
+
+
 def test_the_lines_serve_a_shell(data_dir: Path) -> None:
     (port,) = free_ports(1)
     script = (
-        f'export $("$@" up --detach --data-dir {data_dir} --kafka-port {port} --registry-port 0 --clickhouse-port 0)'
-        ' && env && "$@" down --data-dir ' + str(data_dir)
+        f'export $("$@" up --detach --data-dir {data_dir} --kafka-port {port} --registry-port 0 --clickhouse-port 0'
+        ' --clickhouse-tcp-port 0) && env && "$@" down --data-dir ' + str(data_dir)
     )
     done = subprocess.run(
         ["sh", "-c", script, "sh", *COMMAND], capture_output=True, text=True, timeout=SECONDS, check=True
@@ -172,7 +198,7 @@ def test_the_lines_serve_a_shell(data_dir: Path) -> None:
 
 
 def test_two_starts_at_once_give_one_stack(data_dir: Path) -> None:
-    ports = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0")
+    ports = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0", "--clickhouse-tcp-port", "0")
     command = [*COMMAND, "up", "--detach", "--data-dir", str(data_dir), *ports]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     answers = [process.communicate(timeout=SECONDS) for process in both]

@@ -14,7 +14,10 @@ from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import KafkaSettings, RegistrySettings, load
 
 ENDPOINTS = Endpoints(
-    bootstrap_servers="127.0.0.1:1,127.0.0.1:2", registry_url="http://127.0.0.1:3", clickhouse_url="http://127.0.0.1:4"
+    bootstrap_servers="127.0.0.1:1,127.0.0.1:2",
+    registry_url="http://127.0.0.1:3",
+    clickhouse_url="http://127.0.0.1:4",
+    clickhouse_tcp="127.0.0.1:5",
 )
 
 
