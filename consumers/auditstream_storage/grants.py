@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from xml.sax.saxutils import escape
 
+SCOPE_ANALYST = "auditstream_scope_analyst"
+"""Example user of users.xml: an analyst who sees the events of one scope."""
 READS_ONLY = "readonly = 2"
 """The setting that refuses every write. 2 still lets a client choose its other settings, as most clients do."""
 
@@ -145,7 +147,7 @@ def to_users_xml(databases: Sequence[str], password: str, *, scope: str) -> str:
     Args:
         databases: Databases in which the users have their rights.
         password: Password of every user but ``default``.
-        scope: Scope id of the events that the example user ``auditstream_scope_analyst`` sees: a row policy hides others.
+        scope: Id of the only scope whose events the example user ``auditstream_scope_analyst`` sees.
     """
     analyst = role_named("analyst")
     policies = "".join(
@@ -153,15 +155,8 @@ def to_users_xml(databases: Sequence[str], password: str, *, scope: str) -> str:
         for database in databases
     )
     users = [_user(role.user, role, databases, password) for role in ROLES]
-    users.append(
-        _user(
-            "auditstream_scope_analyst",
-            analyst,
-            databases,
-            password,
-            extra=f"\n      <databases>{policies}</databases>",
-        )
-    )
+    row_policies = f"\n      <databases>{policies}</databases>"
+    users.append(_user(SCOPE_ANALYST, analyst, databases, password, extra=row_policies))
     return f"""\
 <clickhouse>
   <profiles><default/><reads_only><readonly>2</readonly></reads_only></profiles>
