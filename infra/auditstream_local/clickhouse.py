@@ -1,124 +1,100 @@
-"""ClickHouse for development and tests: the real engine (chDB) behind ClickHouse's HTTP protocol.
+"""ClickHouse for development and tests: the server that the chdb-core wheel contains, in a process of its own.
 
 ::
 
-    python -m auditstream_local.clickhouse --data-dir DIR --port 8123
+    python -m auditstream_local.clickhouse --data-dir DIR --port 8123 --tcp-port 9000
 
-It serves what clickhouse-connect, curl and the like need: queries in the URL, in the body or in a multipart
-form, parameters, settings, inserts of any size, external tables, compression both ways (gzip, deflate, zstd,
-lz4), results of any size in every output format, ClickHouse's error codes, and an exception in the middle of
-a result told the way ClickHouse 25.11 and later do. A client that goes away ends its query; one that goes
-away in the middle of an insert's body has inserted nothing. An insert that was acknowledged survives a
-SIGKILL of this process.
+It is the real ClickHouse server: HTTP and native protocol, users, grants, row policies, every format. It listens on
+127.0.0.1 only. An insert that was acknowledged survives a SIGKILL of this process.
 
-It is no server for production. It does not do, and says so when asked:
-
-- users, roles, row policies: there is one user, and at most a password;
-- sessions: ``SET``, ``USE`` and temporary tables would last for one request;
-- clusters, replication, the native protocol, TLS;
-- ClickHouse's own block compression (``compress=1``), ``input()``, ``role=``.
-
-A query's id is the engine's own; the client's is kept as ``log_comment``, and ``KILL QUERY WHERE query_id =``
-finds it there. ``client_protocol_version`` is ignored: results are as for clients that give none.
+Limits of the wheel: users come from ``users.xml`` only (``CREATE USER`` fails), a change of that file needs a restart,
+there is no server log, and replicated tables stay read-only.
 """
 
-import logging
+import fcntl
 import os
 import signal
-import socket
 import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import click
-import uvicorn
 
-from auditstream_local.clickhouse_body import Spool
-from auditstream_local.clickhouse_engine import Engine
-from auditstream_local.clickhouse_front import Front
+from auditstream_local.clickhouse_config import write_config
 from auditstream_local.lifeline import die_with_parent
-from auditstream_schemas.errors import OperationError
+from auditstream_local.server import free_ports
 
-_STOP_SECONDS = 5
-_IDLE_SECONDS = 600
-_HEAD_BYTES = 2 * 1024 * 1024
-_CUT_ON_PURPOSE = "ASGI callable returned without completing response."
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
-
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
-        super().__init__(config)
-        self._url = url
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        click.echo(f"clickhouse {self._url}")
+STATEMENT = (
+    "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; "
+    # A query that does not end keeps the engine up. It wakes once a second.
+    "SELECT sleepEachRow(1) FROM system.numbers "
+    "SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0 FORMAT Null"
+)
 
 
 @click.command()
 @click.option(
-    "--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where the data are kept."
+    "--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True, help="Directory of the data."
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8123, show_default=True, help="0 takes a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8123, show_default=True, help="HTTP; 0 for a free port.")
+@click.option("--tcp-port", type=click.IntRange(0, 65535), default=0, help="Native protocol; 0 for a free port.")
 @click.option(
-    "--password",
-    envvar="AUDITSTREAM_CLICKHOUSE_PASSWORD",
-    help="Ask every request for this password.",
-    show_envvar=True,
+    "--database",
+    "databases",
+    multiple=True,
+    default=["audit"],
+    show_default=True,
+    help="Database in which the users of auditstream's parts have their rights; can be repeated.",
 )
-@click.option("--lifeline/--no-lifeline", default=True, show_default=True, help="End when the parent process ends.")
 @click.option("--parent-pid", type=int, help="Process to end with; by default the one that started this.")
-@click.option("--debug", is_flag=True, help="Log each query's id and duration.")
-def main(
-    *, data_dir: Path, port: int, host: str, password: str | None, lifeline: bool, parent_pid: int | None, debug: bool
-) -> None:
-    """Serve ClickHouse's HTTP protocol over a data directory, until SIGTERM or SIGINT."""
-    if lifeline:
-        die_with_parent(parent_pid)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.getLogger("auditstream.clickhouse").setLevel(logging.DEBUG if debug else logging.INFO)
-    logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != _CUT_ON_PURPOSE)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+def main(*, data_dir: Path, port: int, tcp_port: int, databases: tuple[str, ...], parent_pid: int | None) -> None:
+    """Serve ClickHouse on 127.0.0.1 until SIGTERM or SIGINT."""
+    die_with_parent(parent_pid)
+    # The engine reads the time zone when it is loaded.
+    os.environ["TZ"] = "UTC"
     try:
-        listener = _listen(host, port)
-        front = Front(Engine(data_dir), Spool(data_dir), password or None)
-    except OperationError as error:
-        click.echo(f"clickhouse: {error}", err=True)
-        sys.exit(1)
-    config = uvicorn.Config(
-        front,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_IDLE_SECONDS,
-        timeout_graceful_shutdown=_STOP_SECONDS,
-        h11_max_incomplete_event_size=_HEAD_BYTES,
-    )
-    # The server stops by its own handlers, then raises the signal again: the exit code is to be 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: None)
-    name = f"[{host}]" if ":" in host else host
-    _Server(config, f"http://{name}:{listener.getsockname()[1]}").run([listener])
-    if not front.close(_STOP_SECONDS):
-        # A thread of the engine that does not end would keep the process for ever.
-        os._exit(1)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Without the protocol asyncio leaves Nagle's algorithm on, and every answer waits 40 ms for an acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        from chdb import _chdb  # noqa: PLC0415 - 530 MB, loaded by this process alone
+    except ImportError:
+        _fail('the local ClickHouse needs chdb-core: pip install "auditstream[local]"')
+    free = free_ports(2)
+    directory = data_dir.resolve()
     try:
-        listener.bind((host, port))
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        write_config(directory, http_port=port or free[0], tcp_port=tcp_port or free[1], databases=databases)
+        # The engine reads ./config.xml when it starts.
+        os.chdir(directory)
+    except BlockingIOError:
+        _fail(f"another ClickHouse uses the data directory {data_dir}: stop it, or choose another directory")
     except OSError as error:
-        raise OperationError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another port") from error
-    return listener
+        _fail(f"cannot use the data directory {data_dir}: {error.strerror}; choose another directory")
+    click.echo(f"clickhouse http://127.0.0.1:{port or free[0]} 127.0.0.1:{tcp_port or free[1]}")
+    # Blocked before the engine starts its threads, which inherit this: the signals reach sigwait alone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    threading.Thread(target=_serve, args=(vars(_chdb)["query"], str(directory / "engine")), daemon=True).start()
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    # Acknowledged rows are on disk already, so there is nothing to wait for.
+    os._exit(0)
+
+
+def _serve(query: Callable[..., object], path: str) -> None:
+    """Run the engine; ends this process if the engine ends."""
+    try:
+        query(STATEMENT, "TSV", path=path)
+        reason = "it has written its error to the line above"
+    except Exception as error:  # noqa: BLE001 - reported, and the end of the process
+        reason = str(error)
+    _fail(f"ClickHouse of chdb-core {version('chdb-core')} stopped: {reason}")
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"clickhouse: {message}\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 if __name__ == "__main__":

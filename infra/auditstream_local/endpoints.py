@@ -1,4 +1,4 @@
-"""Where the parts of a stack are reached, and whether they answer."""
+"""Addresses of a stack's servers, and checks whether the servers answer."""
 
 import socket
 from dataclasses import dataclass
@@ -16,59 +16,63 @@ CLICKHOUSE = "clickhouse"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where the parts of a stack are reached.
+    """Addresses of a stack's servers.
 
     Attributes:
         bootstrap_servers: Kafka brokers, ``host:port``, separated by commas.
         registry_url: Base URL of the schema registry.
         clickhouse_url: Base URL of ClickHouse's HTTP interface.
+        clickhouse_tcp: Address of ClickHouse's native protocol, ``host:port``.
     """
 
     bootstrap_servers: str
     registry_url: str
     clickhouse_url: str
+    clickhouse_tcp: str
 
     def env(self) -> dict[str, str]:
-        """The environment variables that point every part of auditstream here."""
-        # Tansu makes a new member of a group wait for half of the session's time-out: 23 seconds by default.
+        """The environment variables with which every auditstream command uses this stack."""
         return {
             "AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "AUDITSTREAM_SCHEMA_REGISTRY_URL": self.registry_url,
             "AUDITSTREAM_CLICKHOUSE_URL": self.clickhouse_url,
+            # For native clients; auditstream itself uses HTTP.
+            "AUDITSTREAM_CLICKHOUSE_TCP": self.clickhouse_tcp,
+            # Tansu makes a new member of a group wait for half of the session time-out: 23 seconds by default.
             "AUDITSTREAM_SESSION_TIMEOUT_MS": "6000",
-            # Whoever is on this machine is let in: refused where ClickHouse is elsewhere.
+            # Everybody on this machine may sign in. The page refuses this value if ClickHouse is on another machine.
             "AUDITSTREAM_ADMIN_SIGN_IN": "development",
         }
 
     def env_lines(self) -> str:
-        """``NAME=value`` lines, for ``export $(...)`` and for files of environment variables."""
+        """The variables as ``NAME=value`` lines, for ``export $(...)`` and for env files."""
         return "\n".join(f"{name}={value}" for name, value in self.env().items())
 
 
 def kafka_fault(bootstrap_servers: str, timeout: float) -> str | None:
-    """Ask for metadata; return what is wrong, or None. Blocks up to twice ``timeout`` seconds."""
+    """Request the cluster's metadata; return the error, or None. Blocks up to twice ``timeout`` seconds."""
     host, _, port = bootstrap_servers.partition(",")[0].rpartition(":")
     try:
-        # A refused connection costs librdkafka the whole timeout, and us nothing.
+        # Reports a refused connection at once. librdkafka would retry until its time-out.
         socket.create_connection((host, int(port)), timeout).close()
     except OSError as error:
         return f"{host}:{port}: {error.strerror or error}"
     settings = KafkaSettings(kafka_bootstrap_servers=bootstrap_servers)
     admin = AdminClient({**settings.librdkafka_client("health"), "log_level": 0})
     try:
-        found = admin.list_topics(timeout=timeout)
+        metadata = admin.list_topics(timeout=timeout)
     except KafkaException as error:
         return str(error.args[0].str())
-    return None if found.brokers else "no broker in the cluster's metadata"
+    return None if metadata.brokers else "no broker in the cluster's metadata"
 
 
 def registry_fault(url: str, timeout: float) -> str | None:
-    """Ask for the subjects; return what is wrong, or None. Blocks up to ``timeout`` seconds."""
+    """Request the list of subjects; return the error, or None. Blocks up to ``timeout`` seconds."""
     return _http_fault(f"{url}/subjects", timeout)
 
 
 def clickhouse_fault(url: str, timeout: float) -> str | None:
-    """Ping; return what is wrong, or None. Blocks up to ``timeout`` seconds."""
+    """Request ``/ping``; return the error, or None. Blocks up to ``timeout`` seconds."""
     return _http_fault(f"{url}/ping", timeout)
 
 

@@ -28,6 +28,7 @@ _COMMANDS = {
     "status": _Command("Show whether each part of the local stack answers.", "local", "stack"),
     "down": _Command("Stop the local stack.", "local", "stack"),
     "migrate": _Command("Deploy step: create or update the tables in ClickHouse.", "sink"),
+    "grants": _Command("Deploy step: print SQL that creates a ClickHouse role for each part.", "console"),
     "topics": _Command("Deploy step: create the Kafka topics, register the schema.", "sink"),
     "emit": _Command("Send events from an NDJSON file or standard input to Kafka.", "console"),
     "sink": _Command("Move events from Kafka into ClickHouse.", "sink"),

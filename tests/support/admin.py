@@ -5,23 +5,26 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import uvicorn
 from starlette.testclient import TestClient
+from typed_settings.types import SecretStr
 
 from auditstream_admin import AdminApp, AdminSettings, create_app
 from auditstream_admin.auth.sessions import Session, Sessions
 from auditstream_admin.auth.viewer import Role, Viewer
 from auditstream_export import ExportJob, ExportJobs, ExportRequest, JobFile, OpenFile, OutputFormat
+from auditstream_local.clickhouse_config import PASSWORD
 from auditstream_local.endpoints import Endpoints
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.deploy.migrate import migrate
 from auditstream_schemas.errors import ExportDeniedError, ExportError
 from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.settings import ClickHouseSettings
+from auditstream_storage.grants import role_named
+from tests.support.stack import database_name, prepare_database
 
 URL = "http://audit.test"
 KEY = "the secret of the tests: more than 32 characters"
@@ -33,16 +36,21 @@ AUDITOR = Viewer(subject="ann", name="Ann", role=Role.AUDITOR)
 
 @contextmanager
 def admin_database(endpoints: Endpoints) -> Iterator[ClickHouseSettings]:
-    """A migrated database without topics, dropped at the end."""
-    name = f"a{uuid4().hex[:12]}"
-    settings = ClickHouseSettings(clickhouse_url=endpoints.clickhouse_url, clickhouse_database=name)
-    client = connect(settings)
-    migrate(client, name)
-    try:
-        yield settings
-    finally:
-        client.command(f"DROP DATABASE {name} SYNC", use_database=False)
-        client.close()
+    """A migrated database without topics, dropped at the end; the settings are those of its administrator."""
+    with database_name() as name:
+        prepare_database(endpoints, name)
+        settings = ClickHouseSettings(clickhouse_url=endpoints.clickhouse_url, clickhouse_database=name)
+        try:
+            yield settings
+        finally:
+            client = connect(settings)
+            client.command(f"DROP DATABASE {name} SYNC", use_database=False)
+            client.close()
+
+
+def as_page(settings: ClickHouseSettings) -> ClickHouseSettings:
+    """The same database, with the ClickHouse user of the page."""
+    return replace(settings, clickhouse_user=role_named("page").user, clickhouse_password=SecretStr(PASSWORD))
 
 
 @dataclass(kw_only=True)
@@ -86,8 +94,7 @@ class AdminPage:
 def admin_page(settings: ClickHouseSettings, *, exports: ExportJobs | None = None, **changes: Any) -> AdminPage:
     """The page over a database."""
     values: dict[str, Any] = {
-        "clickhouse_url": settings.clickhouse_url,
-        "clickhouse_database": settings.clickhouse_database,
+        **{field.name: getattr(as_page(settings), field.name) for field in fields(ClickHouseSettings)},
         "admin_url": URL,
         "admin_secret": KEY,
         "admin_rate": "100000/minute",

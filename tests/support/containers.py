@@ -49,6 +49,7 @@ def container_stack() -> Iterator[Endpoints]:
             bootstrap_servers=f"{host}:{port}",
             registry_url=f"http://{host}:{registry.get_exposed_port(8081)}",
             clickhouse_url=f"http://{host}:{clickhouse.get_exposed_port(8123)}",
+            clickhouse_tcp=f"{host}:{clickhouse.get_exposed_port(9000)}",
         )
 
 
@@ -96,8 +97,8 @@ def _registry(network: Network) -> DockerContainer:
 def _clickhouse() -> DockerContainer:
     return (
         DockerContainer(CLICKHOUSE_IMAGE)
-        .with_exposed_ports(8123)
-        # The default user without a password, as in the local stack.
-        .with_envs(CLICKHOUSE_SKIP_USER_SETUP="1")
+        .with_exposed_ports(8123, 9000)
+        # The default user without a password, as in the local stack; here it may create users.
+        .with_envs(CLICKHOUSE_SKIP_USER_SETUP="1", CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT="1")
         .waiting_for(HttpWaitStrategy(8123, "/ping").with_startup_timeout(_START_SECONDS))
     )

@@ -22,7 +22,7 @@ from auditstream_local.stack import Ports
 from auditstream_local.supervision import (
     AlreadyUpError,
     RunningStack,
-    last_words,
+    last_error,
     running,
     start_detached,
     stop_running,
@@ -30,7 +30,7 @@ from auditstream_local.supervision import (
     wait_until_ready,
 )
 
-_STANDARD = Ports(kafka=9092, registry=8081, clickhouse=8123)
+_STANDARD = Ports(kafka=9092, registry=8081, clickhouse=8123, clickhouse_tcp=9000)
 _PROBE_SECONDS = 3.0
 
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -60,6 +60,7 @@ def _port_option(name: str, standard: int, server: str) -> Callable[[_F], _F]:
 @_port_option("kafka", _STANDARD.kafka, "the Kafka broker")
 @_port_option("registry", _STANDARD.registry, "the schema registry")
 @_port_option("clickhouse", _STANDARD.clickhouse, "ClickHouse's HTTP interface")
+@_port_option("clickhouse-tcp", _STANDARD.clickhouse_tcp, "ClickHouse's native protocol")
 def up(
     *,
     data_dir: Path,
@@ -67,11 +68,12 @@ def up(
     kafka_port: int | None,
     registry_port: int | None,
     clickhouse_port: int | None,
+    clickhouse_tcp_port: int | None,
 ) -> None:
     """Start a local stack for development: Kafka, schema registry and ClickHouse.
 
     It needs neither Docker nor Java. The broker is Tansu, the registry is a stand-in of ours, and ClickHouse is
-    the real engine (chDB). All listen on 127.0.0.1, without passwords.
+    the real server (from the chDB wheel). All listen on 127.0.0.1, without passwords.
 
     When every server answers, the command prints their addresses as NAME=value lines on standard output, and
     all other text on standard error. So these work, in a shell and for Docker:
@@ -95,6 +97,7 @@ def up(
         kafka=_port(kafka_port, _STANDARD.kafka),
         registry=_port(registry_port, _STANDARD.registry),
         clickhouse=_port(clickhouse_port, _STANDARD.clickhouse),
+        clickhouse_tcp=_port(clickhouse_tcp_port, _STANDARD.clickhouse_tcp),
     )
     click.echo("starting Tansu, the registry stand-in and ClickHouse ...", err=True)
     try:
@@ -140,12 +143,12 @@ def status(*, data_dir: Path, as_json: bool) -> None:
             "data_dir": str(data_dir.absolute()),
             "supervisor_pid": None if stack is None else stack.pid,
             "servers": servers,
-            "last_words": last_words(data_dir) if stack is None else "",
+            "last_error": last_error(data_dir) if stack is None else "",
         }
         click.echo(json.dumps(report, indent=2))
     elif stack is None:
         click.echo(f"no stack is up in {data_dir}; `auditstream up` starts one")
-        if words := last_words(data_dir):
+        if words := last_error(data_dir):
             click.echo(f"the last one ended with: {words}")
     else:
         for server in servers:

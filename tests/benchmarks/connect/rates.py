@@ -139,8 +139,6 @@ def _worker(where: Site, topic: Topic, database: str, jars: Path, name: str) -> 
         f"hostname={host}\nport={port}\ndatabase={database}\nusername=default\npassword=\nssl=false\n"
         # Its exactly-once needs a KeeperMap table, and the local engine has no Keeper.
         "exactlyOnce=false\n"
-        # The local ClickHouse front does not speak ClickHouse's block compression.
-        "jdbcConnectionProperties=?compress=0&decompress=0\n"
         "clickhouseSettings=async_insert=0,input_format_skip_unknown_fields=1\n"
         f"ignorePartitionsWhenBatching=true\n{extra}",
         "utf-8",

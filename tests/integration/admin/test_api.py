@@ -24,6 +24,7 @@ from auditstream_schemas.errors import AdminError
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.admin import ACME, AUDITOR, GLOBEX, AdminPage, admin_database, admin_page, served
 from tests.support.events import make_event
+from tests.support.stack import credentials
 from tests.support.stored_events import connect, store
 
 EARLIER = datetime.now(UTC) - timedelta(minutes=5)
@@ -141,6 +142,7 @@ def test_a_token_is_limited_to_its_scopes_until_it_expires_or_is_revoked(
 def test_commands_for_tokens(database: ClickHouseSettings, stack: Endpoints, page: AdminPage) -> None:
     env = {
         **stack.env(),
+        **credentials("operator"),
         "AUDITSTREAM_CLICKHOUSE_DATABASE": database.clickhouse_database,
         "AUDITSTREAM_TOPIC": "no.such.topic",
         "AUDITSTREAM_PRODUCER_CLOSE_TIMEOUT": "0",

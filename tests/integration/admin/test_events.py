@@ -20,7 +20,7 @@ from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import from_datetime
-from tests.support.admin import ACME, AUDITOR, admin_database, admin_page
+from tests.support.admin import ACME, AUDITOR, admin_database, admin_page, as_page
 from tests.support.events import START, make_event
 from tests.support.stored_events import awkward_events, clear, connect, store
 
@@ -39,7 +39,7 @@ def database(stack: Endpoints) -> Iterator[ClickHouseSettings]:
 @pytest.fixture
 def log(database: ClickHouseSettings) -> Iterator[EventStore]:
     clear(database)
-    made = EventStore(database)
+    made = EventStore(as_page(database))
     yield made
     made.close()
 
@@ -106,7 +106,7 @@ def test_pages_show_each_event_once_while_more_arrive(log: EventStore, database:
         cursor = page.newer
     assert [*chain(*back), *pages[-1]] == newest_first(events)
     # A new first page includes them.
-    fresh, _ = walk(EventStore(database), EVERYTHING, size=1000)
+    fresh, _ = walk(EventStore(as_page(database)), EVERYTHING, size=1000)
     assert len(fresh[0]) >= len(events)
 
 
@@ -228,7 +228,7 @@ def test_a_slow_search_returns_its_position_and_can_be_continued(database: Click
     clear(database)
     events = [make_event(number, occurred_at=START - timedelta(days=4 * number)) for number in range(6)]
     store(database, events, ingested_at=EARLIER)
-    impatient = EventStore(database, patience=-1)
+    impatient = EventStore(as_page(database), patience=-1)
     event_filter = EventFilter(time=TimeRange(preset="30d"))
     listed: list[str] = []
     cursor: Cursor | None = None

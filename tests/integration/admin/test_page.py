@@ -9,7 +9,7 @@ from auditstream_admin import AdminSettings, create_app
 from auditstream_admin.events.event_store import EventStore
 from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.admin import ACME, KEY, URL, AdminPage, MemoryExports, admin_database
+from tests.support.admin import ACME, KEY, URL, AdminPage, MemoryExports, admin_database, as_page
 from tests.support.stored_events import connect
 
 _TOPIC_ID = "00000000-0000-0000-0000-000000000001"
@@ -44,7 +44,7 @@ def _line(
 
 def test_the_ledger_balances_until_a_line_does_not_add_up(database: ClickHouseSettings) -> None:
     def look() -> tuple[datetime | None, int]:
-        completeness = EventStore(database).completeness()
+        completeness = EventStore(as_page(database)).completeness()
         until = None if completeness.until is None else datetime.fromtimestamp(completeness.until / 1000, UTC)
         return until, completeness.faults
 

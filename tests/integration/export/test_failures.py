@@ -29,7 +29,7 @@ EXCEPTION = (
 
 @pytest.fixture
 def settings(tenant: Tenant) -> ClickHouseSettings:
-    settings = ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    settings = tenant.clickhouse("exporter")
     store(settings, [make_event(number) for number in range(EVENTS)])
     return settings
 

@@ -16,10 +16,10 @@ from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START, make_event
-from tests.support.front import eventually
 from tests.support.relay import Send, relay
 from tests.support.stack import Tenant
 from tests.support.stored_events import store
+from tests.support.waiting import eventually
 
 ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timedelta(days=30)))
 HOURS = 5
@@ -34,7 +34,7 @@ export_events(load(ClickHouseSettings), request, sys.argv[3], slice_rows=1, resu
 
 @pytest.fixture
 def settings(tenant: Tenant) -> ClickHouseSettings:
-    settings = ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    settings = tenant.clickhouse("exporter")
     moments = (START + timedelta(hours=number % HOURS, seconds=number) for number in range(500))
     store(settings, [make_event(number, occurred_at=moment) for number, moment in enumerate(moments)])
     return settings

@@ -1,8 +1,9 @@
-"""``auditstream up``, ``status`` and ``down``: who lives, who dies, and what stays."""
+"""``auditstream up``, ``status`` and ``down``: start, failure of each process, and the data that stay."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from auditstream_local.endpoints import clickhouse_fault, kafka_fault, registry_fault
 from auditstream_local.server import free_ports
-from auditstream_local.stack import LocalStack
+from auditstream_local.stack import LocalStack, Ports
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 
@@ -38,7 +39,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 def up(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    ports = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0")
+    ports = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0", "--clickhouse-tcp-port", "0")
     return run("up", "--detach", "--data-dir", str(data_dir), *ports, *arguments)
 
 
@@ -66,7 +67,7 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert alive == []
 
 
-def test_a_detached_stack_is_shown_found_again_and_stopped(data_dir: Path) -> None:
+def test_a_detached_stack_is_shown_then_found_again_then_stopped(data_dir: Path) -> None:
     started = up(data_dir)
     assert started.returncode == 0, started.stderr
     env = environment(started.stdout)
@@ -96,7 +97,7 @@ def test_a_detached_stack_is_shown_found_again_and_stopped(data_dir: Path) -> No
     assert "no stack is up" in run("down", "--data-dir", str(data_dir)).stderr
 
 
-def test_sigkill_of_the_supervisor_takes_the_servers_along_and_the_data_stays(data_dir: Path) -> None:
+def test_sigkill_of_the_supervisor_ends_the_servers_and_the_data_stay(data_dir: Path) -> None:
     env = environment(up(data_dir).stdout)
     ask(env, "CREATE DATABASE kept")
     ask(env, "CREATE TABLE kept.t (n UInt8) ENGINE = MergeTree ORDER BY n")
@@ -117,7 +118,7 @@ def test_sigkill_of_the_supervisor_takes_the_servers_along_and_the_data_stays(da
     assert run("down", "--data-dir", str(data_dir)).returncode == 0
 
 
-def test_when_one_server_dies_the_rest_is_stopped_and_the_reason_is_told(data_dir: Path) -> None:
+def test_when_one_server_ends_the_others_are_stopped_and_status_shows_the_reason(data_dir: Path) -> None:
     assert up(data_dir).returncode == 0
     supervisor = psutil.Process(status(data_dir)["supervisor_pid"])
     servers = servers_of(supervisor.pid)
@@ -132,7 +133,7 @@ def test_when_one_server_dies_the_rest_is_stopped_and_the_reason_is_told(data_di
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_stack_in_the_foreground(data_dir: Path, number: signal.Signals) -> None:
-    arguments = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0")
+    arguments = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0", "--clickhouse-tcp-port", "0")
     with subprocess.Popen(
         [*COMMAND, "up", "--data-dir", str(data_dir), *arguments],
         stdout=subprocess.PIPE,
@@ -150,7 +151,7 @@ def test_a_signal_ends_a_stack_in_the_foreground(data_dir: Path, number: signal.
     assert_gone(servers)
 
 
-def test_a_server_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "registry.json").write_text("no JSON", "utf-8")
     before = servers_of(os.getpid())
@@ -159,11 +160,36 @@ def test_a_server_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) 
     assert servers_of(os.getpid()) == before
 
 
-def test_the_lines_serve_a_shell(data_dir: Path) -> None:
+def test_a_chosen_port_that_was_taken_meanwhile_is_chosen_again(tmp_path: Path) -> None:
+    stack = LocalStack(tmp_path)
+    _, _, port = stack.endpoints.clickhouse_url.rpartition(":")
+    with socket.create_server(("127.0.0.1", int(port))), stack:
+        assert stack.endpoints.clickhouse_url != f"http://127.0.0.1:{port}"
+        assert clickhouse_fault(stack.endpoints.clickhouse_url, 10) is None
+        assert registry_fault(stack.endpoints.registry_url, 10) is None
+
+
+def test_a_given_port_that_was_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    stack = LocalStack(tmp_path, ports=Ports(clickhouse=port))
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(OperationError, match=f"127.0.0.1:{port}"):
+        stack.__enter__()
+
+
+def test_two_stacks_run_side_by_side(tmp_path: Path) -> None:
+    with LocalStack(tmp_path / "a") as first, LocalStack(tmp_path / "b") as second:
+        for number, stack in enumerate((first, second)):
+            env = stack.endpoints.env()
+            ask(env, "CREATE TABLE t (n UInt8) ENGINE = MergeTree ORDER BY n")
+            ask(env, f"INSERT INTO t VALUES ({number})")
+        assert [ask(stack.endpoints.env(), "SELECT n FROM t") for stack in (first, second)] == ["0", "1"]
+
+
+def test_a_shell_can_export_the_lines(data_dir: Path) -> None:
     (port,) = free_ports(1)
     script = (
-        f'export $("$@" up --detach --data-dir {data_dir} --kafka-port {port} --registry-port 0 --clickhouse-port 0)'
-        ' && env && "$@" down --data-dir ' + str(data_dir)
+        f'export $("$@" up --detach --data-dir {data_dir} --kafka-port {port} --registry-port 0 --clickhouse-port 0'
+        ' --clickhouse-tcp-port 0) && env && "$@" down --data-dir ' + str(data_dir)
     )
     done = subprocess.run(
         ["sh", "-c", script, "sh", *COMMAND], capture_output=True, text=True, timeout=SECONDS, check=True
@@ -172,7 +198,7 @@ def test_the_lines_serve_a_shell(data_dir: Path) -> None:
 
 
 def test_two_starts_at_once_give_one_stack(data_dir: Path) -> None:
-    ports = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0")
+    ports = ("--kafka-port", "0", "--registry-port", "0", "--clickhouse-port", "0", "--clickhouse-tcp-port", "0")
     command = [*COMMAND, "up", "--detach", "--data-dir", str(data_dir), *ports]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     answers = [process.communicate(timeout=SECONDS) for process in both]

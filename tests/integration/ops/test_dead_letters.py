@@ -16,7 +16,6 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka import admin as kafka_admin
 
-from auditstream_ops.clickhouse import connect
 from auditstream_ops.commands.confirmation import operator
 from auditstream_ops.dead_letters.content import RecordDecoder
 from auditstream_ops.dead_letters.dead_letter import RESOLUTION, DeadLetter, DeadLetterReader
@@ -124,7 +123,7 @@ def own_headers(message: Message) -> list[tuple[str, str | bytes | None]]:
 
 
 def stored_ids(tenant: Tenant) -> set[str]:
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     return {row[0] for row in client.query(f"SELECT toString(id) FROM {tenant.database}.events").result_rows}
 
 
@@ -256,7 +255,7 @@ def test_an_edited_event_is_stored_under_the_id_of_its_dead_letter(tenant: Tenan
     totals = run_sink(tenant)
     assert (totals.read, totals.stored) == (3, 3)
     assert {str(broken.id), str(UUID(int=7))} < stored_ids(tenant)
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     rows = client.query(f"SELECT payload FROM {tenant.database}.events WHERE id = '{broken.id}'").result_rows
     assert rows == [('{"number":2.5}',)]
     keys = {message.key() for message in on_topic(tenant, tenant.topic)}

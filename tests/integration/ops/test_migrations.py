@@ -4,21 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from auditstream_ops.clickhouse import connect
 from auditstream_ops.deploy import migrate as deploy
 from auditstream_schemas.errors import OperationError
-from tests.support.pipeline import sink_settings
 from tests.support.stack import Tenant
 
 
 def test_applied_migrations_are_left_alone(tenant: Tenant) -> None:
-    with connect(sink_settings(tenant)) as client:
+    with tenant.administrator() as client:
         assert deploy.pending(client, tenant.database) == []
         assert deploy.migrate(client, tenant.database) == []
 
 
 def test_an_interrupted_migration_is_run_again(tenant: Tenant) -> None:
-    with connect(sink_settings(tenant)) as client:
+    with tenant.administrator() as client:
         client.command(
             f"ALTER TABLE {tenant.database}.schema_migrations DELETE WHERE version >= 2 SETTINGS mutations_sync = 1"
         )
@@ -30,5 +28,5 @@ def test_an_interrupted_migration_is_run_again(tenant: Tenant) -> None:
 def test_an_applied_migration_that_differs_is_an_error(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     first, *others = deploy.migrations(tenant.database)
     monkeypatch.setattr(deploy, "migrations", lambda _database: [replace(first, checksum="other"), *others])
-    with connect(sink_settings(tenant)) as client, pytest.raises(OperationError, match="in another form"):
+    with tenant.administrator() as client, pytest.raises(OperationError, match="in another form"):
         deploy.migrate(client, tenant.database)

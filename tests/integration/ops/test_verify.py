@@ -284,12 +284,12 @@ def test_an_empty_ledger_balances(tenant: Tenant) -> None:
 
 def test_neither_a_topic_nor_a_ledger_is_an_error(tenant: Tenant) -> None:
     with pytest.raises(OperationError, match="no ledger of one"):
-        verify(connect(sink_settings(tenant)), tenant.database, sink_settings(tenant, topic="nowhere"))
+        verify(tenant.administrator(), tenant.database, sink_settings(tenant, topic="nowhere"))
 
 
 def _verify(tenant: Tenant, *, complete: bool = False, **changes: object) -> list[TopicCheck]:
     settings = sink_settings(tenant, **changes)
-    return verify(connect(settings), tenant.database, settings, complete=complete)
+    return verify(connect(tenant.clickhouse("operator")), tenant.database, settings, complete=complete)
 
 
 def _partition(tenant: Tenant, partition: int = 0, *, complete: bool = False, **changes: object) -> PartitionCheck:
@@ -310,7 +310,7 @@ def _commit(tenant: Tenant, partition: int, offset: int) -> None:
 
 
 def _alter(tenant: Tenant, change: str) -> None:
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     client.command(f"ALTER TABLE {tenant.database}.{change}", settings={"mutations_sync": 1})
 
 
@@ -321,7 +321,7 @@ def _insert_line(tenant: Tenant, *, first: int, last: int, read: int, stored: in
 def _insert_lines(tenant: Tenant, figures: str, count: int, *, topic_id: str = "") -> None:
     """Insert lines of partition 0; the figures are SQL of ``number``, from the first offset to the expired."""
     which = f"toUUID('{topic_id}')" if topic_id else f"(SELECT any(topic_id) FROM {tenant.database}.ledger)"
-    connect(sink_settings(tenant)).command(
+    tenant.administrator().command(
         f"INSERT INTO {tenant.database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, stored, "
         f"duplicates, conflicts, invalid, expired, instance, written_at) SELECT '{tenant.topic}', "
         f"{which}, 0, {figures}, 'by hand', now64(3) "
@@ -330,7 +330,7 @@ def _insert_lines(tenant: Tenant, figures: str, count: int, *, topic_id: str = "
 
 
 def _copy_row(tenant: Tenant, *, offset: int, changes: str) -> None:
-    connect(sink_settings(tenant)).command(
+    tenant.administrator().command(
         f"INSERT INTO {tenant.database}.event_log SELECT * REPLACE ({changes}) "
         f"FROM (SELECT * FROM {tenant.database}.event_log WHERE kafka_offset = {offset})"
     )

@@ -10,7 +10,6 @@ import confluent_kafka
 import pytest
 
 from auditstream_local.server import Server
-from auditstream_local.stack import LocalStack
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_producer import AuditProducer, DeliveryFailure, ProducerSettings
 from auditstream_schemas.catalog import catalog
@@ -20,7 +19,7 @@ from auditstream_schemas.registry import RegistryClient
 from tests.integration.producer.topic import PARTITIONS, WAIT, read_events, read_topic, run_python
 from tests.support.events import make_event
 from tests.support.late_port import LatePort
-from tests.support.stack import Tenant
+from tests.support.stack import Tenant, local_stack
 
 EXAMPLE = catalog()["context.create"].example
 
@@ -136,7 +135,7 @@ def test_events_wait_for_a_schema_that_is_registered_late(tenant: Tenant, settin
 @contextmanager
 def own_broker(directory: Path, topic: str) -> Iterator[tuple[Server, str]]:
     """A broker that the test can stop."""
-    stack = LocalStack(directory)
+    stack = local_stack(directory)
     server, address = stack.server("kafka"), stack.endpoints.bootstrap_servers
     server.start()
     try:

@@ -278,7 +278,7 @@ def test_two_sinks_store_one_id_at_the_same_time(
     once(monkeypatch, "insert", other_sink_stores_first)
     write_partition(tenant, 0)
     assert count(tenant, "event_log") == 4
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     found = reconcile(client, tenant.database)
     assert [(each.id, each.visible) for each in found.repeated] == ([(event.id, 2)] if has_other_content else [])
     for _ in range(2):
@@ -320,7 +320,7 @@ def test_a_late_insert_of_events_that_others_stored_keeps_the_ledger_balanced(
     once(monkeypatch, "insert", oversleep)
     with nullcontext() if reads_back else pytest.raises(BatchCancelledError):
         write_partition(tenant, 0)
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     for _ in range(2):
         assert [(each.stored, each.duplicates) for each in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
         assert_balanced(tenant)
@@ -345,8 +345,8 @@ def test_a_late_insert_of_other_content_is_shown_by_reconcile(tenant: Tenant, mo
         write_partition(tenant, 0)
     assert [(each.stored, each.conflicts) for each in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
     assert_balanced(tenant)
-    settings = sink_settings(tenant)
-    assert [each.id for each in reconcile(connect(settings), tenant.database).repeated] == [event.id]
+    report = reconcile(connect(tenant.clickhouse("operator")), tenant.database)
+    assert [repeated_id.id for repeated_id in report.repeated] == [event.id]
     assert len(dead_letters(tenant)) == 1
 
 
@@ -369,7 +369,7 @@ def write_partition(tenant: Tenant, partition: int, *, group: str = "") -> None:
 def test_a_sink_stops_when_its_ledger_is_gone(tenant: Tenant) -> None:
     def wipe(lines: object) -> None:
         del lines
-        client = connect(sink_settings(tenant))
+        client = tenant.administrator()
         for table in ("ledger", "event_log"):
             client.command(f"TRUNCATE TABLE {tenant.database}.{table}")
         put_events(tenant, [make_event(number) for number in range(50, 80)], partition=0)
@@ -461,7 +461,7 @@ def test_an_event_that_expires_between_the_insert_and_the_ledger_line_counts_as_
 
     put_events(tenant, [make_event(number) for number in range(10)])
     run_sink(tenant)
-    connect(sink_settings(tenant)).command(f"TRUNCATE TABLE {tenant.database}.ledger")
+    tenant.administrator().command(f"TRUNCATE TABLE {tenant.database}.ledger")
     totals = Sink.from_settings(sink_settings(tenant), clock=Later()).run(until_idle=IDLE_SECONDS)
     assert (totals.stored, totals.expired) == (10, 0)
     assert dead_letters(tenant) == []

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from auditstream_ops.clickhouse import connect
 from auditstream_ops.demo_events import broken_records
 from auditstream_schemas.codec import SCHEMA_JSON, encode, encode_body
 from auditstream_schemas.errors import SinkError
@@ -42,7 +41,7 @@ def test_every_event_is_stored_and_every_offset_is_in_the_ledger(tenant: Tenant)
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates, totals.invalid) == (500, 500, 0, 0)
     assert_balanced(tenant)
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     ids = {row[0] for row in client.query(f"SELECT toString(id) FROM {tenant.database}.events").result_rows}
     assert ids == {str(event.id) for event in events}
 
@@ -207,7 +206,7 @@ def test_a_batch_that_is_read_again_has_the_same_counts_in_the_ledger(tenant: Te
     run_sink(tenant)
     before = [replace(check, batches=0) for check in partition_checks(tenant)]
     # As after a crash between the insert and the ledger line: the rows are stored, but not in the ledger.
-    connect(sink_settings(tenant)).command(f"TRUNCATE TABLE {tenant.database}.ledger")
+    tenant.administrator().command(f"TRUNCATE TABLE {tenant.database}.ledger")
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates) == (110, 100, 10)
     assert [replace(account, batches=0) for account in partition_checks(tenant)] == before
