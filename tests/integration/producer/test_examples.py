@@ -64,7 +64,7 @@ def test_the_tests_of_services_pass(source: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=WAIT,
+        timeout=3 * WAIT,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -48,7 +48,7 @@ def run_python(tenant: Tenant, *arguments: str, cwd: Path | None = None) -> str:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=WAIT,
+        timeout=3 * WAIT,
         check=False,
     )
     assert process.returncode == 0, process.stderr
