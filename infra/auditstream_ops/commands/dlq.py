@@ -142,7 +142,7 @@ def list_dead_letters(query: _Query, *, state: str | None, limit: int | None, as
         click.echo(f"{first}{_dead_letters(counts)}", err=True)
 
 
-@dlq.command()
+@dlq.command(short_help="Show one dead letter with its record.")
 @_filtered
 @click.option("--raw", "form", flag_value="raw", help="Write the bytes of the record only.")
 @click.option("--event", "form", flag_value="event", help="Print the JSON of the event only, for replay --edit.")
@@ -176,7 +176,7 @@ def show(query: _Query, *, form: str | None) -> None:
             click.echo(line)
 
 
-@dlq.command()
+@dlq.command(short_help="Send refused records again to their topic.")
 @_filtered
 @click.option(
     "--edit",
