@@ -279,8 +279,10 @@ def test_two_sinks_store_one_id_at_the_same_time(
     write_partition(tenant, 0)
     assert count(tenant, "event_log") == 4
     client = connect(sink_settings(tenant))
-    found = reconcile(client, tenant.database)
-    assert [(each.id, each.visible) for each in found.doubled] == ([(event.id, 2)] if has_other_content else [])
+    findings = reconcile(client, tenant.database)
+    assert [(doubled.id, doubled.visible) for doubled in findings.doubled] == (
+        [(event.id, 2)] if has_other_content else []
+    )
     for _ in range(2):
         assert sum(account.stored for account in books(tenant)) == 4
         assert_balanced(tenant)
@@ -322,7 +324,7 @@ def test_a_late_insert_of_events_that_others_stored_keeps_the_ledger_balanced(
         write_partition(tenant, 0)
     client = connect(sink_settings(tenant))
     for _ in range(2):
-        assert [(each.stored, each.duplicates) for each in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
+        assert [(account.stored, account.duplicates) for account in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
         assert_balanced(tenant)
         client.command(f"OPTIMIZE TABLE {tenant.database}.event_log FINAL")
     assert count(tenant, "event_log") == 2
@@ -343,10 +345,10 @@ def test_a_late_insert_of_other_content_is_shown_by_reconcile(tenant: Tenant, mo
     once(monkeypatch, "insert", oversleep)
     with pytest.raises(BatchCancelledError):
         write_partition(tenant, 0)
-    assert [(each.stored, each.conflicts) for each in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
+    assert [(account.stored, account.conflicts) for account in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
     assert_balanced(tenant)
     settings = sink_settings(tenant)
-    assert [each.id for each in reconcile(connect(settings), tenant.database).doubled] == [event.id]
+    assert [doubled.id for doubled in reconcile(connect(settings), tenant.database).doubled] == [event.id]
     assert len(letters(tenant)) == 1
 
 
