@@ -88,7 +88,7 @@ class BatchWriter:
             _logger.warning("the stage was not dropped, a later sink drops it: %s", error)
 
     def write(
-        self, batch: Batch, topic_id: UUID, *, ledger_ends: dict[int, LedgerEnd], previous: "Future[Any]"
+        self, batch: Batch, topic_id: UUID, *, ledger_ends: dict[int, LedgerEnd], previous: "Future[Any] | None"
     ) -> list[LedgerLine]:
         """Write a batch and return its ledger lines, one a partition.
 
@@ -96,7 +96,7 @@ class BatchWriter:
             batch: The records.
             topic_id: Id of the topic that they were read from.
             ledger_ends: Where the ledger of each partition ends; advanced to the lines that are written.
-            previous: The batch before this one. This one is classified only after it is in the ledger.
+            previous: The batch before this one, if there is one. This one is classified after it is in the ledger.
 
         Raises:
             TakenOverError: Another sink has written these offsets to the ledger; drop the batch.
@@ -143,14 +143,14 @@ class BatchWriter:
         if error is not None:
             self.health.waiting(_WAITER, dependency_at_fault(error), error)
 
-    def _store(self, batch: Batch, topic_id: UUID, previous: "Future[Any]") -> Classification:
+    def _store(self, batch: Batch, topic_id: UUID, previous: "Future[Any] | None") -> Classification:
         try:
             return self._try_to_store(batch, topic_id, previous)
         except AuditstreamError:
             self.clickhouse.abandon_stage()
             raise
 
-    def _try_to_store(self, batch: Batch, topic_id: UUID, previous: "Future[Any]") -> Classification:
+    def _try_to_store(self, batch: Batch, topic_id: UUID, previous: "Future[Any] | None") -> Classification:
         with self.metrics.step("stage"):
             staged = self._stage(batch)
         self.cancellation.wait_for(previous)

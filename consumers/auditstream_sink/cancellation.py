@@ -23,30 +23,23 @@ class Cancellation:
             self._cancelled.set_result(None)
 
     def sleep(self, seconds: float) -> None:
-        """Wait between two attempts.
-
-        Raises:
-            BatchCancelledError: The batch was cancelled.
-        """
+        """Wait between two attempts; raises BatchCancelledError as soon as the batch is cancelled."""
         done, _waiting = wait([self._cancelled], seconds)
         if done:
             raise BatchCancelledError("the batch was cancelled")
 
     def raise_if_cancelled(self) -> None:
-        """Go on only if the batch was not cancelled.
-
-        Raises:
-            BatchCancelledError: The batch was cancelled.
-        """
+        """Raise BatchCancelledError if the batch was cancelled; does not block."""
         self.sleep(0)
 
-    def wait_for(self, previous: "Future[Any]") -> None:
-        """Wait until the previous batch is written; blocks until then.
+    def wait_for(self, previous: "Future[Any] | None") -> None:
+        """Wait until the previous batch, if there is one, is written; blocks until then.
 
         Raises:
             BatchCancelledError: The batch was cancelled, or the previous batch failed.
         """
-        wait([self._cancelled, previous], return_when=FIRST_COMPLETED)
+        if previous is not None:
+            wait([self._cancelled, previous], return_when=FIRST_COMPLETED)
         self.raise_if_cancelled()
-        if previous.exception() is not None:
+        if previous is not None and previous.exception() is not None:
             raise BatchCancelledError("the previous batch was not written")

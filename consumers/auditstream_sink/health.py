@@ -88,27 +88,22 @@ class Health:
             dependency: The part that failed.
             error: Its error, for the log alone: the health port does not show it.
         """
-        if self._waits.get(waiter, (dependency, 0.0))[0] != dependency:
-            self.recovered(waiter)
         with self._lock:
             is_known = any(other == dependency for other, _since in self._waits.values())
+            is_other = self._waits.get(waiter, (dependency, 0.0))[0] != dependency
+            ended = self._end_wait(waiter) if is_other else None
             self._waits.setdefault(waiter, (dependency, self._clock.monotonic()))
         self._metrics.failed(dependency)
+        self._report_end(ended)
         if not is_known:
             self._metrics.waiting(dependency, yes=True)
             _logger.warning("waiting for %s, nothing is lost: %s", self._names[dependency], error)
 
     def recovered(self, waiter: str) -> None:
         """The dependency answers again, or its answer is not needed any more. Logs the end of its last wait."""
-        if waiter not in self._waits:
-            return
         with self._lock:
-            dependency, since = self._waits.pop(waiter)
-            if any(other == dependency for other, _since in self._waits.values()):
-                return
-        self._metrics.waiting(dependency, yes=False)
-        seconds = self._clock.monotonic() - since
-        _logger.warning("going on: waited %.1f s for %s", seconds, self._names[dependency])
+            ended = self._end_wait(waiter)
+        self._report_end(ended)
 
     def is_waiting(self, waiter: str) -> bool:
         """Whether this work waits."""
@@ -140,6 +135,20 @@ class Health:
         if unpositioned:
             reasons.append(f"{unpositioned} partitions cannot be read yet: the end of their ledger is not known")
         return HealthStatus(is_healthy=not reasons, reasons=tuple(reasons), waits_for=waits_for)
+
+    def _end_wait(self, waiter: str) -> tuple[Dependency, float] | None:
+        """End a wait; returns it unless another waiter waits for the same dependency."""
+        ended = self._waits.pop(waiter, None)
+        if ended is not None and any(other == ended[0] for other, _since in self._waits.values()):
+            return None
+        return ended
+
+    def _report_end(self, ended: tuple[Dependency, float] | None) -> None:
+        if ended is not None:
+            dependency, since = ended
+            self._metrics.waiting(dependency, yes=False)
+            seconds = self._clock.monotonic() - since
+            _logger.warning("going on: waited %.1f s for %s", seconds, self._names[dependency])
 
 
 def dependency_at_fault(error: BaseException) -> Dependency:

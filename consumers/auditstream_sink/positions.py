@@ -56,9 +56,9 @@ class Positions:
             ledger_end = stored.get(partition) or LedgerEnd(end=low - 1, line_first=None)
             if ledger_end.end + 1 < low:
                 raise SinkError(
-                    f"partition {partition}: the broker deleted offsets {ledger_end.end + 1} to {low - 1} before any "
-                    "sink read them: those events are lost, and the topic's retention is shorter than the outage. "
-                    "`auditstream accept-loss` enters them into the ledger as lost, so that the sink can go on"
+                    f"partition {partition}: offsets {ledger_end.end + 1} to {low - 1} were deleted by the broker "
+                    "before any sink read them: those events are lost, and the topic's retention is shorter than the "
+                    "outage. `auditstream accept-loss` enters them into the ledger as lost, so that the sink can go on"
                 )
             ledger_ends[partition] = ledger_end
         return topic_id, self._clickhouse.fencing_time(), ledger_ends

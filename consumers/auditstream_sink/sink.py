@@ -48,7 +48,7 @@ _logger = logging.getLogger("auditstream.sink")
 
 @dataclass(kw_only=True, eq=False)
 class Sink:
-    """Moves audit events from their topic into ClickHouse. `from_settings` makes one with all its parts.
+    """Moves audit events from their topic into ClickHouse; `from_settings` makes one.
 
     Attributes:
         settings: Topic, database, and size of a batch.
@@ -56,7 +56,7 @@ class Sink:
         positions: Looks up where to read on.
         schemas: Looks up writer schemas.
         worker: Writes batches.
-        health: Learns of polls, rebalances and waits.
+        health: Told of polls, rebalances and waits.
         metrics: Counts records, steps and commits.
         clock: For deadlines.
         server: Serves the health while the sink runs; None for no port.
@@ -322,16 +322,16 @@ class Sink:
             if not self.worker.is_busy:
                 return True
             is_written = self._finish(max(0.0, by - self.clock.monotonic()))
-        self._discard()
+        self._cancel()
         return False
 
-    def _discard(self) -> None:
+    def _cancel(self) -> None:
         self.worker.cancel()
         self._builder.swap()
 
     def _start_over(self) -> None:
         """Discard everything that is not in the ledger, and read it again."""
-        self._discard()
+        self._cancel()
         self._assignment.reset()
 
     def _position(self) -> None:
@@ -357,20 +357,18 @@ class Sink:
 
     def _seek(self) -> None:
         """Move the consumer to the next offset of every partition; drops prefetched records."""
-        positions = self._positions_of(self._assignment.next_offsets.items())
+        topic, offsets = self.settings.topic, self._assignment.next_offsets
+        positions = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
         # A seek fails on a partition whose fetcher has not started yet; assigning the partition again does not.
         self.consumer.incremental_unassign(positions)
         self.consumer.incremental_assign(positions)
         self.consumer.resume(positions)
         self._assignment.sought()
 
-    def _positions_of(self, offsets: Iterable[tuple[int, int]]) -> list[TopicPartition]:
-        return [TopicPartition(self.settings.topic, partition, offset) for partition, offset in offsets]
-
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         # The loop positions them, which takes as long as ClickHouse is away. Until then they are paused.
         partitions = _numbers(assigned)
-        positions = self._positions_of((partition, OFFSET_BEGINNING) for partition in partitions)
+        positions = [TopicPartition(self.settings.topic, partition, OFFSET_BEGINNING) for partition in partitions]
         consumer.incremental_assign(positions)
         consumer.pause(positions)
         self._assignment.assigned(partitions)

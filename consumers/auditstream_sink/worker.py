@@ -62,19 +62,9 @@ class Worker:
         return [job.offset_ranges for job in self._jobs]
 
     def begin(self, batch: Batch, topic_id: UUID, ledger_ends: dict[int, LedgerEnd]) -> None:
-        """Begin to write a batch; does not block. The worker must not be full.
-
-        Args:
-            batch: The records.
-            topic_id: Id of the topic that they were read from.
-            ledger_ends: Where the ledger of each partition ends; the batch advances it.
-        """
+        """Begin to write a batch, as `BatchWriter.write` does; does not block. The worker must not be full."""
         writer = self._idle.pop()
-        previous: Future[list[LedgerLine]] = Future()
-        if self._jobs:
-            previous = self._jobs[-1].lines
-        else:
-            previous.set_result([])
+        previous = self._jobs[-1].lines if self._jobs else None
         write = partial(writer.write, batch, topic_id, ledger_ends=ledger_ends, previous=previous)
         lines = in_background(write, "sink-write")
         self._jobs.append(_Job(writer=writer, offset_ranges=batch.offset_ranges, lines=lines))

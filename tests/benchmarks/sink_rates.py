@@ -47,10 +47,10 @@ def steps(plan: BenchPlan, figures: Figures) -> None:
     records = plan.load()
     with site("local", plan.scratch) as where, where.topic() as topic, where.database() as database:
         fill(records.bodies, where.producer(topic), topic.schema_id)
-        run, found = time_steps(where, topic, database, len(records.bodies), flush_rows=plan.flush_rows)
+        run, step_times = time_steps(where, topic, database, len(records.bodies), flush_rows=plan.flush_rows)
     millions = run.records / 1e6
     _enter(figures, "sink.steps", "", [run])
-    for step in found:
+    for step in step_times:
         note = (
             f"{step.calls} calls; a million: {step.own / millions:.2f} s of its thread, "
             f"{step.clickhouse_cpu / millions:.2f} s of the engine meanwhile"

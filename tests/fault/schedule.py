@@ -37,7 +37,7 @@ class ScheduleOutcome:
         result: Figures, and what was wrong.
         seconds: How long it took.
         starts: Sinks started.
-        events: The faults that happened.
+        disturbances: The faults that happened, in the words of the log.
         log_counts: How often each text is in the logs of the sinks.
         phases: Seconds that each phase took.
         directory: Files for examination; None if it passed.
@@ -47,7 +47,7 @@ class ScheduleOutcome:
     result: CheckResult
     seconds: float = 0.0
     starts: int = 0
-    events: list[str] = field(default_factory=list)
+    disturbances: list[str] = field(default_factory=list)
     log_counts: dict[str, int] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     directory: Path | None = None
@@ -96,7 +96,7 @@ class ScheduleOutcome:
                 "brokers": self.plan.brokers,
                 "protocol": self.plan.protocol,
                 "transactional": self.plan.transactional,
-                "struck": self.events,
+                "disturbances": self.disturbances,
                 "log_counts": self.log_counts,
                 "phases": {name: round(seconds, 1) for name, seconds in self.phases.items()},
             }
@@ -145,7 +145,7 @@ def play(
                 scene.fleet.dump()
                 outcome.result.faults.append(f"not finished within {DEADLINE_SECONDS:.0f} s: {_state(scene)}")
             outcome.result.fault("sinks that ended by themselves", scene.fleet.deaths)
-            outcome.events = [*scene.notes, *scene.fleet.tripped()]
+            outcome.disturbances = [*scene.notes, *scene.fleet.tripped()]
             outcome.log_counts = scene.fleet.log_counts()
             outcome.starts = scene.fleet.starts
     except (AuditstreamError, RuntimeError, TimeoutError) as error:
