@@ -73,6 +73,7 @@ def _known_events() -> list[AuditEvent]:
     api = {"id": TOKEN, "type": "api_token", "name": "siem"}
     query = {"path": "/api/v1/events", "filter": {"actor": "u-17"}, "rows": 100}
     query_request = {"id": "q", "ip": "192.0.2.9"}
+    secret = {"name": "KEY"}
     parallel = "max_parallel_jobs"
     return [
         _login("u-1", "192.0.2.1", "mfa_failed", RECENT),
@@ -80,9 +81,7 @@ def _known_events() -> list[AuditEvent]:
         _login("u-2", "192.0.2.2", "bad_password", RECENT),
         _login("u-2", "192.0.2.2", None, RECENT + minute),
         _login("u-2", "192.0.2.2", "bad_password", RECENT - timedelta(days=8)),
-        _event(
-            "project.env_var.create", MONDAY, actor=_user("ada"), target=project, scope=ACME, payload={"name": "KEY"}
-        ),
+        _event("project.env_var.create", MONDAY, actor=_user("ada"), target=project, scope=ACME, payload=secret),
         _event("project.ssh_key.delete", night, actor=_user("bob"), target=project, scope=ACME, success=False),
         _event("project.env_var.create", MONDAY, target=project, payload={"name": "OF_ANOTHER_ORGANISATION"}),
         _event("context.create", MONDAY, request=request, target={"id": "c-1", "type": "context"}),
