@@ -40,7 +40,7 @@ def victim(servers: LocalStack) -> Tenant:
 def restart(stack: LocalStack, name: str) -> None:
     server = stack.server(name)
     server.start()
-    server.wait_until_well(time.monotonic() + 60)
+    server.wait_until_answering(time.monotonic() + 60)
 
 
 def test_a_kill_of_clickhouse_under_load_loses_and_doubles_nothing(servers: LocalStack, victim: Tenant) -> None:
