@@ -41,8 +41,16 @@ STATEMENT = (
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8123, show_default=True, help="HTTP; 0 for a free port.")
 @click.option("--tcp-port", type=click.IntRange(0, 65535), default=0, help="Native protocol; 0 for a free port.")
+@click.option(
+    "--database",
+    "databases",
+    multiple=True,
+    default=["audit"],
+    show_default=True,
+    help="Database in which the users of auditstream's parts have their rights; can be repeated.",
+)
 @click.option("--parent-pid", type=int, help="Process to end with; by default the one that started this.")
-def main(*, data_dir: Path, port: int, tcp_port: int, parent_pid: int | None) -> None:
+def main(*, data_dir: Path, port: int, tcp_port: int, databases: tuple[str, ...], parent_pid: int | None) -> None:
     """Serve ClickHouse on 127.0.0.1 until SIGTERM or SIGINT."""
     die_with_parent(parent_pid)
     # The engine reads the time zone when it is loaded.
@@ -57,7 +65,7 @@ def main(*, data_dir: Path, port: int, tcp_port: int, parent_pid: int | None) ->
         directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        write_config(directory, http_port=port or free[0], tcp_port=tcp_port or free[1])
+        write_config(directory, http_port=port or free[0], tcp_port=tcp_port or free[1], databases=databases)
         # The engine reads ./config.xml when it starts.
         os.chdir(directory)
     except BlockingIOError:

@@ -1,9 +1,11 @@
 """Configuration of the local ClickHouse server: ``config.xml`` and ``users.xml``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from auditstream_local.server import HOST
+from auditstream_storage.grants import to_users_xml
 
 _CONFIG = """\
 <clickhouse>
@@ -16,24 +18,20 @@ _CONFIG = """\
 </clickhouse>
 """
 
-_USERS = """\
-<clickhouse>
-    <profiles><default/></profiles>
-    <quotas><default/></quotas>
-    <users>
-        <default>
-            <password></password>
-            <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
-            <profile>default</profile>
-            <quota>default</quota>
-        </default>
-    </users>
-</clickhouse>
-"""
+PASSWORD = "auditstream"  # noqa: S105 - public on purpose
+"""Password of the users auditstream_sink, auditstream_page and so on. It is public: the server is on loopback only."""
+EXAMPLE_SCOPE = "acme"
+"""The only scope whose events the user auditstream_scope_analyst can read."""
 
 
-def write_config(directory: Path, *, http_port: int, tcp_port: int) -> None:
+def write_config(directory: Path, *, http_port: int, tcp_port: int, databases: Sequence[str]) -> None:
     """Write both files into a directory.
+
+    Args:
+        directory: Directory of the files and of backups.
+        http_port: Port of the HTTP interface.
+        tcp_port: Port of the native protocol.
+        databases: Databases in which the users of auditstream's parts have their rights.
 
     Raises:
         OSError: The directory cannot be written.
@@ -47,4 +45,4 @@ def write_config(directory: Path, *, http_port: int, tcp_port: int) -> None:
         backups=escape(f"{directory / 'backups'}/"),
     )
     (directory / "config.xml").write_text(config, "utf-8")
-    users.write_text(_USERS, "utf-8")
+    users.write_text(to_users_xml(databases, PASSWORD, scope=EXAMPLE_SCOPE), "utf-8")

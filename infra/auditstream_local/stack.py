@@ -8,6 +8,7 @@ import importlib.util
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -61,13 +62,21 @@ class LocalStack:
     endpoints: Endpoints
     servers: tuple[Server, ...]
 
-    def __init__(self, data_dir: Path, *, ports: Ports | None = None, bootstrap_servers: str | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        ports: Ports | None = None,
+        bootstrap_servers: str | None = None,
+        databases: Sequence[str] = ("audit",),
+    ) -> None:
         """Choose the ports; nothing is started yet.
 
         Args:
             data_dir: Directory of the data and the logs; made if missing. One stack at a time may use it.
             ports: Ports to listen on; by default free ones.
             bootstrap_servers: Brokers to use instead of starting Tansu.
+            databases: ClickHouse databases in which the users of auditstream's parts have their rights.
 
         Raises:
             OperationError: A port is taken, or a package of the extra ``local`` is missing.
@@ -77,6 +86,7 @@ class LocalStack:
         self._data_dir = data_dir.absolute()
         self._given = ports or Ports()
         self._brokers = bootstrap_servers
+        self._databases = databases
         for name, port in asdict(self._given).items():
             if port and not port_is_free(port):
                 raise OperationError(
@@ -150,6 +160,7 @@ class LocalStack:
                 partial(clickhouse_fault, self.endpoints.clickhouse_url),
                 clickhouse,
                 *("--tcp-port", str(clickhouse_tcp)),
+                *(word for database in self._databases for word in ("--database", database)),
             ),
         )
         self.servers = servers if self._brokers else (self._tansu(kafka), *servers)

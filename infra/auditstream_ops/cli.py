@@ -34,6 +34,7 @@ _COMMANDS = {
     "admin": _Entry(module="admin", extra="admin", summary="Serve the audit log page and its API."),
     "token": _Entry(module="token", extra="admin", summary="Make, list and revoke tokens of the API."),
     "sql": _Entry(module="sql", extra="export", summary="Ask ClickHouse a question."),
+    "grants": _Entry(module="grants", summary="Deploy step: print SQL that makes a ClickHouse role for each part."),
     "topics": _Entry(module="topics", extra="sink", summary="Deploy step: create topics, register the schema."),
     "migrate": _Entry(module="migrate", extra="sink", summary="Deploy step: bring the tables up to date."),
     "dlq": _Entry(module="dlq", extra="sink", summary="Look at refused records, replay or drop them."),

@@ -29,7 +29,7 @@ from tests.support.events import make_event
 from tests.support.export_jobs import job_environment, job_settings
 from tests.support.pipeline import end, put_events, run_sink, sink_settings, start_command
 from tests.support.stack import Tenant
-from tests.support.stored_events import clear, connect, store
+from tests.support.stored_events import clear, store
 
 
 def _count(page: Page) -> int:
@@ -191,7 +191,7 @@ def _download_path(page: Page) -> str:
 def _until_stored(tenant: Tenant, action: str) -> None:
     """Sink until an event of an action is visible; what emits it waits for nobody."""
     deadline = time.monotonic() + 30
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     question = f"SELECT count() FROM {tenant.database}.events WHERE action = {{action:String}}"
     while not client.query(question, parameters={"action": action}).result_rows[0][0]:
         assert time.monotonic() < deadline, f"no {action} was emitted"

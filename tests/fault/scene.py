@@ -89,7 +89,7 @@ class Scene:
         )
         self.fleet = Fleet(
             env={
-                **self.tenant.env,
+                **self.tenant.env_of("sink"),
                 "AUDITSTREAM_KAFKA_BOOTSTRAP_SERVERS": outward,
                 "AUDITSTREAM_CLICKHOUSE_URL": f"http://{self.clickhouse.address}",
                 "AUDITSTREAM_CLICKHOUSE_TIMEOUT_SECONDS": str(plan.clickhouse_seconds),

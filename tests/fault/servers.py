@@ -15,6 +15,7 @@ from auditstream_local.endpoints import CLICKHOUSE, REGISTRY, Endpoints, clickho
 from auditstream_local.kafka import KafkaCluster
 from auditstream_local.server import HOST, Server, free_ports, python_module
 from auditstream_local.stack import LocalStack
+from tests.support.stack import DATABASES, local_stack
 from tests.support.tcp_proxy import TcpProxy
 
 SMALL_DISK_BYTES = 192 * 1024 * 1024
@@ -159,7 +160,7 @@ class Servers:
 
     def _local(self, bootstrap_servers: str) -> LocalStack:
         if self._stack is None:
-            self._stack = LocalStack(self._directory / "stack", bootstrap_servers=bootstrap_servers).__enter__()
+            self._stack = local_stack(self._directory / "stack", bootstrap_servers).__enter__()
         return self._stack
 
     @property
@@ -196,6 +197,7 @@ def _on_small_disk(directory: Path, port: int) -> Sequence[str]:
     clickhouse = python_module(
         "auditstream_local.clickhouse",
         *("--data-dir", str(directory), "--port", str(port), "--parent-pid", str(os.getpid())),
+        *(word for database in DATABASES for word in ("--database", database)),
     )
     return [*_NAMESPACE, "sh", "-c", script, str(directory), *clickhouse]
 

@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import uvicorn
 from starlette.testclient import TestClient
+from typed_settings.types import SecretStr
 
 from auditstream_admin import AdminApp, AdminSettings, create_app
 from auditstream_admin.auth.sessions import Session, Sessions
@@ -18,12 +19,14 @@ from auditstream_admin.auth.viewer import Role, Viewer
 from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.time_range import TimeSpan
 from auditstream_admin.exports.service import Asker, ExportFile, ExportFormat, ExportJobView, ExportService
+from auditstream_local.clickhouse_config import PASSWORD
 from auditstream_local.endpoints import Endpoints
 from auditstream_ops.clickhouse import connect
-from auditstream_ops.deploy.migrate import migrate
 from auditstream_schemas.errors import AdminError, DeniedError
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
+from auditstream_storage.grants import role_named
+from tests.support.stack import database_name, prepare_database
 
 URL = "http://audit.test"
 KEY = "what signs the cookies of tests: more than 32 characters"
@@ -35,16 +38,21 @@ AUDITOR = Viewer(subject="ann", name="Ann", role=Role.AUDITOR)
 
 @contextmanager
 def admin_database(endpoints: Endpoints) -> Iterator[ClickHouseSettings]:
-    """A migrated database without topics, dropped at the end."""
-    name = f"a{uuid4().hex[:12]}"
-    settings = ClickHouseSettings(clickhouse_url=endpoints.clickhouse_url, clickhouse_database=name)
-    client = connect(settings)
-    migrate(client, name)
-    try:
-        yield settings
-    finally:
-        client.command(f"DROP DATABASE {name} SYNC", use_database=False)
-        client.close()
+    """A migrated database without topics, dropped at the end; the settings are those of its administrator."""
+    with database_name() as name:
+        prepare_database(endpoints, name)
+        settings = ClickHouseSettings(clickhouse_url=endpoints.clickhouse_url, clickhouse_database=name)
+        try:
+            yield settings
+        finally:
+            client = connect(settings)
+            client.command(f"DROP DATABASE {name} SYNC", use_database=False)
+            client.close()
+
+
+def as_page(settings: ClickHouseSettings) -> ClickHouseSettings:
+    """The same database, with the ClickHouse user of the page."""
+    return replace(settings, clickhouse_user=role_named("page").user, clickhouse_password=SecretStr(PASSWORD))
 
 
 @dataclass(kw_only=True)
@@ -86,8 +94,7 @@ class Desk:
 def desk(settings: ClickHouseSettings, *, exports: ExportService | None = None, **changes: Any) -> Desk:
     """The page over a database."""
     values: dict[str, Any] = {
-        "clickhouse_url": settings.clickhouse_url,
-        "clickhouse_database": settings.clickhouse_database,
+        **{field.name: getattr(as_page(settings), field.name) for field in fields(ClickHouseSettings)},
         "admin_url": URL,
         "admin_secret": KEY,
         "admin_rate": "100000/minute",

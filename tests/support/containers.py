@@ -98,7 +98,7 @@ def _clickhouse() -> DockerContainer:
     return (
         DockerContainer(CLICKHOUSE_IMAGE)
         .with_exposed_ports(8123, 9000)
-        # The default user without a password, as in the local stack.
-        .with_envs(CLICKHOUSE_SKIP_USER_SETUP="1")
+        # The default user without a password, as in the local stack; here it may create users.
+        .with_envs(CLICKHOUSE_SKIP_USER_SETUP="1", CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT="1")
         .waiting_for(HttpWaitStrategy(8123, "/ping").with_startup_timeout(_START_SECONDS))
     )

@@ -28,10 +28,9 @@ IDLE_SECONDS = 1.0
 def job_settings(tenant: Tenant, target: Path | str, **changes: object) -> JobSettings:
     values: dict[str, object] = {
         "kafka_bootstrap_servers": tenant.endpoints.bootstrap_servers,
-        "clickhouse_url": tenant.endpoints.clickhouse_url,
-        "clickhouse_database": tenant.database,
+        **vars(tenant.clickhouse("exporter")),
         "topic": tenant.topic,
-        "export_group": f"{tenant.database}-exporter",
+        "export_group": f"{tenant.topic}-exporter",
         "export_target": str(target),
         "session_timeout_ms": int(tenant.env["AUDITSTREAM_SESSION_TIMEOUT_MS"]),
     }
@@ -94,7 +93,7 @@ def start_exporter(tenant: Tenant, target: Path, **environment: str) -> subproce
 def job_environment(tenant: Tenant, target: Path) -> dict[str, str]:
     """Variables that lead a command to a tenant's jobs."""
     return {
-        **tenant.env,
+        **tenant.env_of("exporter"),
         "AUDITSTREAM_EXPORT_TARGET": str(target),
         "AUDITSTREAM_EXPORT_GROUP": job_settings(tenant, target).export_group,
     }

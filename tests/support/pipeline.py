@@ -19,14 +19,14 @@ from auditstream_storage import Totals
 from tests.support.stack import Tenant
 
 IDLE_SECONDS = 1.0
+_ROLES = {"sink": "sink", "exporter": "exporter", "admin": "page", "migrate": "migrator"}
 
 
 def sink_settings(tenant: Tenant, **changes: object) -> SinkSettings:
     values: dict[str, object] = {
         "kafka_bootstrap_servers": tenant.endpoints.bootstrap_servers,
         "schema_registry_url": tenant.endpoints.registry_url,
-        "clickhouse_url": tenant.endpoints.clickhouse_url,
-        "clickhouse_database": tenant.database,
+        **vars(tenant.clickhouse("sink")),
         "topic": tenant.topic,
         "group": tenant.group,
         "session_timeout_ms": int(tenant.env["AUDITSTREAM_SESSION_TIMEOUT_MS"]),
@@ -64,7 +64,7 @@ def run_sink(tenant: Tenant, **changes: object) -> Totals:
 
 def books(tenant: Tenant) -> list[PartitionAccount]:
     settings = sink_settings(tenant)
-    return accounts(connect(settings), tenant.database, settings)
+    return accounts(connect(tenant.clickhouse("operator")), tenant.database, settings)
 
 
 def assert_balanced(tenant: Tenant) -> None:
@@ -77,7 +77,7 @@ def letters(tenant: Tenant) -> list[DeadLetter]:
 
 
 def count(tenant: Tenant, table: str = "events") -> int:
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     return int(client.query(f"SELECT count() FROM {tenant.database}.{table}").result_rows[0][0])
 
 
@@ -91,7 +91,7 @@ def start_command(tenant: Tenant, *arguments: str, **environment: str) -> subpro
     lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     return subprocess.Popen(
         [*lifeline, sys.executable, "-m", "auditstream_ops", *arguments],
-        env={**os.environ, **tenant.env, **environment},
+        env={**os.environ, **tenant.env_of(_ROLES.get(arguments[0], "operator")), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS {database}.export_cancels
 ENGINE = ReplacingMergeTree
 ORDER BY (id, at);
 
-CREATE OR REPLACE VIEW {database}.exports AS
+CREATE OR REPLACE VIEW {database}.exports SQL SECURITY DEFINER AS
 SELECT
     job.* EXCEPT (state),
     if(job.state IN ('queued', 'running') AND cancel.last_at > job.queued_at, 'cancelled', job.state) AS state

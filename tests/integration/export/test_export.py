@@ -39,7 +39,7 @@ ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timede
 
 @pytest.fixture
 def settings(tenant: Tenant) -> ClickHouseSettings:
-    return ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    return tenant.clickhouse("exporter")
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

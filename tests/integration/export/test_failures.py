@@ -29,7 +29,7 @@ EXCEPTION = (
 
 @pytest.fixture
 def settings(tenant: Tenant) -> ClickHouseSettings:
-    found = ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    found = tenant.clickhouse("exporter")
     store(found, [make_event(number) for number in range(EVENTS)])
     return found
 

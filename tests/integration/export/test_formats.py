@@ -25,7 +25,7 @@ ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timede
 
 @pytest.fixture
 def settings(tenant: Tenant) -> ClickHouseSettings:
-    return ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    return tenant.clickhouse("exporter")
 
 
 def test_ndjson_is_what_the_sdk_writes(settings: ClickHouseSettings, tmp_path: Path) -> None:

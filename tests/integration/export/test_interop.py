@@ -13,7 +13,6 @@ import pytest
 
 from auditstream_export import ExportRequest, export_events
 from auditstream_schemas.event import FIELDS, AuditEvent
-from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import format_timestamp, from_datetime
 from tests.support.events import START
 from tests.support.stack import Tenant
@@ -31,7 +30,7 @@ def _ask(query: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def exported(tenant: Tenant, tmp_path: Path) -> Path:
-    settings = ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    settings = tenant.clickhouse("exporter")
     store(settings, awkward_events())
     for suffix in ("", ".gz", ".zst"):
         export_events(settings, ALL, tmp_path / f"events.csv{suffix}")

@@ -34,7 +34,7 @@ export_events(load(ClickHouseSettings), request, sys.argv[3], slice_rows=1, resu
 
 @pytest.fixture
 def settings(tenant: Tenant) -> ClickHouseSettings:
-    found = ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    found = tenant.clickhouse("exporter")
     moments = (START + timedelta(hours=number % HOURS, seconds=number) for number in range(500))
     store(found, [make_event(number, occurred_at=moment) for number, moment in enumerate(moments)])
     return found

@@ -30,7 +30,7 @@ NEW_TOPIC = UUID(int=2)
 
 @pytest.fixture
 def settings(tenant: Tenant) -> ClickHouseSettings:
-    return ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    return tenant.clickhouse("exporter")
 
 
 def _spread(count: int) -> list[AuditEvent]:

@@ -16,7 +16,6 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka import admin as kafka_admin
 
-from auditstream_ops.clickhouse import connect
 from auditstream_ops.dead_letters.content import RecordDecoder
 from auditstream_ops.dead_letters.dead_letter import MARKER, DeadLetter, DeadLetterReader
 from auditstream_ops.dead_letters.filter import LetterFilter
@@ -123,7 +122,7 @@ def own_headers(message: Message) -> list[tuple[str, str | bytes | None]]:
 
 
 def stored_ids(tenant: Tenant) -> set[str]:
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     return {row[0] for row in client.query(f"SELECT toString(id) FROM {tenant.database}.events").result_rows}
 
 
@@ -253,7 +252,7 @@ def test_a_letter_edited_by_hand_is_stored_under_its_id(tenant: Tenant, tmp_path
     totals = run_sink(tenant)
     assert (totals.read, totals.stored) == (3, 3)
     assert {str(broken.id), str(UUID(int=7))} < stored_ids(tenant)
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     rows = client.query(f"SELECT payload FROM {tenant.database}.events WHERE id = '{broken.id}'").result_rows
     assert rows == [('{"number":2.5}',)]
     keys = {message.key() for message in on_topic(tenant, tenant.topic)}

@@ -3,6 +3,7 @@
 from uuid import uuid4
 
 import pytest
+from typed_settings.types import SecretStr
 from uuid_utils.compat import uuid7
 
 from auditstream_ops.clickhouse import connect
@@ -16,7 +17,13 @@ from tests.support.stored_events import store
 
 def test_ids_stored_before_they_had_keys_are_found(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     database = f"{tenant.database}_old"
-    settings = sink_settings(tenant, clickhouse_database=database, group=f"{tenant.group}-old")
+    as_administrator: dict[str, object] = {
+        "clickhouse_database": database,
+        "clickhouse_user": "default",
+        "clickhouse_password": SecretStr(""),
+        "group": f"{tenant.group}-old",
+    }
+    settings = sink_settings(tenant, **as_administrator)
     client = connect(settings)
     shipped = steps.migrations(database)
     monkeypatch.setattr(steps, "migrations", lambda _database: [step for step in shipped if step.version < 5])
@@ -28,7 +35,7 @@ def test_ids_stored_before_they_had_keys_are_found(tenant: Tenant, monkeypatch: 
         step.version for step in shipped if step.version >= 5
     ]
     put_events(tenant, [*events, make_event(100, id=uuid7())], partition=0)
-    totals = run_sink(tenant, clickhouse_database=database, group=f"{tenant.group}-old")
+    totals = run_sink(tenant, **as_administrator)
     # Their rows have no content hash, so they count as other content.
     assert (totals.conflicts, totals.stored) == (100, 1)
     keys = f"SELECT countIf(id_key = {id_key('id')}) FROM {database}.event_log"

@@ -83,7 +83,7 @@ def test_slices_take_every_id_once(tenant: Tenant) -> None:
 
 
 def _settings(tenant: Tenant) -> ClickHouseSettings:
-    return ClickHouseSettings(clickhouse_url=tenant.endpoints.clickhouse_url, clickhouse_database=tenant.database)
+    return tenant.clickhouse("operator")
 
 
 def _store(tenant: Tenant, events: Sequence[AuditEvent]) -> None:
@@ -95,13 +95,13 @@ def _reconcile(tenant: Tenant, *, slice_ids: int = 2_000_000) -> Findings:
 
 
 def _stop_merges(tenant: Tenant) -> None:
-    connect(_settings(tenant)).command(f"SYSTEM STOP MERGES {tenant.database}.event_log")
+    tenant.administrator().command(f"SYSTEM STOP MERGES {tenant.database}.event_log")
 
 
 def _copy(tenant: Tenant, offset: int, changes: str, *, everything: bool = False) -> None:
     columns = f"* REPLACE ({changes})" if changes else "*"
     condition = "1" if everything else f"kafka_offset = {offset}"
-    connect(_settings(tenant)).command(
+    tenant.administrator().command(
         f"INSERT INTO {tenant.database}.event_log SELECT {columns} "
         f"FROM (SELECT * FROM {tenant.database}.event_log WHERE {condition})",
         settings={"max_partitions_per_insert_block": 0},

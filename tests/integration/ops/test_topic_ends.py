@@ -98,4 +98,4 @@ def delete_before(tenant: Tenant, offset: int) -> None:
 
 def partition(tenant: Tenant) -> PartitionAccount:
     settings = sink_settings(tenant)
-    return verify(connect(settings), tenant.database, settings, complete=True)[-1].partitions[0]
+    return verify(connect(tenant.clickhouse("operator")), tenant.database, settings, complete=True)[-1].partitions[0]

@@ -283,12 +283,12 @@ def test_empty_books_balance(tenant: Tenant) -> None:
 
 def test_neither_topic_nor_books(tenant: Tenant) -> None:
     with pytest.raises(OperationError, match="no books of one"):
-        verify(connect(sink_settings(tenant)), tenant.database, sink_settings(tenant, topic="nowhere"))
+        verify(connect(tenant.clickhouse("operator")), tenant.database, sink_settings(tenant, topic="nowhere"))
 
 
 def _verify(tenant: Tenant, *, complete: bool = False, **changes: object) -> list[TopicLedger]:
     settings = sink_settings(tenant, **changes)
-    return verify(connect(settings), tenant.database, settings, complete=complete)
+    return verify(connect(tenant.clickhouse("operator")), tenant.database, settings, complete=complete)
 
 
 def _partition(tenant: Tenant, partition: int = 0, *, complete: bool = False, **changes: object) -> PartitionAccount:
@@ -309,7 +309,7 @@ def _commit(tenant: Tenant, partition: int, offset: int) -> None:
 
 
 def _alter(tenant: Tenant, change: str) -> None:
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     client.command(f"ALTER TABLE {tenant.database}.{change}", settings={"mutations_sync": 1})
 
 
@@ -320,7 +320,7 @@ def _insert_line(tenant: Tenant, *, first: int, last: int, read: int, stored: in
 def _insert_lines(tenant: Tenant, figures: str, count: int, *, topic_id: str = "") -> None:
     """Lines of partition 0; figures from the first offset to the expired, of each ``number``."""
     which = f"toUUID('{topic_id}')" if topic_id else f"(SELECT any(topic_id) FROM {tenant.database}.ledger)"
-    connect(sink_settings(tenant)).command(
+    tenant.administrator().command(
         f"INSERT INTO {tenant.database}.ledger (topic, topic_id, partition, first_offset, last_offset, read, stored, "
         f"duplicates, conflicts, invalid, expired, instance, at) SELECT '{tenant.topic}', "
         f"{which}, 0, {figures}, 'by hand', now64(3) "
@@ -329,7 +329,7 @@ def _insert_lines(tenant: Tenant, figures: str, count: int, *, topic_id: str = "
 
 
 def _copy_row(tenant: Tenant, *, offset: int, changes: str) -> None:
-    connect(sink_settings(tenant)).command(
+    tenant.administrator().command(
         f"INSERT INTO {tenant.database}.event_log SELECT * REPLACE ({changes}) "
         f"FROM (SELECT * FROM {tenant.database}.event_log WHERE kafka_offset = {offset})"
     )

@@ -13,11 +13,10 @@ import fastavro
 import pytest
 import urllib3
 
-from auditstream_ops.clickhouse import connect
 from auditstream_schemas.codec import encode
 from auditstream_schemas.event import AuditEvent
 from tests.support.events import make_event
-from tests.support.pipeline import put_events, schema_id, sink_settings
+from tests.support.pipeline import put_events, schema_id
 from tests.support.stack import Tenant
 
 AWKWARD = [
@@ -82,7 +81,7 @@ def test_kcat_decodes_the_records_through_the_registry(tenant: Tenant, kcat: Kca
 
 
 def test_clickhouse_reads_records_with_its_own_registry_format(tenant: Tenant) -> None:
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     table = f"{tenant.database}.confluent"
     client.command(
         f"CREATE TABLE {table} (id UUID, occurred_at DateTime64(9, 'UTC'), action String, payload String, "

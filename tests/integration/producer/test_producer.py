@@ -14,7 +14,6 @@ import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from auditstream_local.server import Server
-from auditstream_local.stack import LocalStack
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_producer import AuditProducer, DeliveryFailure, ProducerSettings
 from auditstream_schemas.catalog import catalog
@@ -23,7 +22,7 @@ from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
 from tests.support.door import Door
 from tests.support.events import make_event
-from tests.support.stack import Tenant
+from tests.support.stack import Tenant, local_stack
 
 WAIT = 60
 PARTITIONS = 3
@@ -165,7 +164,7 @@ def test_a_schema_that_is_registered_late_lets_waiting_events_go(tenant: Tenant,
 @contextmanager
 def own_broker(directory: Path, topic: str) -> Iterator[tuple[Server, str]]:
     """A broker of this test's own, to stop it."""
-    stack = LocalStack(directory)
+    stack = local_stack(directory)
     server, address = stack.server("kafka"), stack.endpoints.bootstrap_servers
     server.start()
     try:

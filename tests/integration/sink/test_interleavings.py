@@ -275,7 +275,7 @@ def test_one_id_taken_by_two_sinks_at_once(
     once(monkeypatch, "insert", other_sink_stores_first)
     settle_partition(tenant, 0)
     assert count(tenant, "event_log") == 4
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     found = reconcile(client, tenant.database)
     assert [(each.id, each.visible) for each in found.doubled] == ([(event.id, 2)] if has_other_content else [])
     for _ in range(2):
@@ -317,7 +317,7 @@ def test_a_late_insert_of_what_others_settled_meanwhile_breaks_no_books(
     once(monkeypatch, "insert", oversleep)
     with nullcontext() if reads_back else pytest.raises(BatchCancelledError):
         settle_partition(tenant, 0)
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     for _ in range(2):
         assert [(each.stored, each.duplicates) for each in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
         assert_balanced(tenant)
@@ -344,8 +344,8 @@ def test_a_late_insert_of_other_content_is_for_reconcile_to_show(
         settle_partition(tenant, 0)
     assert [(each.stored, each.conflicts) for each in books(tenant)] == [(1, 1), (1, 0), (0, 0)]
     assert_balanced(tenant)
-    settings = sink_settings(tenant)
-    assert [each.id for each in reconcile(connect(settings), tenant.database).doubled] == [event.id]
+    doubled = reconcile(connect(tenant.clickhouse("operator")), tenant.database).doubled
+    assert [event_id.id for event_id in doubled] == [event.id]
     assert len(letters(tenant)) == 1
 
 
@@ -364,7 +364,7 @@ def settle_partition(tenant: Tenant, partition: int, *, group: str = "") -> None
 def test_books_that_vanish_under_a_sink_stop_it(tenant: Tenant) -> None:
     def wipe(lines: object) -> None:
         del lines
-        client = connect(sink_settings(tenant))
+        client = tenant.administrator()
         for table in ("ledger", "event_log"):
             client.command(f"TRUNCATE TABLE {tenant.database}.{table}")
         put_events(tenant, [make_event(number) for number in range(50, 80)], partition=0)
@@ -457,7 +457,7 @@ def test_a_stored_event_that_expires_before_its_books_are_written_stays_stored(t
 
     put_events(tenant, [make_event(number) for number in range(10)])
     run_sink(tenant)
-    connect(sink_settings(tenant)).command(f"TRUNCATE TABLE {tenant.database}.ledger")
+    tenant.administrator().command(f"TRUNCATE TABLE {tenant.database}.ledger")
     totals = Sink(sink_settings(tenant), clock=Later()).run(until_idle=IDLE_SECONDS)
     assert (totals.stored, totals.expired) == (10, 0)
     assert letters(tenant) == []

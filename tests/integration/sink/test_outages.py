@@ -12,20 +12,20 @@ from tests.support.door import Door
 from tests.support.events import make_event
 from tests.support.health import HealthPort
 from tests.support.pipeline import assert_balanced, books, count, end, letters, put_events, run_sink, start_sink
-from tests.support.stack import Tenant, prepared_tenant
+from tests.support.stack import Tenant, local_stack, prepared_tenant
 
 
 @pytest.fixture
-def local_stack(tmp_path: Path, backend: str) -> Iterator[LocalStack]:
+def servers(tmp_path: Path, backend: str) -> Iterator[LocalStack]:
     if backend != "local":
         pytest.skip("kills the parts of a local stack of its own, whatever the backend of the run")
-    with LocalStack(tmp_path / "stack") as stack:
+    with local_stack(tmp_path / "stack") as stack:
         yield stack
 
 
 @pytest.fixture
-def victim(local_stack: LocalStack) -> Tenant:
-    return prepared_tenant(local_stack.endpoints)
+def victim(servers: LocalStack) -> Tenant:
+    return prepared_tenant(servers.endpoints)
 
 
 def restart(stack: LocalStack, name: str) -> None:
@@ -34,7 +34,7 @@ def restart(stack: LocalStack, name: str) -> None:
     server.wait_until_well(time.monotonic() + 60)
 
 
-def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: LocalStack, victim: Tenant) -> None:
+def test_clickhouse_killed_under_load_loses_and_doubles_nothing(servers: LocalStack, victim: Tenant) -> None:
     health = HealthPort()
     process = start_sink(victim, AUDITSTREAM_FLUSH_ROWS="500", AUDITSTREAM_CLICKHOUSE_TIMEOUT_SECONDS="5", **health.env)
     put_events(victim, [make_event(number) for number in range(2_000)])
@@ -42,13 +42,13 @@ def test_clickhouse_killed_under_load_loses_and_doubles_nothing(local_stack: Loc
     for turn, pause in enumerate((0.5, 0.05, 2.0), start=1):
         put_events(victim, [make_event(number) for number in range(turn * 1_000, turn * 2_000 + 2_000)])
         time.sleep(pause)
-        local_stack.server(CLICKHOUSE).kill()
+        servers.server(CLICKHOUSE).kill()
         time.sleep(pause)
         if turn == 3:
             # It may have settled everything by now; second deliveries are work, too.
             put_events(victim, [make_event(number) for number in range(7_000, 7_100)])
             health.wait_until_it_waits_for("clickhouse")
-        restart(local_stack, CLICKHOUSE)
+        restart(servers, CLICKHOUSE)
     _wait_for_rows(victim, 8_000)
     health.wait_until_ready()
     _compare_with_the_books(health, victim)
@@ -78,16 +78,16 @@ def test_a_broker_that_is_away_is_waited_for_and_named_once(victim: Tenant) -> N
     assert err.count(f"s for the broker at {broker.address}") == 1
 
 
-def test_a_registry_that_is_away_makes_records_wait(local_stack: LocalStack, victim: Tenant) -> None:
+def test_a_registry_that_is_away_makes_records_wait(servers: LocalStack, victim: Tenant) -> None:
     put_events(victim, [make_event(number) for number in range(100)])
-    local_stack.server(REGISTRY).kill()
+    servers.server(REGISTRY).kill()
     health = HealthPort()
     process = start_sink(victim, **health.env)
     health.wait_until_it_waits_for("registry")
     time.sleep(3)
     assert process.poll() is None
     assert count(victim) == 0
-    restart(local_stack, REGISTRY)
+    restart(servers, REGISTRY)
     _wait_for_rows(victim, 100)
     health.wait_until_ready()
     status, _, err = end(process)
@@ -100,12 +100,12 @@ def test_a_registry_that_is_away_makes_records_wait(local_stack: LocalStack, vic
 
 
 def test_a_sink_told_to_stop_while_clickhouse_is_away_stops_and_loses_nothing(
-    local_stack: LocalStack, victim: Tenant
+    servers: LocalStack, victim: Tenant
 ) -> None:
     process = start_sink(victim, AUDITSTREAM_DRAIN_SECONDS="3", AUDITSTREAM_CLICKHOUSE_TIMEOUT_SECONDS="5")
     put_events(victim, [make_event(number) for number in range(100)])
     _wait_for_rows(victim, 100)
-    local_stack.server(CLICKHOUSE).kill()
+    servers.server(CLICKHOUSE).kill()
     put_events(victim, [make_event(number) for number in range(100, 300)])
     time.sleep(3)
     status, _, err = end(process)
@@ -114,7 +114,7 @@ def test_a_sink_told_to_stop_while_clickhouse_is_away_stops_and_loses_nothing(
     # Several tries have failed by then: it is said once, and no library says it for us.
     assert err.count("waiting for ClickHouse") == 1
     assert not any(noise in err for noise in ("Retrying", "Unexpected Http", "going on"))
-    restart(local_stack, CLICKHOUSE)
+    restart(servers, CLICKHOUSE)
     run_sink(victim)
     assert count(victim) == 300
     assert_balanced(victim)

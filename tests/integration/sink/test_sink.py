@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from auditstream_ops.clickhouse import connect
 from auditstream_ops.demo_events import broken_records
 from auditstream_schemas.codec import SCHEMA_JSON, encode, encode_body
 from auditstream_schemas.errors import SinkError
@@ -42,7 +41,7 @@ def test_events_become_rows_and_every_offset_is_in_the_books(tenant: Tenant) -> 
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates, totals.invalid) == (500, 500, 0, 0)
     assert_balanced(tenant)
-    client = connect(sink_settings(tenant))
+    client = tenant.administrator()
     ids = {row[0] for row in client.query(f"SELECT toString(id) FROM {tenant.database}.events").result_rows}
     assert ids == {str(event.id) for event in events}
 
@@ -201,7 +200,7 @@ def test_a_batch_read_again_leaves_the_books_as_one_undisturbed_run_does(tenant:
     run_sink(tenant)
     before = [replace(account, batches=0) for account in books(tenant)]
     # As after a crash between the insert and the ledger line: the rows are there, the books are not.
-    connect(sink_settings(tenant)).command(f"TRUNCATE TABLE {tenant.database}.ledger")
+    tenant.administrator().command(f"TRUNCATE TABLE {tenant.database}.ledger")
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.duplicates) == (110, 100, 10)
     assert [replace(account, batches=0) for account in books(tenant)] == before
