@@ -1,7 +1,7 @@
 """Apache Kafka from Maven Central as local processes, for tests: KRaft mode, no Docker.
 
-It needs Java 17 or later; Maven fetches the jars once, into ``infra/kafka/target``. The project file lies
-in the repository alone, so this works from a checkout.
+It needs Java 17 or later. Maven fetches the jars once, into ``infra/kafka/target``. It works in a checkout of the
+repository only, because the Maven project file is not part of the package.
 """
 
 import base64
@@ -27,12 +27,12 @@ PROJECT = Path(__file__).resolve().parents[1] / "kafka"
 _LIB = PROJECT / "target" / "lib"
 _START_SECONDS = 60.0
 _BUILD_SECONDS = 600
-# A quick start and a small heap; the broker is gone before the second compiler would pay.
+# A quick start and a small heap. A broker of a test ends before the optimising compiler would help.
 _JVM = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 def missing_tools() -> list[str]:
-    """Say what a broker would need and this machine lacks; empty if it can be started."""
+    """The programs and files that a broker needs and this machine lacks."""
     missing = [] if shutil.which("java") else ["java (17 or later)"]
     if not PROJECT.joinpath("pom.xml").is_file():
         missing.append("the project file infra/kafka/pom.xml (a checkout of the repository)")
@@ -42,10 +42,10 @@ def missing_tools() -> list[str]:
 
 
 def fetch_jars() -> None:
-    """Have Maven fetch Kafka's jars unless they are there. Blocks up to 10 minutes, seconds as a rule.
+    """Fetch Kafka's jars with Maven, unless they are present. Blocks up to 10 minutes, usually seconds.
 
     Raises:
-        OperationError: Maven failed, or something is missing.
+        OperationError: Maven failed, or a program or file is missing.
     """
     if missing := missing_tools():
         raise OperationError(f"Apache Kafka needs {', '.join(missing)}")
@@ -71,13 +71,13 @@ def fetch_jars() -> None:
 
 
 class KafkaCluster:
-    """Brokers that are controllers too, as a context manager: well on entry, ended on exit.
+    """Brokers that are also controllers, as a context manager: they answer on entry and are killed on exit.
 
     Enter it from a thread that outlives it: the brokers die with the thread that started them.
 
     Attributes:
-        bootstrap_servers: Where the brokers are reached; the same after a restart.
-        relayed: Where the relays lead to: the port of each broker's second listener.
+        bootstrap_servers: Addresses of the brokers; the same after a restart.
+        relayed: Port of each broker's second listener, to which the caller's proxy leads.
         brokers: The processes, in the order of their node ids, which count from 1.
     """
 
@@ -92,17 +92,17 @@ class KafkaCluster:
         """Choose the ports; nothing is started yet.
 
         Args:
-            directory: Where configuration, data and logs go; data of an earlier run is used no more.
-            brokers: How many; internal topics are replicated to three of them at most.
-            relays: A port for each broker on which a proxy of the caller's listens. Each broker then has a second
-                listener, whose clients are sent to the proxy's port: who starts there never gets around it.
-            settings: Further settings of the brokers.
+            directory: Directory of configuration, data and logs. Data of an earlier run are deleted.
+            brokers: Number of brokers; internal topics have three replicas at most.
+            relays: For each broker, the port of a proxy of the caller. Each broker then has a second listener that
+                advertises the proxy's port, so that a client that connects through the proxy stays behind it.
+            settings: More broker settings.
         """
         self._directory = directory.absolute()
-        chosen = free_ports(2 * brokers + len(relays))
-        listeners = list(zip(chosen[:brokers], chosen[brokers : 2 * brokers], strict=True))
+        ports = free_ports(2 * brokers + len(relays))
+        listeners = list(zip(ports[:brokers], ports[brokers : 2 * brokers], strict=True))
         self.bootstrap_servers = ",".join(f"{HOST}:{port}" for port, _controller in listeners)
-        self.relayed = tuple(chosen[2 * brokers :])
+        self.relayed = tuple(ports[2 * brokers :])
         behind = dict(enumerate(zip(self.relayed, relays, strict=True), start=1))
         self._properties = [
             _server_properties(node, listeners, self._home(node), behind.get(node), settings or {})
@@ -114,7 +114,7 @@ class KafkaCluster:
                 _java("kafka.Kafka", str(self._home(node) / "server.properties")),
                 self._directory / "logs" / f"kafka-{node}.log",
                 partial(kafka_fault, f"{HOST}:{port}"),
-                # Nobody wants its data, and a controlled shutdown takes seconds.
+                # Its data are not needed, and a controlled shutdown takes seconds.
                 stop_signal=signal.SIGKILL,
             )
             for node, (port, _controller) in enumerate(listeners, start=1)
@@ -124,10 +124,10 @@ class KafkaCluster:
         """Format the storage, start the brokers, and block until each answers, 60 seconds at most.
 
         Raises:
-            OperationError: The jars cannot be had, or a broker ended or does not answer.
+            OperationError: The jars cannot be fetched, or a broker ended or does not answer.
         """
         fetch_jars()
-        # Without its first bit it does not begin with "-", which the tool would take for an option.
+        # With the first bit cleared it cannot begin with "-", which the tool would read as an option.
         cluster_id = base64.urlsafe_b64encode((uuid.uuid4().int >> 1).to_bytes(16)).decode().rstrip("=")
         for node, properties in enumerate(self._properties, start=1):
             home = self._home(node)
@@ -202,7 +202,7 @@ def _server_properties(
         "share.coordinator.state.topic.min.isr": max(1, replicas - 1),
         "num.network.threads": 1,
         "num.io.threads": 2,
-        # A killed broker may register anew only when its session is over.
+        # A killed broker can register again only after its session has expired.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         **more,
@@ -212,9 +212,9 @@ def _server_properties(
 
 def _format(properties: Path, cluster_id: str) -> None:
     command = _java("kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(properties))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
-    if done.returncode != 0:
-        raise OperationError(f"cannot format Kafka's storage:\n{(done.stdout + done.stderr)[-2000:]}")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    if result.returncode != 0:
+        raise OperationError(f"cannot format Kafka's storage:\n{(result.stdout + result.stderr)[-2000:]}")
 
 
 def _java(main_class: str, *arguments: str) -> list[str]:

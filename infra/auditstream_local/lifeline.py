@@ -1,16 +1,15 @@
-"""Make a process die with its parent, also when the parent is killed by SIGKILL.
+"""End a process when its parent ends, also when the parent is killed by SIGKILL.
 
 A Python child calls :func:`die_with_parent`. Any other program is started through this module::
 
     python -m auditstream_local.lifeline --parent-pid $$ -- tansu broker ...
 
-On Linux the kernel does it (``PR_SET_PDEATHSIG``), and the command replaces this process: it has the very
-process id that the parent started. The kernel's notion of "parent" is the *thread* that forked: a child that
-was started from a worker thread dies when that thread ends, even if its process lives on. So start
-children from a thread that lives as long as they should, the main thread at best.
+On Linux the kernel does it (``PR_SET_PDEATHSIG``), and the command replaces this process, so it keeps the process id.
+For the kernel, the parent is the *thread* that forked: a child started from a worker thread is killed when that
+thread ends, even if its process lives on. Start children from a thread that outlives them, best the main thread.
 
-Elsewhere (macOS) a poll of the parent's process id does it, within :data:`POLL_S`; the command is then a
-child of a small process that hands on SIGTERM and SIGINT and ends with the command's exit code.
+On other systems (macOS) this module polls the parent's process id every :data:`POLL_S` seconds. The command is then a
+child of a small process that forwards SIGTERM and SIGINT and ends with the command's exit code.
 """
 
 import ctypes
@@ -28,14 +27,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:
-    """Have this process killed (SIGKILL) as soon as its parent is gone. Does not block.
+    """Arrange that this process is killed (SIGKILL) as soon as its parent ends. Does not block.
 
-    It holds across ``exec``, but not for children that this process forks.
+    The arrangement survives ``exec``. Children that this process forks do not inherit it.
 
     Args:
-        parent_pid: Process id that the parent must have. If the parent may die before this call, only its
-            own word tells a dead parent from one that is process 1; a parent that is gone already ends
-            this process at once.
+        parent_pid: Process id that the parent must have; by default the current parent's. Pass it if the parent may end
+            before this call: if the parent has another id, this process is killed at once.
 
     Raises:
         OSError: The kernel refused to arm it.
@@ -59,14 +57,14 @@ def _poll_parent(parent_pid: int) -> None:
 
 
 def _supervise(command: tuple[str, ...], parent_pid: int) -> int:
-    """Run a command as a child until it ends or the parent is gone; return its exit code."""
-    child = subprocess.Popen(command)  # noqa: S603 - the command line is what we are asked to run
+    """Run a command as a child until it or the parent ends; return its exit code."""
+    child = subprocess.Popen(command)  # noqa: S603 - running a given command is the purpose
 
-    def hand_on(number: int, _frame: object) -> None:
+    def forward(number: int, _frame: object) -> None:
         child.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, hand_on)
+        signal.signal(number, forward)
     while os.getppid() == parent_pid:
         try:
             code = child.wait(POLL_S)
@@ -78,10 +76,10 @@ def _supervise(command: tuple[str, ...], parent_pid: int) -> int:
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--parent-pid", type=int, help="Process id that the parent must have; by default the one found.")
+@click.option("--parent-pid", type=int, help="Process id that the parent must have; by default the current parent's.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def main(*, parent_pid: int | None, command: tuple[str, ...]) -> None:
-    """Run COMMAND so that it dies with the process that started this one."""
+    """Run COMMAND so that it ends when the process that started this one ends."""
     try:
         if sys.platform == "linux":
             die_with_parent(parent_pid)

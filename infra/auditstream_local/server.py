@@ -1,4 +1,4 @@
-"""One server process of a local stack: started with a log file, watched, stopped."""
+"""One server process of a local stack: start with a log file, wait until it answers, stop."""
 
 import random
 import signal
@@ -16,20 +16,20 @@ STOP_SECONDS = 15.0
 _PROBE_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
-# Below the range from which the kernel takes the ports of outgoing connections.
+# Below the range from which the kernel chooses ports of outgoing connections.
 _FREE_PORTS = range(20_000, 32_000)
 
 Probe = Callable[[float], str | None]
 
 
 class Server:
-    """One server process. Start it from a thread that lives as long as the server should.
+    """One server process. Start it from a thread that outlives the server.
 
     Attributes:
-        name: What messages call it.
+        name: Name in messages.
         command: Program and arguments.
-        log: File that its output is added to.
-        probe: Called with seconds to wait, returns what is wrong with the server, or None.
+        log: File to which its output is appended.
+        probe: Called with seconds to wait; returns the fault of the server, or None if it answers.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Server:
         *,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
-        """Describe the server; nothing is started yet.
+        """Prepare the server; nothing is started yet.
 
         Args:
-            name: What messages call it.
-            command: Program and arguments; it must die with its parent by itself.
-            log: File that its output is added to; its directory is made if missing.
-            probe: Tells what is wrong with the server.
-            stop_signal: What asks it to stop; SIGKILL for one that has nothing to keep.
+            name: Name in messages.
+            command: Program and arguments. It must end with its parent by itself.
+            log: File to which its output is appended; its directory is made if missing.
+            probe: Called with seconds to wait; returns the fault of the server, or None if it answers.
+            stop_signal: Signal that stops it; SIGKILL for a server without data worth keeping.
         """
         self.name = name
         self.log = log
@@ -80,55 +80,55 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    # Ctrl-C at the terminal is for us: we stop the servers, in order.
+                    # Ctrl-C at the terminal must reach this process only, which then stops the servers.
                     process_group=0,
                 )
             except OSError as error:
                 raise OperationError(f"cannot run {self.name} ({self.command[0]}): {error.strerror}") from error
 
     def ended(self) -> int | None:
-        """Exit code if the process has ended by itself or was stopped, else None."""
+        """Exit code if the process has ended, else None."""
         return None if self._process is None else self._process.poll()
 
     def wait_until_well(self, deadline: float) -> None:
         """Block until the server answers its probe.
 
         Args:
-            deadline: Time of ``time.monotonic()`` at which to give up.
+            deadline: Time of ``time.monotonic()`` at which to stop waiting.
 
         Raises:
-            OperationError: The process ended, or did not answer in time; with the last lines of its log.
+            OperationError: The process ended, or did not answer in time. The message has the last lines of its log.
         """
         while True:
             if self.ended() is not None:
-                raise OperationError(self.obituary())
+                raise OperationError(self.end_message())
             fault = self.probe(_PROBE_SECONDS)
             if fault is None:
                 return
             if time.monotonic() >= deadline:
-                raise OperationError(f"{self.name} does not answer in time: {fault}\n{self.tail()}".rstrip())
+                raise OperationError(f"{self.name} does not answer in time: {fault}\n{self.log_tail()}".rstrip())
             time.sleep(_POLL_SECONDS)
 
-    def obituary(self) -> str:
-        """Say that the process ended, how, and the last lines of its log."""
+    def end_message(self) -> str:
+        """A message about how the process ended, with the last lines of its log."""
         code = self.ended()
         how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
-        return f"{self.name} (process {self.pid}) ended {how}; its log is {self.log}\n{self.tail()}".rstrip()
+        return f"{self.name} (process {self.pid}) ended {how}; its log is {self.log}\n{self.log_tail()}".rstrip()
 
-    def tail(self) -> str:
-        """Return the last lines that this start added to the log, indented."""
+    def log_tail(self) -> str:
+        """Return the last lines of the log since this start, indented."""
         with self.log.open("rb") as file:
             file.seek(self._log_start)
             lines = file.read().decode("utf-8", "replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:])
 
     def terminate(self) -> None:
-        """Ask the process to stop; does not wait."""
+        """Send the stop signal; does not wait."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
 
     def stop(self, deadline: float | None = None) -> None:
-        """Ask the process to stop, wait, and kill it if it is still there at the deadline.
+        """Send the stop signal, wait, and kill the process if it still runs at the deadline.
 
         Args:
             deadline: Time of ``time.monotonic()``; by default 15 seconds from now.
@@ -143,14 +143,14 @@ class Server:
             self.kill()
 
     def kill(self) -> None:
-        """End the process by SIGKILL and wait until it is gone."""
+        """Kill the process (SIGKILL) and wait until it has ended."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
 
 def stop_all(servers: Sequence[Server]) -> None:
-    """Stop servers side by side within one deadline of 15 seconds."""
+    """Stop all servers at the same time, within 15 seconds."""
     deadline = time.monotonic() + STOP_SECONDS
     for server in servers:
         server.terminate()
@@ -159,12 +159,12 @@ def stop_all(servers: Sequence[Server]) -> None:
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """Return the command line that runs a module of ours, whatever the working directory holds."""
+    """Return the command line that runs one of our modules. ``-P`` ignores modules in the working directory."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback interface now."""
+    """Whether this port of the loopback interface is free now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -175,15 +175,15 @@ def port_is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports of the loopback interface that nobody listens on.
+    """Return different free ports of the loopback interface. Another process may take one before the caller does.
 
     Raises:
-        OperationError: Not as many were found.
+        OperationError: There are not enough free ports.
     """
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(_FREE_PORTS, 500):
-        if len(found) == count:
-            return found
+        if len(ports) == count:
+            return ports
         if port_is_free(port):
-            found.append(port)
-    raise OperationError(f"no free ports found from {_FREE_PORTS.start} to {_FREE_PORTS.stop - 1}")
+            ports.append(port)
+    raise OperationError(f"not enough free ports from {_FREE_PORTS.start} to {_FREE_PORTS.stop - 1}")

@@ -135,11 +135,11 @@ class LocalStack:
         """Check that every process still runs; does not block.
 
         Raises:
-            OperationError: One ended; with the last lines of its log.
+            OperationError: One ended. The message has the last lines of its log.
         """
         for server in self.servers:
             if server.ended() is not None:
-                raise OperationError(server.obituary())
+                raise OperationError(server.end_message())
 
     def _choose_ports(self) -> None:
         """Choose a free port where none was given, and describe the servers anew."""

@@ -1,8 +1,8 @@
-"""A local stack that outlives the command that started it: who runs it, where, and how to end it.
+"""A local stack that outlives the command that started it.
 
-A supervisor process holds a lock in the data directory as long as it lives (the kernel lets go of it
-whatever kills the process), describes itself in a state file, and ends with its servers: when one of them
-dies it stops the others.
+A supervisor process starts the servers and locks a file in the data directory; the kernel releases the lock however the
+process ends. It writes its process id and the servers' addresses into a state file. When one server ends, it stops the
+others and ends.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _STATE_NAME = "stack.json"
 _SUPERVISOR_LOG = "supervisor.log"
 _POLL_SECONDS = 0.1
 _EXIT_ALREADY_UP = 3
-# A look at the lock holds it for an instant.
+# Checking the lock takes it for an instant, so a failed attempt is repeated for so long.
 _CLAIM_SECONDS = 2.0
 
 
@@ -43,8 +43,8 @@ class RunningStack:
 
     Attributes:
         pid: Process id of the supervisor.
-        started: When that process began, in the system's own notation: no other process has both.
-        endpoints: Where its servers are reached.
+        started: Start time of that process, in the system's own notation. With the pid it identifies the process.
+        endpoints: Addresses of its servers.
         ready: Whether all of them have answered.
     """
 
@@ -55,10 +55,10 @@ class RunningStack:
 
 
 def running(data_dir: Path) -> RunningStack | None:
-    """Return the stack that runs in a data directory, if one does. Blocks 2 seconds at most.
+    """Return the stack that runs in a data directory, or None. Blocks 2 seconds at most.
 
     Raises:
-        AlreadyUpError: A supervisor is there, but does not say yet where its servers are.
+        AlreadyUpError: A supervisor has the lock, but its state file is not valid yet.
     """
     deadline = time.monotonic() + _CLAIM_SECONDS
     while _is_locked(data_dir):
@@ -72,16 +72,16 @@ def running(data_dir: Path) -> RunningStack | None:
 
 
 def wait_until_ready(data_dir: Path) -> RunningStack:
-    """Block until the stack that someone else is starting answers, 75 seconds at most.
+    """Block until a stack that another process is starting is ready, 75 seconds at most.
 
     Raises:
-        OperationError: It went away, or does not answer.
+        OperationError: It ended, or is not ready in time.
     """
     deadline = time.monotonic() + START_SECONDS + STOP_SECONDS
     while time.monotonic() < deadline:
         stack = running(data_dir)
         if stack is None:
-            raise OperationError(f"the stack of {data_dir} did not come up. {last_words(data_dir)}".rstrip())
+            raise OperationError(f"the stack of {data_dir} did not come up. {last_error(data_dir)}".rstrip())
         if stack.ready:
             return stack
         time.sleep(_POLL_SECONDS)
@@ -94,16 +94,16 @@ def supervise(data_dir: Path, ports: Ports, announce: Callable[[RunningStack], N
     Call it from the main thread.
 
     Args:
-        data_dir: Where data, logs, lock and state go.
-        ports: Where to listen.
+        data_dir: Directory of data, logs, lock and state.
+        ports: Ports of the servers.
         announce: Called once, when every server has answered.
 
     Raises:
         AlreadyUpError: A stack runs in the data directory.
-        OperationError: A server could not be started, or died; the others are stopped.
+        OperationError: A server could not be started, or ended; the others are stopped.
     """
     with contextlib.suppress(KeyboardInterrupt), _signals_interrupt(), _claimed(data_dir):
-        _forget_words(data_dir)
+        _clear_log(data_dir)
         stack = LocalStack(data_dir, ports=ports)
         state = RunningStack(pid=os.getpid(), started=_start_time(os.getpid()), endpoints=stack.endpoints, ready=False)
         _write_state(data_dir, state)
@@ -124,7 +124,7 @@ def start_detached(data_dir: Path, ports: Ports) -> RunningStack:
 
     Raises:
         AlreadyUpError: A stack runs in the data directory.
-        OperationError: It did not come up; with its own words.
+        OperationError: It did not start. The message is the supervisor's own.
     """
     log = data_dir / "logs" / _SUPERVISOR_LOG
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -142,16 +142,16 @@ def start_detached(data_dir: Path, ports: Ports) -> RunningStack:
     except BaseException:
         supervisor.terminate()
         raise
-    # It is meant to outlive us: no warning about a child left running.
+    # The supervisor outlives this process. With a return code, Popen does not warn about a running child.
     supervisor.returncode = 0
     return state
 
 
 def stop_running(stack: RunningStack, data_dir: Path) -> None:
-    """Ask a stack's supervisor to stop, and block until it is gone.
+    """Stop a stack's supervisor and block until it has ended.
 
     Raises:
-        OperationError: It had to be killed; its servers died with it.
+        OperationError: It had to be killed. Its servers were killed with it.
     """
     _signal(stack, signal.SIGTERM)
     if _is_released(data_dir, STOP_SECONDS + 5.0):
@@ -162,8 +162,8 @@ def stop_running(stack: RunningStack, data_dir: Path) -> None:
     raise OperationError(f"the supervisor (process {stack.pid}) did not stop in time and was killed")
 
 
-def last_words(data_dir: Path) -> str:
-    """What the last detached supervisor said; empty if it ended well."""
+def last_error(data_dir: Path) -> str:
+    """Error message of the last detached supervisor; empty if it ended without one."""
     try:
         text = (data_dir / "logs" / _SUPERVISOR_LOG).read_text("utf-8", "replace")
     except FileNotFoundError:
@@ -177,7 +177,7 @@ def _wait_until_ready(supervisor: subprocess.Popen[bytes], data_dir: Path) -> Ru
         if supervisor.poll() == _EXIT_ALREADY_UP:
             raise AlreadyUpError(f"the stack of {data_dir} is up already")
         if supervisor.poll() is not None:
-            raise OperationError(last_words(data_dir) or "the supervisor ended without a word")
+            raise OperationError(last_error(data_dir) or "the supervisor ended without a message")
         state = _read_state(data_dir)
         if state is not None and state.pid == supervisor.pid and state.ready:
             return state
@@ -185,7 +185,7 @@ def _wait_until_ready(supervisor: subprocess.Popen[bytes], data_dir: Path) -> Ru
     raise OperationError(f"the stack did not come up in time, see {data_dir / 'logs'}")
 
 
-def _forget_words(data_dir: Path) -> None:
+def _clear_log(data_dir: Path) -> None:
     log = data_dir / "logs" / _SUPERVISOR_LOG
     if log.exists():
         os.truncate(log, 0)
@@ -248,23 +248,23 @@ def _signal(stack: RunningStack, number: signal.Signals) -> None:
 
 
 def _start_time(pid: int) -> str:
-    """When a process began, in the system's own notation; empty if there is none."""
+    """Start time of a process, in the system's own notation; empty if there is no such process."""
     if sys.platform == "linux":
         try:
             stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
         except (FileNotFoundError, ProcessLookupError):
             return ""
-        # The second field is the program's name in parentheses, which may hold blanks.
+        # The second field is the program's name in parentheses, which may contain spaces.
         return stat.rpartition(")")[2].split()[19]
-    else:  # noqa: RET505 - a type checker knows this form as "another platform"
+    else:  # noqa: RET505 - with else, type checkers see that this is for other platforms
         command = ["ps", "-o", "lstart=", "-p", str(pid)]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
 
 
 def _read_state(data_dir: Path) -> RunningStack | None:
     try:
-        found = json.loads((data_dir / _STATE_NAME).read_text("utf-8"))
-        return RunningStack(**{**found, "endpoints": Endpoints(**found["endpoints"])})
+        state = json.loads((data_dir / _STATE_NAME).read_text("utf-8"))
+        return RunningStack(**{**state, "endpoints": Endpoints(**state["endpoints"])})
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -283,7 +283,7 @@ def main(*, data_dir: Path, ports: dict[str, int]) -> None:
     try:
         supervise(data_dir, Ports(**ports), lambda _state: None)
     except AlreadyUpError:
-        # The log is that of the stack that is up.
+        # Nothing is written: the log belongs to the stack that is up.
         sys.exit(_EXIT_ALREADY_UP)
     except AuditstreamError as error:
         click.echo(str(error), err=True)

@@ -1,8 +1,8 @@
-"""Whether an Avro schema may follow the earlier versions of its subject.
+"""Checks whether a new Avro schema is compatible with the earlier versions of its subject.
 
-The judge is Apache Avro's own reader/writer check (``avro.compatibility``): fields without default, types
-that cannot be promoted, missing enum symbols and union branches, names and aliases. It does not look at
-logical types, nor does the Confluent registry; nor whether a default fits its type, which that one does.
+The check is Apache Avro's own (``avro.compatibility``): fields without default, types that cannot be promoted, missing
+enum symbols and union branches, names and aliases. Logical types are not compared; the Confluent registry does not
+compare them either. Unlike that registry, it does not check that a default value fits its type.
 """
 
 import json
@@ -30,9 +30,9 @@ class MalformedSchemaError(Exception):
 
 
 def canonical(schema_json: str) -> str:
-    """Return the text by which two spellings of one schema are found equal.
+    """Return a normal form of a schema: two texts are the same schema if their normal forms are equal.
 
-    White space and the order of keys do not count; names, docs, defaults and logical types do.
+    White space and the order of keys do not matter. Names, docs, defaults and logical types do.
 
     Raises:
         MalformedSchemaError: The text is not an Avro schema.
@@ -41,13 +41,13 @@ def canonical(schema_json: str) -> str:
     return json.dumps(json.loads(schema_json), sort_keys=True, separators=(",", ":"))
 
 
-def objections(new: str, earlier: Sequence[str], level: str) -> list[str]:
-    """Say what forbids a schema to follow earlier versions; nothing if it may.
+def incompatibilities(new: str, earlier: Sequence[str], level: str) -> list[str]:
+    """Return the reasons why a schema is incompatible with earlier versions; empty if it is compatible.
 
     Args:
         new: The schema, as JSON text.
         earlier: The versions before it, oldest first.
-        level: One of :data:`LEVELS`; those that are not transitive look at the newest version alone.
+        level: One of :data:`LEVELS`; levels that are not transitive compare with the newest version only.
 
     Raises:
         MalformedSchemaError: A text is not an Avro schema.
@@ -56,20 +56,20 @@ def objections(new: str, earlier: Sequence[str], level: str) -> list[str]:
         return []
     compared = earlier if level.endswith("_TRANSITIVE") else earlier[-1:]
     direction = level.removesuffix("_TRANSITIVE")
-    mine = _parsed(new)
-    found = []
+    new_schema = _parsed(new)
+    reasons = []
     for text in reversed(compared):
-        theirs = _parsed(text)
+        old_schema = _parsed(text)
         if direction in {"BACKWARD", "FULL"}:
-            found += _cannot_read(mine, theirs, "the new schema cannot read data of the old one")
+            reasons += _cannot_read(new_schema, old_schema, "the new schema cannot read data of the old one")
         if direction in {"FORWARD", "FULL"}:
-            found += _cannot_read(theirs, mine, "the old schema cannot read data of the new one")
-    return found
+            reasons += _cannot_read(old_schema, new_schema, "the old schema cannot read data of the new one")
+    return reasons
 
 
 def _parsed(schema_json: str) -> avro.schema.Schema:
     with warnings.catch_warnings():
-        # A logical type that the library does not know, timestamp-nanos for one.
+        # The library does not know every logical type, for example timestamp-nanos.
         warnings.simplefilter("ignore", avro.errors.IgnoredLogicalType)
         try:
             return avro.schema.parse(schema_json)
@@ -82,5 +82,5 @@ def _cannot_read(reader: avro.schema.Schema, writer: avro.schema.Schema, what: s
     result = checker.get_compatibility(reader, writer)
     if result.compatibility is avro.compatibility.SchemaCompatibilityType.compatible:
         return []
-    where = ", ".join(sorted(result.locations))
-    return [f"{what} at {where}: {', '.join(sorted(result.messages))}"]
+    locations = ", ".join(sorted(result.locations))
+    return [f"{what} at {locations}: {', '.join(sorted(result.messages))}"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from auditstream_local.registry.compatibility import LEVELS, MalformedSchemaError, canonical, objections
+from auditstream_local.registry.compatibility import LEVELS, MalformedSchemaError, canonical, incompatibilities
 from auditstream_schemas.errors import OperationError
 
 GLOBAL_LEVEL = "BACKWARD"
@@ -14,7 +14,7 @@ _FILE_NAME = "registry.json"
 
 
 class RefusalError(Exception):
-    """An answer of the Confluent REST API that is not 200.
+    """An error of the Confluent REST API.
 
     Attributes:
         code: The API's error code; its first three digits are the HTTP status.
@@ -32,7 +32,7 @@ class Version:
     Attributes:
         version: Number within the subject, from 1.
         schema_id: Number of the schema, the same under every subject.
-        deleted: Whether it is hidden, though its schema can still be had by id.
+        deleted: Whether it is soft-deleted: hidden, but its schema can still be read by id.
     """
 
     version: int
@@ -49,16 +49,16 @@ class _Contents:
 
 
 class SchemaStore:
-    """What the registry knows. Not safe for threads; every change is on disk when its method returns."""
+    """Schemas, subjects and levels. Not thread-safe. Every change is on disk when its method returns."""
 
     def __init__(self, data_dir: Path) -> None:
-        """Read what is there.
+        """Read the file, if it exists.
 
         Args:
             data_dir: Directory of the file; made if missing.
 
         Raises:
-            OperationError: The file is there and cannot be read.
+            OperationError: The file exists and cannot be read.
         """
         data_dir.mkdir(parents=True, exist_ok=True)
         self._path = data_dir / _FILE_NAME
@@ -80,24 +80,24 @@ class SchemaStore:
             raise RefusalError(40401, f"Subject '{subject}' not found.")
         return live
 
-    def version(self, subject: str, wanted: str) -> Version:
+    def version(self, subject: str, number: str) -> Version:
         """One version of a subject, by number or ``latest``.
 
         Raises:
             RefusalError: 40401, unknown subject; 40402, unknown version; 42202, not a version.
         """
         live = self.versions(subject)
-        if wanted in {"latest", "-1"}:
+        if number in {"latest", "-1"}:
             return live[-1]
-        if not wanted.isascii() or not wanted.isdigit() or int(wanted) < 1:
-            raise RefusalError(42202, f"The specified version '{wanted}' is not a valid version id.")
+        if not number.isascii() or not number.isdigit() or int(number) < 1:
+            raise RefusalError(42202, f"The specified version '{number}' is not a valid version id.")
         for version in live:
-            if version.version == int(wanted):
+            if version.version == int(number):
                 return version
-        raise RefusalError(40402, f"Version {wanted} not found.")
+        raise RefusalError(40402, f"Version {number} not found.")
 
     def schema(self, schema_id: int) -> str:
-        """The schema with an id, as it was registered first.
+        """The schema with an id, in its first registered spelling.
 
         Raises:
             RefusalError: 40403, unknown id.
@@ -108,7 +108,7 @@ class SchemaStore:
             raise RefusalError(40403, f"Schema {schema_id} not found") from None
 
     def uses(self, schema_id: int) -> Iterator[tuple[str, int]]:
-        """Subject and version wherever a schema is used.
+        """Subject and version of every use of a schema.
 
         Raises:
             RefusalError: 40403, unknown id.
@@ -120,10 +120,10 @@ class SchemaStore:
                     yield subject, version.version
 
     def look_up(self, subject: str, schema_json: str) -> Version:
-        """The version of a subject that is this very schema.
+        """The version of a subject with this schema.
 
         Raises:
-            RefusalError: 40401, unknown subject; 40403, not a schema of it; 42201, malformed.
+            RefusalError: 40401, unknown subject; 40403, not a schema of the subject; 42201, malformed.
         """
         live = self.versions(subject)
         schema_id = self._ids.get(_canonical(schema_json))
@@ -133,7 +133,7 @@ class SchemaStore:
         raise RefusalError(40403, "Schema not found")
 
     def register(self, subject: str, schema_json: str) -> Version:
-        """Add a schema to a subject, or find it there.
+        """Add a schema to a subject; return the existing version if the subject has it already.
 
         Raises:
             RefusalError: 409, incompatible; 42201, malformed.
@@ -142,12 +142,12 @@ class SchemaStore:
         for version in self._live(subject):
             if version.schema_id == self._ids.get(text):
                 return version
-        against = self.objections(subject, schema_json, self._live(subject))
-        if against:
+        reasons = self.incompatibilities(subject, schema_json, self._live(subject))
+        if reasons:
             raise RefusalError(
                 409,
                 "Schema being registered is incompatible with an earlier schema for subject "
-                f"'{subject}', details: {against}; compatibility: '{self.level(subject)}'",
+                f"'{subject}', details: {reasons}; compatibility: '{self.level(subject)}'",
             )
         contents = self._contents
         schema_id = self._ids.get(text, len(contents.schemas) + 1)
@@ -159,23 +159,23 @@ class SchemaStore:
         self._write()
         return added
 
-    def objections(self, subject: str, schema_json: str, earlier: list[Version]) -> list[str]:
-        """What forbids a schema to follow these versions, at the subject's level.
+    def incompatibilities(self, subject: str, schema_json: str, earlier: list[Version]) -> list[str]:
+        """The reasons why a schema is incompatible with these versions, at the subject's level.
 
         Raises:
             RefusalError: 42201, malformed.
         """
         texts = [self._contents.schemas[version.schema_id] for version in earlier]
         try:
-            return objections(schema_json, texts, self.level(subject))
+            return incompatibilities(schema_json, texts, self.level(subject))
         except MalformedSchemaError as error:
             raise RefusalError(42201, f"Invalid schema: {error}") from error
 
     def delete(self, subject: str, *, permanent: bool) -> list[int]:
-        """Hide a subject's versions, or forget those hidden before; return their numbers.
+        """Soft-delete a subject's versions, or remove soft-deleted ones for good; return their numbers.
 
         Raises:
-            RefusalError: 40401, unknown subject; 40404, hidden already; 40405, to be hidden first.
+            RefusalError: 40401, unknown subject; 40404, soft-deleted already; 40405, not soft-deleted yet.
         """
         known = self._contents.subjects.get(subject)
         if known is None:
@@ -186,14 +186,14 @@ class SchemaStore:
         if not permanent and not live:
             raise RefusalError(40404, f"Subject '{subject}' was soft deleted. Set permanent=true to delete permanently")
         if permanent:
-            gone = known
+            removed = known
             del self._contents.subjects[subject]
         else:
-            gone = live
+            removed = live
             self._contents.subjects[subject] = [replace(version, deleted=True) for version in known]
         self._contents.levels.pop(subject, None)
         self._write()
-        return [version.version for version in gone]
+        return [version.version for version in removed]
 
     def level(self, subject: str | None = None) -> str:
         """Compatibility level of a subject, or the global one."""
@@ -205,7 +205,7 @@ class SchemaStore:
         """Compatibility level that was set for a subject.
 
         Raises:
-            RefusalError: 40408, none was.
+            RefusalError: 40408, the subject has no level of its own.
         """
         try:
             return self._contents.levels[subject]
@@ -249,14 +249,14 @@ def _canonical(schema_json: str) -> str:
 
 def _read(path: Path) -> _Contents:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        contents = json.loads(path.read_text("utf-8"))
         return _Contents(
-            schemas={int(number): text for number, text in found["schemas"].items()},
+            schemas={int(number): text for number, text in contents["schemas"].items()},
             subjects={
-                name: [Version(**version) for version in versions] for name, versions in found["subjects"].items()
+                name: [Version(**version) for version in versions] for name, versions in contents["subjects"].items()
             },
-            levels=found["levels"],
-            global_level=found["global_level"],
+            levels=contents["levels"],
+            global_level=contents["global_level"],
         )
     except FileNotFoundError:
         return _Contents()

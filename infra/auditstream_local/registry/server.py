@@ -1,7 +1,7 @@
 """A stand-in for a schema registry, for development and tests: ``python -m auditstream_local.registry.server``.
 
-It speaks the part of the Confluent REST API that clients, kcat and ClickHouse use, for Avro schemas without
-references, on the loopback interface, without passwords.
+It implements the part of the Confluent REST API that Kafka clients, kcat and ClickHouse use, for Avro schemas without
+references. It listens on 127.0.0.1 only and has no passwords.
 """
 
 import json
@@ -74,15 +74,15 @@ class Registry:
 
     async def _look_up(self, request: Request) -> Response:
         subject = request.path_params["subject"]
-        return self._described(subject, self._store.look_up(subject, await _schema_of(request)))
+        return self._to_answer(subject, self._store.look_up(subject, await _schema_of(request)))
 
     async def _delete(self, request: Request) -> Response:
         permanent = request.query_params.get("permanent") == "true"
         return _Answer(self._store.delete(request.path_params["subject"], permanent=permanent))
 
     async def _versions(self, request: Request) -> Response:
-        found = self._store.versions(request.path_params["subject"])
-        return _Answer([version.version for version in found])
+        versions = self._store.versions(request.path_params["subject"])
+        return _Answer([version.version for version in versions])
 
     async def _register(self, request: Request) -> Response:
         subject = request.path_params["subject"]
@@ -90,11 +90,11 @@ class Registry:
 
     async def _version(self, request: Request) -> Response:
         subject = request.path_params["subject"]
-        return self._described(subject, self._store.version(subject, request.path_params["version"]))
+        return self._to_answer(subject, self._store.version(subject, request.path_params["version"]))
 
     async def _version_schema(self, request: Request) -> Response:
-        found = self._store.version(request.path_params["subject"], request.path_params["version"])
-        return PlainTextResponse(self._store.schema(found.schema_id), media_type=_MEDIA_TYPE)
+        version = self._store.version(request.path_params["subject"], request.path_params["version"])
+        return PlainTextResponse(self._store.schema(version.schema_id), media_type=_MEDIA_TYPE)
 
     async def _schema(self, request: Request) -> Response:
         return _Answer({"schema": self._store.schema(request.path_params["schema_id"])})
@@ -104,16 +104,16 @@ class Registry:
         return PlainTextResponse(text, media_type=_MEDIA_TYPE)
 
     async def _schema_versions(self, request: Request) -> Response:
-        found = self._store.uses(request.path_params["schema_id"])
-        return _Answer([{"subject": subject, "version": version} for subject, version in found])
+        uses = self._store.uses(request.path_params["schema_id"])
+        return _Answer([{"subject": subject, "version": version} for subject, version in uses])
 
     async def _global_level(self, _request: Request) -> Response:
         return _Answer({"compatibilityLevel": self._store.level()})
 
     async def _level(self, request: Request) -> Response:
         subject = request.path_params["subject"]
-        fall_back = request.query_params.get("defaultToGlobal") == "true"
-        level = self._store.level(subject) if fall_back else self._store.own_level(subject)
+        use_global = request.query_params.get("defaultToGlobal") == "true"
+        level = self._store.level(subject) if use_global else self._store.own_level(subject)
         return _Answer({"compatibilityLevel": level})
 
     async def _set_level(self, request: Request) -> Response:
@@ -123,39 +123,39 @@ class Registry:
 
     async def _compatibility(self, request: Request) -> Response:
         subject = request.path_params["subject"]
-        wanted = request.path_params.get("version")
-        earlier = self._store.versions(subject) if wanted is None else [self._store.version(subject, wanted)]
-        against = self._store.objections(subject, await _schema_of(request), earlier)
-        answer: dict[str, Any] = {"is_compatible": not against}
+        number = request.path_params.get("version")
+        earlier = self._store.versions(subject) if number is None else [self._store.version(subject, number)]
+        reasons = self._store.incompatibilities(subject, await _schema_of(request), earlier)
+        answer: dict[str, Any] = {"is_compatible": not reasons}
         if request.query_params.get("verbose") == "true":
-            answer["messages"] = against
+            answer["messages"] = reasons
         return _Answer(answer)
 
-    def _described(self, subject: str, found: Version) -> Response:
+    def _to_answer(self, subject: str, version: Version) -> Response:
         return _Answer(
             {
                 "subject": subject,
-                "version": found.version,
-                "id": found.schema_id,
-                "schema": self._store.schema(found.schema_id),
+                "version": version.version,
+                "id": version.schema_id,
+                "schema": self._store.schema(version.schema_id),
             }
         )
 
 
 async def _body(request: Request) -> dict[str, Any]:
     try:
-        found = json.loads(await request.body())
+        body = json.loads(await request.body())
     except ValueError as error:
         raise RefusalError(400, f"The body is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(body, dict):
         raise RefusalError(400, "The body is not a JSON object")
-    return found
+    return body
 
 
 async def _schema_of(request: Request) -> str:
     body = await _body(request)
     if body.get("schemaType", "AVRO") != "AVRO" or body.get("references"):
-        raise RefusalError(42201, "Invalid schema: this stand-in knows Avro without references alone")
+        raise RefusalError(42201, "Invalid schema: this stand-in supports Avro schemas without references only")
     schema = body.get("schema")
     if not isinstance(schema, str):
         raise RefusalError(42201, "Invalid schema: 'schema' is not a string")
@@ -182,11 +182,11 @@ async def _not_served(_request: Request, error: Exception) -> Response:
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Where the schemas are kept.",
+    help="Directory of the schemas.",
 )
-@click.option("--parent-pid", type=int, help="Process to die with; by default the one that started this.")
+@click.option("--parent-pid", type=int, help="Process to end with; by default the one that started this.")
 def main(*, port: int, data_dir: Path, parent_pid: int | None) -> None:
-    """Serve the registry stand-in until SIGTERM, or until the parent process is gone."""
+    """Serve the registry stand-in until SIGTERM or until the parent process ends."""
     die_with_parent(parent_pid)
     app = Registry(SchemaStore(data_dir)).app()
     uvicorn.run(app, host=_HOST, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)

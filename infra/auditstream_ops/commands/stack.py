@@ -22,7 +22,7 @@ from auditstream_local.stack import Ports
 from auditstream_local.supervision import (
     AlreadyUpError,
     RunningStack,
-    last_words,
+    last_error,
     running,
     start_detached,
     stop_running,
@@ -143,13 +143,13 @@ def status(*, data_dir: Path, as_json: bool) -> None:
             "data_dir": str(data_dir.absolute()),
             "supervisor_pid": None if stack is None else stack.pid,
             "parts": parts,
-            "last_words": last_words(data_dir) if stack is None else "",
+            "last_error": last_error(data_dir) if stack is None else "",
         }
         click.echo(json.dumps(found, indent=2))
     elif stack is None:
         click.echo(f"no stack is up in {data_dir}; `auditstream up` starts one")
-        if words := last_words(data_dir):
-            click.echo(f"the last one ended so: {words}")
+        if message := last_error(data_dir):
+            click.echo(f"the last one ended with: {message}")
     else:
         for part in parts:
             click.echo(f"{part['name']:<11} {part['endpoint']:<28} {part['fault'] or 'answers'}")

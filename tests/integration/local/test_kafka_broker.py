@@ -49,7 +49,7 @@ def consume(cluster: KafkaCluster, topic: str, count: int) -> list[bytes | None]
     return [message.value() for message in found]
 
 
-def test_what_a_killed_broker_acknowledged_is_there_after_its_restart(cluster: KafkaCluster) -> None:
+def test_acknowledged_records_survive_a_kill_of_the_broker(cluster: KafkaCluster) -> None:
     create(cluster, "t", replication=1)
     produce(cluster, "t", b"before")
     (broker,) = cluster.brokers
@@ -71,6 +71,6 @@ def test_three_brokers_go_on_when_one_is_killed(cluster: KafkaCluster) -> None:
     assert consume(cluster, "t", 2) == [b"before", b"after"]
 
 
-def test_no_topic_is_made_by_being_named(cluster: KafkaCluster) -> None:
+def test_a_topic_is_not_created_by_its_first_use(cluster: KafkaCluster) -> None:
     topics = AdminClient(settings(cluster)).list_topics("nobody-made-it", timeout=10).topics
     assert topics["nobody-made-it"].error is not None

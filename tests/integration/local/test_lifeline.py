@@ -10,7 +10,7 @@ import pytest
 from tests.support.waiting import eventually
 
 LIFELINE = [sys.executable, "-m", "auditstream_local.lifeline"]
-# What runs where the kernel does not tie processes to their parents.
+# The form for systems whose kernel does not end a process with its parent.
 SUPERVISED = [
     sys.executable,
     "-c",
@@ -22,7 +22,7 @@ SUPERVISED = [
 KINDS = pytest.mark.parametrize("lifeline", [LIFELINE, SUPERVISED], ids=["kernel", "poll"])
 
 
-def gone(process: psutil.Process) -> bool:
+def has_ended(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -40,11 +40,11 @@ def test_a_command_dies_with_the_parent_of_the_lifeline(lifeline: Sequence[str])
         assert parent.stdout is not None
         process = psutil.Process(int(parent.stdout.readline()))
         os.kill(parent.pid, signal.SIGKILL)
-        eventually(lambda: gone(process), "the command is gone")
+        eventually(lambda: has_ended(process), "the command has ended")
 
 
 @KINDS
-def test_the_commands_output_and_exit_code_are_handed_on(lifeline: Sequence[str]) -> None:
+def test_output_and_exit_code_of_the_command_are_forwarded(lifeline: Sequence[str]) -> None:
     command = "import sys; print('out'); sys.exit(7)"
     result = subprocess.run([*lifeline, "--", sys.executable, "-c", command], capture_output=True, check=False)
     assert (result.returncode, result.stdout) == (7, b"out\n")
@@ -71,7 +71,7 @@ def test_a_command_that_cannot_be_run_is_named() -> None:
     assert result.stderr == "lifeline: cannot run /no/such/command: No such file or directory\n"
 
 
-def test_a_command_whose_parent_is_gone_already_is_not_run() -> None:
+def test_a_command_whose_parent_has_ended_is_not_run() -> None:
     with subprocess.Popen(["true"]) as ended:
         pass
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""``auditstream up``, ``status`` and ``down``: who lives, who dies, and what stays."""
+"""``auditstream up``, ``status`` and ``down``: start, failure of each process, and the data that stay."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert alive == []
 
 
-def test_a_detached_stack_is_shown_found_again_and_stopped(data_dir: Path) -> None:
+def test_a_detached_stack_is_shown_then_found_again_then_stopped(data_dir: Path) -> None:
     started = up(data_dir)
     assert started.returncode == 0, started.stderr
     env = environment(started.stdout)
@@ -97,7 +97,7 @@ def test_a_detached_stack_is_shown_found_again_and_stopped(data_dir: Path) -> No
     assert "no stack is up" in run("down", "--data-dir", str(data_dir)).stderr
 
 
-def test_sigkill_of_the_supervisor_takes_the_servers_along_and_the_data_stays(data_dir: Path) -> None:
+def test_sigkill_of_the_supervisor_ends_the_servers_and_the_data_stay(data_dir: Path) -> None:
     env = environment(up(data_dir).stdout)
     ask(env, "CREATE DATABASE kept")
     ask(env, "CREATE TABLE kept.t (n UInt8) ENGINE = MergeTree ORDER BY n")
@@ -118,7 +118,7 @@ def test_sigkill_of_the_supervisor_takes_the_servers_along_and_the_data_stays(da
     assert run("down", "--data-dir", str(data_dir)).returncode == 0
 
 
-def test_when_one_server_dies_the_rest_is_stopped_and_the_reason_is_told(data_dir: Path) -> None:
+def test_when_one_server_ends_the_others_are_stopped_and_status_shows_the_reason(data_dir: Path) -> None:
     assert up(data_dir).returncode == 0
     supervisor = psutil.Process(status(data_dir)["supervisor_pid"])
     servers = servers_of(supervisor.pid)
@@ -151,7 +151,7 @@ def test_a_signal_ends_a_stack_in_the_foreground(data_dir: Path, number: signal.
     assert_gone(servers)
 
 
-def test_a_server_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "registry.json").write_text("no JSON", "utf-8")
     before = servers_of(os.getpid())
@@ -185,7 +185,7 @@ def test_two_stacks_run_side_by_side(tmp_path: Path) -> None:
         assert [ask(stack.endpoints.env(), "SELECT n FROM t") for stack in (first, second)] == ["0", "1"]
 
 
-def test_the_lines_serve_a_shell(data_dir: Path) -> None:
+def test_a_shell_can_export_the_lines(data_dir: Path) -> None:
     (port,) = free_ports(1)
     script = (
         f'export $("$@" up --detach --data-dir {data_dir} --kafka-port {port} --registry-port 0 --clickhouse-port 0'

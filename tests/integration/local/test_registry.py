@@ -76,9 +76,7 @@ def test_a_registered_schema_is_found_by_text_by_id_and_as_the_latest(client: Re
     assert (latest.subject, latest.version, latest.schema_id, latest.schema) == (subject, 1, number, text)
 
 
-def test_one_schema_has_one_id_however_it_is_spelled_and_wherever_it_is_used(
-    client: RegistryClient, url: str, subject: str
-) -> None:
+def test_one_schema_has_one_id_in_every_spelling_and_subject(client: RegistryClient, url: str, subject: str) -> None:
     number = client.register(subject, schema(FIELD_A))
 
     assert client.register(subject, schema(FIELD_A, indent=4)) == number
@@ -90,7 +88,7 @@ def test_one_schema_has_one_id_however_it_is_spelled_and_wherever_it_is_used(
     assert {"subject": f"other-{subject}", "version": 1} in uses
 
 
-def test_what_is_unknown_is_told_from_what_is_refused(client: RegistryClient, subject: str) -> None:
+def test_an_unknown_schema_differs_from_a_refused_request(client: RegistryClient, subject: str) -> None:
     with pytest.raises(UnknownSchemaError, match=r"40401.*run `auditstream topics`"):
         client.schema_id(subject, schema(FIELD_A))
     with pytest.raises(UnknownSchemaError, match="40401"):
@@ -115,7 +113,7 @@ def test_what_is_unknown_is_told_from_what_is_refused(client: RegistryClient, su
         ("NONE", True, True, True),
     ],
 )
-def test_compatibility_is_held(
+def test_an_incompatible_schema_is_refused(
     client: RegistryClient,
     url: str,
     subject: str,
@@ -143,7 +141,7 @@ def test_compatibility_is_held(
     assert call("GET", f"{url}/subjects/{subject}/versions") == (200, [1])
 
 
-def test_a_transitive_level_looks_at_every_version(client: RegistryClient, subject: str) -> None:
+def test_a_transitive_level_compares_every_version(client: RegistryClient, subject: str) -> None:
     as_long = {"name": "x", "type": "long"}
     client.set_compatibility(subject, "NONE")
     client.register(subject, schema(as_long))
@@ -199,7 +197,7 @@ def test_a_deleted_subject_is_hidden_and_its_schema_still_read(client: RegistryC
     assert client.latest(subject).version == 2
 
 
-def test_everything_answered_survives_sigkill(server: Server, client: RegistryClient, subject: str) -> None:
+def test_every_acknowledged_change_survives_sigkill(server: Server, client: RegistryClient, subject: str) -> None:
     client.set_compatibility(subject, "FULL")
     number = client.register(subject, schema(FIELD_A))
     server.kill()
@@ -297,7 +295,7 @@ def test_credentials_are_sent_and_never_shown(scripted: Any) -> None:
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", "{}", '{"schema": 7}'])
-def test_an_answer_of_something_else_is_told(scripted: Any, body: str) -> None:
+def test_an_answer_that_is_not_a_registrys_is_an_error(scripted: Any, body: str) -> None:
     address, _ = scripted((200, body))
     with pytest.raises(RegistryError, match="no schema registry's answer"):
         RegistryClient(f"http://{address}").schema(1)

@@ -21,7 +21,7 @@ ENDPOINTS = Endpoints(
 )
 
 
-def test_the_lines_are_what_the_settings_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_read_the_environment_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     for line in ENDPOINTS.env_lines().splitlines():
         name, _, value = line.partition("=")
         assert not set(value) & set(" \t\"'$`\\&;|<>()*?#~")
@@ -30,7 +30,7 @@ def test_the_lines_are_what_the_settings_read(monkeypatch: pytest.MonkeyPatch) -
     assert load(RegistrySettings).schema_registry_url == ENDPOINTS.registry_url
 
 
-def test_a_state_file_without_its_supervisor_means_nothing(tmp_path: Path) -> None:
+def test_a_state_file_without_its_supervisor_is_ignored(tmp_path: Path) -> None:
     state = {"pid": os.getpid(), "started": "1", "endpoints": {}, "ready": True}
     (tmp_path / "stack.json").write_text(json.dumps(state), "utf-8")
     assert running(tmp_path) is None
@@ -44,7 +44,7 @@ def test_free_ports_differ_and_are_free() -> None:
     assert all(map(port_is_free, ports))
 
 
-def test_a_port_that_is_taken_is_told_with_its_option(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_with_its_option(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert not port_is_free(port)
@@ -58,14 +58,14 @@ def test_a_stack_on_other_brokers_starts_none(tmp_path: Path) -> None:
     assert [server.name for server in stack.servers] == ["registry", "clickhouse"]
 
 
-def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_program_is_reported(tmp_path: Path) -> None:
     server = Server("ghost", ["/nowhere/ghost"], tmp_path / "logs" / "ghost.log", lambda _timeout: None)
     with pytest.raises(OperationError, match=r"ghost .*/nowhere/ghost"):
         server.start()
     assert server.ended() is None
 
 
-def test_a_cluster_names_every_broker(tmp_path: Path) -> None:
+def test_a_cluster_lists_every_broker(tmp_path: Path) -> None:
     cluster = KafkaCluster(tmp_path, brokers=3)
     assert len(set(cluster.bootstrap_servers.split(","))) == 3
     assert [broker.name for broker in cluster.brokers] == ["kafka-1", "kafka-2", "kafka-3"]

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from auditstream_local.registry.compatibility import MalformedSchemaError, canonical, objections
+from auditstream_local.registry.compatibility import MalformedSchemaError, canonical, incompatibilities
 
 
 def record(**fields: Any) -> str:
@@ -29,26 +29,26 @@ PROMOTED = record(a={"type": "long"})
         (V1.replace('"name": "a"', '"name": "z", "aliases": ["a"]'), V1, True, False),
     ],
 )
-def test_levels_look_in_their_direction(new: str, old: str, backward: bool, forward: bool) -> None:
-    assert (not objections(new, [old], "BACKWARD")) == backward
-    assert (not objections(new, [old], "FORWARD")) == forward
-    assert (not objections(new, [old], "FULL")) == (backward and forward)
-    assert objections(new, [old], "NONE") == []
+def test_a_level_compares_in_its_direction(new: str, old: str, backward: bool, forward: bool) -> None:
+    assert (not incompatibilities(new, [old], "BACKWARD")) == backward
+    assert (not incompatibilities(new, [old], "FORWARD")) == forward
+    assert (not incompatibilities(new, [old], "FULL")) == (backward and forward)
+    assert incompatibilities(new, [old], "NONE") == []
 
 
-def test_only_a_transitive_level_looks_beyond_the_newest_version() -> None:
+def test_only_a_transitive_level_compares_beyond_the_newest_version() -> None:
     history = [record(a={"type": "string"}), record()]
     new = record(a={"type": "int", "default": 0})
-    assert objections(new, history, "BACKWARD") == []
-    (objection,) = objections(new, history, "BACKWARD_TRANSITIVE")
-    assert "string" in objection
+    assert incompatibilities(new, history, "BACKWARD") == []
+    (reason,) = incompatibilities(new, history, "BACKWARD_TRANSITIVE")
+    assert "string" in reason
 
 
-def test_a_first_version_meets_no_objection() -> None:
-    assert objections(V1, [], "FULL_TRANSITIVE") == []
+def test_a_first_version_is_compatible() -> None:
+    assert incompatibilities(V1, [], "FULL_TRANSITIVE") == []
 
 
-def test_spelling_does_not_count_and_meaning_does() -> None:
+def test_white_space_and_key_order_do_not_matter() -> None:
     nanos = '{"type": "long", "logicalType": "timestamp-nanos"}'
     assert canonical(nanos) == canonical('{ "logicalType":"timestamp-nanos",\n"type":"long" }')
     assert canonical(nanos) != canonical('{"type": "long"}')
@@ -56,6 +56,6 @@ def test_spelling_does_not_count_and_meaning_does() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", '"strin"', '{"type": "record"}', "7", "null", "[" * 10_000])
-def test_what_is_no_schema_is_refused(text: str) -> None:
+def test_a_text_that_is_no_schema_is_refused(text: str) -> None:
     with pytest.raises(MalformedSchemaError):
         canonical(text)
