@@ -24,6 +24,7 @@ from auditstream_schemas.errors import AdminError
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.admin import ACME, AUDITOR, GLOBEX, Desk, admin_database, desk, served
 from tests.support.events import make_event
+from tests.support.stack import credentials
 from tests.support.stored_events import connect, store
 
 EARLIER = datetime.now(UTC) - timedelta(minutes=5)
@@ -139,6 +140,7 @@ def test_a_token_is_its_organisations_until_it_is_not(page: Desk, database: Clic
 def test_the_commands_make_list_and_revoke_tokens(database: ClickHouseSettings, stack: Endpoints, page: Desk) -> None:
     env = {
         **stack.env(),
+        **credentials("operator"),
         "AUDITSTREAM_CLICKHOUSE_DATABASE": database.clickhouse_database,
         "AUDITSTREAM_TOPIC": "no.such.topic",
         "AUDITSTREAM_PRODUCER_CLOSE_TIMEOUT": "0",

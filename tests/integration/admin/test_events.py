@@ -20,7 +20,7 @@ from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import from_datetime
-from tests.support.admin import ACME, AUDITOR, admin_database, desk
+from tests.support.admin import ACME, AUDITOR, admin_database, as_page, desk
 from tests.support.events import START, make_event
 from tests.support.stored_events import awkward_events, clear, connect, store
 
@@ -38,7 +38,7 @@ def database(stack: Endpoints) -> Iterator[ClickHouseSettings]:
 @pytest.fixture
 def log(database: ClickHouseSettings) -> Iterator[EventStore]:
     clear(database)
-    made = EventStore(database)
+    made = EventStore(as_page(database))
     yield made
     made.close()
 
@@ -100,7 +100,7 @@ def test_pages_show_each_event_once_in_order_while_more_arrive(log: EventStore, 
         cursor = page.newer
     assert [*chain(*back), *pages[-1]] == newest_first(events)
     # Later, and asked for anew, all of them are there.
-    fresh, _ = walk(EventStore(database), EVERYTHING, size=1000)
+    fresh, _ = walk(EventStore(as_page(database)), EVERYTHING, size=1000)
     assert len(fresh[0]) >= len(events)
 
 
@@ -224,7 +224,7 @@ def test_a_search_that_takes_too_long_says_how_far_it_came_and_goes_on(database:
     clear(database)
     events = [make_event(number, occurred_at=START - timedelta(days=4 * number)) for number in range(6)]
     store(database, events, ingested_at=EARLIER)
-    hurried = EventStore(database, patience=-1)
+    hurried = EventStore(as_page(database), patience=-1)
     wanted = EventFilter(time=TimeRange(preset="30d"))
     found: list[str] = []
     cursor: Cursor | None = None

@@ -9,7 +9,7 @@ from auditstream_admin import AdminSettings, create_app
 from auditstream_admin.events.event_store import EventStore
 from auditstream_local.endpoints import Endpoints
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.admin import ACME, KEY, URL, Desk, MemoryExports, admin_database
+from tests.support.admin import ACME, KEY, URL, Desk, MemoryExports, admin_database, as_page
 from tests.support.stored_events import connect
 
 _TOPIC_ID = "00000000-0000-0000-0000-000000000001"
@@ -37,7 +37,7 @@ def _line(
 
 def test_books_balance_up_to_their_last_line_until_one_does_not(database: ClickHouseSettings) -> None:
     def look() -> tuple[datetime | None, int]:
-        found = EventStore(database).books()
+        found = EventStore(as_page(database)).books()
         until = None if found.until is None else datetime.fromtimestamp(found.until / 1000, UTC)
         return until, found.faults
 
