@@ -161,7 +161,7 @@ class KafkaCluster:
         for broker in brokers:
             broker.start()
         for broker in brokers:
-            broker.wait_until_well(deadline)
+            broker.wait_until_answering(deadline)
 
     def _home(self, node: int) -> Path:
         return self._directory / f"kafka-{node}"

@@ -90,7 +90,7 @@ class Server:
         """Exit code if the process has ended, else None."""
         return None if self._process is None else self._process.poll()
 
-    def wait_until_well(self, deadline: float) -> None:
+    def wait_until_answering(self, deadline: float) -> None:
         """Block until the server answers its probe.
 
         Args:

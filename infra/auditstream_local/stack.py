@@ -107,7 +107,7 @@ class LocalStack:
                 for server in self.servers:
                     server.start()
                 for server in self.servers:
-                    server.wait_until_well(deadline)
+                    server.wait_until_answering(deadline)
             except BaseException as error:
                 stop_all(self.servers)
                 # Another process may have taken a port after it was chosen. No other reason is worth a second try.

@@ -147,7 +147,7 @@ class Servers:
         for server in (*brokers.cluster.brokers, *stack.servers):
             if server.ended() is not None:
                 server.start()
-            server.wait_until_well(deadline)
+            server.wait_until_answering(deadline)
 
     def _leave(self, count: int) -> None:
         self._brokers.pop(count).__exit__(None, None, None)
@@ -179,7 +179,7 @@ class Servers:
                 partial(clickhouse_fault, self._small_url),
             )
             self._small.start()
-            self._small.wait_until_well(time.monotonic() + _START_SECONDS)
+            self._small.wait_until_answering(time.monotonic() + _START_SECONDS)
         return self._small_url
 
 

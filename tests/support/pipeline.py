@@ -16,7 +16,7 @@ from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
 from auditstream_sink import Sink, SinkSettings
 from auditstream_storage import Totals
-from tests.support.stack import Tenant
+from tests.support.stack import Tenant, credentials
 
 IDLE_SECONDS = 1.0
 _ROLES = {"sink": "sink", "exporter": "exporter", "admin": "page", "migrate": "migrator"}
@@ -91,7 +91,7 @@ def start_command(tenant: Tenant, *arguments: str, **environment: str) -> subpro
     lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     return subprocess.Popen(
         [*lifeline, sys.executable, "-m", "auditstream_ops", *arguments],
-        env={**os.environ, **tenant.env_of(_ROLES.get(arguments[0], "operator")), **environment},
+        env={**os.environ, **tenant.env, **environment, **credentials(_ROLES.get(arguments[0], "operator"))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

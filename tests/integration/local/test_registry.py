@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command = python_module("auditstream_local.registry.server", "--port", str(port), "--data-dir", str(directory))
     server = Server("registry", command, directory / "log", partial(registry_fault, f"http://{HOST}:{port}"))
     server.start()
-    server.wait_until_well(time.monotonic() + 30)
+    server.wait_until_answering(time.monotonic() + 30)
     yield server
     server.stop()
 
@@ -204,7 +204,7 @@ def test_every_acknowledged_change_survives_sigkill(server: Server, client: Regi
     with pytest.raises(RegistryUnavailableError, match="AUDITSTREAM_SCHEMA_REGISTRY_URL"):
         client.schema(number)
     server.start()
-    server.wait_until_well(time.monotonic() + 30)
+    server.wait_until_answering(time.monotonic() + 30)
 
     assert client.schema_id(subject, schema(FIELD_A)) == number
     with pytest.raises(RegistryError, match="409"):

@@ -168,7 +168,7 @@ def own_broker(directory: Path, topic: str) -> Iterator[tuple[Server, str]]:
     server, address = stack.server("kafka"), stack.endpoints.bootstrap_servers
     server.start()
     try:
-        server.wait_until_well(time.monotonic() + WAIT)
+        server.wait_until_answering(time.monotonic() + WAIT)
         settings = ProducerSettings(kafka_bootstrap_servers=address, topic=topic)
         create_topics(settings, TopicPlan(partitions=1), dead_letter_topic=f"{topic}.dlq")
         yield server, address

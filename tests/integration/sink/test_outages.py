@@ -31,7 +31,7 @@ def victim(servers: LocalStack) -> Tenant:
 def restart(stack: LocalStack, name: str) -> None:
     server = stack.server(name)
     server.start()
-    server.wait_until_well(time.monotonic() + 60)
+    server.wait_until_answering(time.monotonic() + 60)
 
 
 def test_clickhouse_killed_under_load_loses_and_doubles_nothing(servers: LocalStack, victim: Tenant) -> None:
