@@ -17,7 +17,7 @@ from auditstream_ops.demo_events import demo_events
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.stack import Tenant
-from tests.support.stored_events import store
+from tests.support.stored_events import connect, store
 
 DOCS = Path(__file__).parents[3] / "consumers" / "docs"
 QUESTIONS = re.findall(
@@ -199,7 +199,9 @@ def _sql(tenant: Tenant, query: str, *options: str) -> bytes:
 
 
 def _ask(tenant: Tenant, query: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _sql(tenant, f"{query.rstrip()} FORMAT JSONEachRow").splitlines()]
+    with connect(_settings(tenant)) as client:
+        answer = client.raw_query(query, fmt="JSONEachRow", settings={"database": tenant.database}, use_database=False)
+    return [json.loads(line) for line in answer.splitlines()]
 
 
 def _part(row: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
