@@ -23,6 +23,11 @@ IDLE_SECONDS = 1.0
 _ROLES = {"sink": "sink", "exporter": "exporter", "admin": "page", "migrate": "migrator"}
 
 
+def command_credentials(command: str) -> dict[str, str]:
+    """The variables with the ClickHouse user that has the rights of a command."""
+    return credentials(_ROLES.get(command, "operator"))
+
+
 def sink_settings(tenant: Tenant, **changes: object) -> SinkSettings:
     values: dict[str, object] = {
         "kafka_bootstrap_servers": tenant.endpoints.bootstrap_servers,
@@ -93,7 +98,7 @@ def start_command(tenant: Tenant, *arguments: str, **environment: str) -> subpro
     lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     return subprocess.Popen(
         [*lifeline, sys.executable, "-m", "auditstream_ops", *arguments],
-        env={**os.environ, **tenant.env, **environment, **credentials(_ROLES.get(arguments[0], "operator"))},
+        env={**os.environ, **tenant.env, **environment, **command_credentials(arguments[0])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -17,7 +17,7 @@ from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START, make_event
 from tests.support.relay import Send, relay
 from tests.support.stack import Tenant
-from tests.support.stored_events import connect, store
+from tests.support.stored_events import store
 
 ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timedelta(days=30)))
 EVENTS = 500
@@ -128,10 +128,12 @@ def test_an_existing_file_stays_if_its_replacement_fails(settings: ClickHouseSet
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_query_that_fails_in_clickhouse_leaves_nothing(settings: ClickHouseSettings, tmp_path: Path) -> None:
-    client = connect(settings)
+def test_a_query_that_fails_in_clickhouse_leaves_nothing(
+    settings: ClickHouseSettings, tenant: Tenant, tmp_path: Path
+) -> None:
+    client = tenant.administrator()
     client.command(
-        f"CREATE OR REPLACE VIEW {settings.clickhouse_database}.events AS SELECT * REPLACE"
+        f"CREATE OR REPLACE VIEW {settings.clickhouse_database}.events SQL SECURITY DEFINER AS SELECT * REPLACE"
         " (if(throwIf(payload LIKE '%\"number\":400,%', 'broken disk') = 0, payload, '') AS payload)"
         f" FROM {settings.clickhouse_database}.event_log FINAL",
         use_database=False,

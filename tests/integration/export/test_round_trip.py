@@ -17,7 +17,7 @@ from auditstream_export import event_json_from_row
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.timestamp import format_timestamp, parse_timestamp
 from tests.support.events import make_event
-from tests.support.pipeline import assert_balanced, count, partition_checks
+from tests.support.pipeline import assert_balanced, command_credentials, count, partition_checks
 from tests.support.stack import NewTenant, Tenant
 
 DAY = 24 * 3600 * 10**9
@@ -101,7 +101,7 @@ def auditstream(tenant: Tenant, *arguments: str) -> str:
     found = subprocess.run(
         [sys.executable, "-m", "auditstream_ops", *arguments],
         # The payloads here are odd on purpose; the catalog has tests of its own.
-        env={**os.environ, **tenant.env, "AUDITSTREAM_CATALOG_MODE": "off"},
+        env={**os.environ, **tenant.env, **command_credentials(arguments[0]), "AUDITSTREAM_CATALOG_MODE": "off"},
         check=False,
         capture_output=True,
         text=True,
