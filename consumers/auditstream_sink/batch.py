@@ -11,7 +11,7 @@ from confluent_kafka import Message
 
 from auditstream_schemas.codec import join
 from auditstream_sink.framing import block, body_of
-from auditstream_sink.writers import WriterSchema
+from auditstream_sink.writer_schemas import WriterSchema
 
 _ID = slice(1, 37)
 """Where the event's id is in a body: behind its length."""

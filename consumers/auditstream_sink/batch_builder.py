@@ -11,7 +11,7 @@ from auditstream_sink.batch import Batch
 from auditstream_sink.client import raise_if_fatal
 from auditstream_sink.clock import Clock
 from auditstream_sink.settings import SinkSettings
-from auditstream_sink.writers import UnusableSchema, WriterSchema
+from auditstream_sink.writer_schemas import UnusableSchema, WriterSchema
 
 _MAX_FETCH = 10_000
 _EARLY_SHARE = 0.25

@@ -11,7 +11,8 @@ Every step can be repeated after any failure, because:
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
@@ -21,15 +22,14 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 from auditstream_schemas.codec import decode, decode_record
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
 from auditstream_sink.batch import Batch, Record, RefusedRecord, SchemaGroup
-from auditstream_sink.cancellation import BatchCancelledError, Cancellation
 from auditstream_sink.clickhouse_writer import Classification, ClickHouseWriter, DataRefusedError, UnknownOutcomeError
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letter_limit import DeadLetterLimit
 from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
+from auditstream_sink.framing import trailing_bytes_check
 from auditstream_sink.health import Health, dependency_at_fault
 from auditstream_sink.metrics import Metrics
 from auditstream_sink.statements import FAULTS
-from auditstream_sink.trailing_bytes import trailing_bytes_check
 from auditstream_storage.ledger import LedgerEnd, LedgerLine
 
 _MAX_DECODED = 2048
@@ -50,6 +50,44 @@ _SPLIT_ROWS = 10_000
 
 class TakenOverError(AuditstreamError):
     """Another sink has written the ledger of a partition: the partition is not this sink's any more."""
+
+
+class BatchCancelledError(AuditstreamError):
+    """The batch was cancelled; another sink, or this one, reads its offsets again."""
+
+
+class Cancellation:
+    """Tells the thread that writes a batch to stop. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._cancelled: Future[None] = Future()
+
+    def cancel(self) -> None:
+        """Stop the batch before its next step, also while it waits between two attempts. Does not block."""
+        with suppress(InvalidStateError):
+            self._cancelled.set_result(None)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait between two attempts; raises BatchCancelledError as soon as the batch is cancelled."""
+        done, _waiting = wait([self._cancelled], seconds)
+        if done:
+            raise BatchCancelledError("the batch was cancelled")
+
+    def raise_if_cancelled(self) -> None:
+        """Raise BatchCancelledError if the batch was cancelled; does not block."""
+        self.sleep(0)
+
+    def wait_for(self, previous: "Future[Any] | None") -> None:
+        """Wait until the previous batch, if there is one, is written; blocks until then.
+
+        Raises:
+            BatchCancelledError: The batch was cancelled, or the previous batch failed.
+        """
+        if previous is not None:
+            wait([self._cancelled, previous], return_when=FIRST_COMPLETED)
+        self.raise_if_cancelled()
+        if previous is not None and previous.exception() is not None:
+            raise BatchCancelledError("the previous batch was not written")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

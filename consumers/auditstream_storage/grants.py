@@ -85,10 +85,7 @@ ROLES = (
         ),
     ),
     RoleGrants(
-        name="analyst",
-        purpose="people who query events",
-        rights=("SELECT ON {database}.events",),
-        reads_only=True,
+        name="analyst", purpose="people who query events", rights=("SELECT ON {database}.events",), reads_only=True
     ),
     RoleGrants(
         name="operator",

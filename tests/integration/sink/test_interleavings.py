@@ -26,11 +26,10 @@ from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import AuditstreamError, RegistryError, SinkError
 from auditstream_schemas.event import Entity
 from auditstream_sink import Sink
-from auditstream_sink.batch_writer import TakenOverError
-from auditstream_sink.cancellation import BatchCancelledError
+from auditstream_sink.batch_writer import BatchCancelledError, TakenOverError
 from auditstream_sink.clickhouse_writer import ClickHouseWriter, UnknownOutcomeError
 from auditstream_sink.clock import Clock
-from auditstream_sink.writers import UnusableSchema, WriterSchema, WriterSchemas
+from auditstream_sink.writer_schemas import UnusableSchema, WriterSchema, WriterSchemas
 from auditstream_storage.ledger import LedgerLine
 from tests.support.events import make_event
 from tests.support.pipeline import (
@@ -148,7 +147,7 @@ def test_a_stop_does_not_wait_for_a_statement_that_hangs(tenant: Tenant, monkeyp
 
     put_events(tenant, [make_event(number) for number in range(100)])
     once(monkeypatch, "insert", hang)
-    sink = Sink.from_settings(sink_settings(tenant, drain_seconds=0.5))
+    sink = Sink(sink_settings(tenant, drain_seconds=0.5))
     stopper = threading.Thread(target=stop)
     stopper.start()
     assert sink.run().read == 0
@@ -189,7 +188,7 @@ def test_a_batch_behind_a_failed_one_is_not_classified(
 
     put_events(tenant, [make_event(number) for number in range(100)], partition=0)
     once(monkeypatch, "write_lines", fail)
-    sink = Sink.from_settings(sink_settings(tenant, flush_rows=50), on_lines=lines.extend)
+    sink = Sink(sink_settings(tenant, flush_rows=50), on_lines=lines.extend)
     if isinstance(error, SinkError):
         with pytest.raises(SinkError):
             sink.run(until_idle=IDLE_SECONDS)
@@ -363,7 +362,7 @@ def write_partition(tenant: Tenant, partition: int, *, group: str = "") -> None:
             super().subscribe(topics, on_assign=assign_one, on_revoke=on_revoke, on_lost=on_lost)
 
     settings = sink_settings(tenant, group=f"{tenant.group}-{partition}{group}")
-    Sink.from_settings(settings, consumer_class=OnePartitionConsumer).run(until_idle=IDLE_SECONDS)
+    Sink(settings, consumer_class=OnePartitionConsumer).run(until_idle=IDLE_SECONDS)
 
 
 def test_a_sink_stops_when_its_ledger_is_gone(tenant: Tenant) -> None:
@@ -376,7 +375,7 @@ def test_a_sink_stops_when_its_ledger_is_gone(tenant: Tenant) -> None:
 
     put_events(tenant, [make_event(number) for number in range(50)], partition=0)
     with pytest.raises(SinkError, match="now it is gone"):
-        Sink.from_settings(sink_settings(tenant), on_lines=wipe).run(until_idle=IDLE_SECONDS)
+        Sink(sink_settings(tenant), on_lines=wipe).run(until_idle=IDLE_SECONDS)
     assert run_sink(tenant).stored == count(tenant) == 80
     assert_balanced(tenant)
 
@@ -416,7 +415,7 @@ def test_a_stop_during_a_request_to_the_registry_skips_no_record(tenant: Tenant)
     values = [encode(make_event(number), writer) for number in range(100)]
     values[50] = values[50][:1] + (77_777).to_bytes(4) + values[50][5:]
     put(tenant, values, partition=0)
-    sink = Sink.from_settings(sink_settings(tenant), schemas_class=StoppingSchemas)
+    sink = Sink(sink_settings(tenant), schemas_class=StoppingSchemas)
     assert sink.run().read == 50
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.invalid) == (50, 49, 1)
@@ -445,9 +444,7 @@ def test_the_sink_polls_between_slow_requests_to_the_registry(tenant: Tenant) ->
     requests = [0]
     values = [b"\0" + number.to_bytes(4) + b"garbage" for number in range(70_000, 70_012)]
     put(tenant, [*values, encode(make_event(1), schema_id(tenant))], partition=0)
-    sink = Sink.from_settings(
-        sink_settings(tenant), clock=clock, consumer_class=CountingConsumer, schemas_class=SlowSchemas
-    )
+    sink = Sink(sink_settings(tenant), clock=clock, consumer_class=CountingConsumer, schemas_class=SlowSchemas)
     totals = sink.run(until_idle=IDLE_SECONDS)
     assert (totals.read, totals.invalid, totals.stored) == (13, 12, 1)
     assert max(requests) == 3
@@ -462,7 +459,7 @@ def test_an_event_that_expires_between_the_insert_and_the_ledger_line_counts_as_
     put_events(tenant, [make_event(number) for number in range(10)])
     run_sink(tenant)
     tenant.administrator().command(f"TRUNCATE TABLE {tenant.database}.ledger")
-    totals = Sink.from_settings(sink_settings(tenant), clock=Later()).run(until_idle=IDLE_SECONDS)
+    totals = Sink(sink_settings(tenant), clock=Later()).run(until_idle=IDLE_SECONDS)
     assert (totals.stored, totals.expired) == (10, 0)
     assert dead_letters(tenant) == []
 

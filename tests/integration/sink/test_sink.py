@@ -67,7 +67,7 @@ def test_a_sink_is_not_idle_before_the_broker_has_answered(tenant: Tenant) -> No
             return super().consume(*arguments, **named)
 
     put_events(tenant, [make_event(number) for number in range(100)])
-    sink = Sink.from_settings(sink_settings(tenant), consumer_class=SlowConsumer)
+    sink = Sink(sink_settings(tenant), consumer_class=SlowConsumer)
     assert sink.run(until_idle=0.1).read == 100
 
 
