@@ -1,33 +1,26 @@
 """The partitions of this sink: which it has, which it can read already, and from where.
 
-A partition passes through these states:
-
-* assigned: the group gave it to this sink. It is unpositioned: nothing is read from it.
-* positioned: the end of its ledger is known, and the topic is read from one past it.
-* gone: it was revoked, or lost to another sink.
-
-A reset takes every positioned partition back to unpositioned, so that it is read again from the end of its ledger.
+A partition that the group has assigned is unpositioned: nothing is read from it. Once the end of its ledger is known it
+is positioned, and the topic is read from one past that end. It is gone when it was revoked, or lost to another sink. A
+reset makes every positioned partition unpositioned, so that it is read again from the end of its ledger.
 """
 
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from auditstream_storage.ledger import LedgerEnd
+from auditstream_storage import LedgerEnd
 
 
 class Assignment:
     """The state of this sink's partitions. Belongs to the loop's thread; blocks on nothing.
 
     Attributes:
-        topic_id: Id of the topic that the positioned partitions belong to.
         fencing_time: When partitions were last positioned, by ClickHouse's clock, nanoseconds since 1970.
-        unpositioned: Partitions that are assigned, but not positioned.
         next_offsets: By positioned partition, the next offset to add to a batch; ``BatchBuilder.add`` advances it.
         at_end: Positioned partitions that were read to their end.
-        ledger_ends: By positioned partition, where its ledger ends; the writer of a batch advances it. A reset makes
-            a new one, so that a cancelled batch cannot change it.
-        must_seek: Whether records that were fetched before now must not be added: the consumer has to be moved to
-            ``next_offsets`` first.
+        ledger_ends: By positioned partition; the writer of a batch advances it. A reset makes a new one, so that a
+            cancelled batch cannot change it.
+        must_seek: Whether the consumer has to be moved to ``next_offsets`` before a fetched record may be added.
     """
 
     def __init__(self) -> None:
@@ -59,15 +52,9 @@ class Assignment:
         self.must_seek = True
 
     def positioned(self, topic_id: UUID, fencing_time: int, ledger_ends: Mapping[int, LedgerEnd]) -> bool:
-        """Read unpositioned partitions on from the ends of their ledgers.
+        """Position partitions at the ends of their ledgers; False if one of them is gone since these were looked up.
 
-        Args:
-            topic_id: Id of the topic now. If ``is_other_topic``, call ``reset`` first.
-            fencing_time: ClickHouse's clock now.
-            ledger_ends: By partition, where its ledger ends.
-
-        Returns:
-            Whether they are positioned. They are not if one of them is gone since the ends were looked up.
+        If the topic ``is_other_topic``, call ``reset`` first.
         """
         if not self.unpositioned.issuperset(ledger_ends):
             return False

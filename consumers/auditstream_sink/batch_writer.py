@@ -24,28 +24,25 @@ from auditstream_schemas.errors import AuditstreamError, InvalidEventError, Sink
 from auditstream_sink.batch import Batch, Record, RefusedRecord, SchemaGroup
 from auditstream_sink.clickhouse_writer import Classification, ClickHouseWriter, DataRefusedError, UnknownOutcomeError
 from auditstream_sink.clock import Clock
-from auditstream_sink.dead_letter_limit import DeadLetterLimit
-from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
+from auditstream_sink.dead_letters import DeadLetterLimit, DeadLetters, DeadLettersUndeliveredError
 from auditstream_sink.framing import trailing_bytes_check
 from auditstream_sink.health import Health, dependency_at_fault
 from auditstream_sink.metrics import Metrics
 from auditstream_sink.statements import FAULTS
-from auditstream_storage.ledger import LedgerEnd, LedgerLine
+from auditstream_storage import LedgerEnd, LedgerLine
 
 _MAX_DECODED = 2048
 """A container that ClickHouse refuses is halved down to this many records; these are then decoded one by one."""
-
-_WAITER = "batch"
-
-_logger = logging.getLogger("auditstream.sink")
-
-_T = TypeVar("_T")
 
 _PARSERS = 2
 """Containers that ClickHouse parses at once, one thread each: parsing is the longest step."""
 
 _SPLIT_ROWS = 10_000
 """A group of more records is parsed as two containers; for a smaller one a second request costs more than it saves."""
+
+_WAITER = "batch"
+_T = TypeVar("_T")
+_logger = logging.getLogger("auditstream.sink")
 
 
 class TakenOverError(AuditstreamError):
@@ -78,11 +75,7 @@ class Cancellation:
         self.sleep(0)
 
     def wait_for(self, previous: "Future[Any] | None") -> None:
-        """Wait until the previous batch, if there is one, is written; blocks until then.
-
-        Raises:
-            BatchCancelledError: The batch was cancelled, or the previous batch failed.
-        """
+        """Block until the previous batch is written. Raises BatchCancelledError if it failed, or as `sleep` does."""
         if previous is not None:
             wait([self._cancelled, previous], return_when=FIRST_COMPLETED)
         self.raise_if_cancelled()
@@ -98,13 +91,8 @@ class BatchWriter:
     a statement, so it shares none of these with the one that replaces it.
 
     Attributes:
-        clickhouse: Stage, events and ledger.
-        dead_letters: Takes the refused records.
         topic_id: Asks the broker for the topic's id.
-        clock: Gives the time that rows and ledger lines carry.
-        dead_letter_limit: Stops the sink if too many records are refused.
-        metrics: Counts batches and steps.
-        health: Learns when a batch has to wait.
+        clock: For the times in rows and ledger lines.
         cancellation: Cancels the batch that is being written. Its rows stay; the sink that reads these offsets next
             finds them by their coordinates.
     """
@@ -133,15 +121,15 @@ class BatchWriter:
         Args:
             batch: The records.
             topic_id: Id of the topic that they were read from.
-            ledger_ends: Where the ledger of each partition ends; advanced to the lines that are written.
-            previous: The batch before this one, if there is one. This one is classified after it is in the ledger.
+            ledger_ends: By partition; advanced to the lines that are written.
+            previous: The batch before, if there is one. This batch is classified only after that one is in the ledger.
 
         Raises:
             TakenOverError: Another sink has written these offsets to the ledger; drop the batch.
             BatchCancelledError: The batch was cancelled, or the previous one failed.
             SinkError: Too many records are refused, or the ledger is not as this sink left it.
         """
-        classification = Classification(counts={}, refused=())
+        classification = Classification()
         if batch.groups:
             classification = self._retry(lambda: self._store(batch, topic_id, previous))
         # A batch that was cancelled in the middle of a statement has a successor already.
@@ -177,8 +165,7 @@ class BatchWriter:
         return result
 
     def _report_wait(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        if error is not None:
+        if state.outcome is not None and (error := state.outcome.exception()) is not None:
             self.health.waiting(_WAITER, dependency_at_fault(error), error)
 
     def _store(self, batch: Batch, topic_id: UUID, previous: "Future[Any] | None") -> Classification:
@@ -202,7 +189,7 @@ class BatchWriter:
             if missing:
                 raise UnknownOutcomeError(f"read back: {missing} inserted records are missing")
             if still_staged != staged:
-                # With an empty stage no record is refused and none is missing: the read-back proves nothing.
+                # On an empty stage no record is refused and none is missing: the read-back proves nothing.
                 raise UnknownOutcomeError("ClickHouse lost the stage")
         return classification
 
@@ -258,11 +245,7 @@ class BatchWriter:
 
 
 def _follows(line: LedgerLine, end: int) -> bool:
-    """Whether the line follows the known end of the ledger; false if it is that end already.
-
-    Raises:
-        SinkError: It is neither.
-    """
+    """Whether a line follows the known end of the ledger; false if it is that end. Raises SinkError if neither."""
     if end not in {line.last_offset, line.first_offset - 1}:
         raise SinkError(
             f"partition {line.partition}: the ledger ends at offset {end}, but this batch begins at "
@@ -274,9 +257,7 @@ def _follows(line: LedgerLine, end: int) -> bool:
 def _is_new(line: LedgerLine, known: LedgerEnd, stored: tuple[int, bool] | None) -> bool:
     """Whether the ledger ends where this sink left it; false if it ends with this line, whose answer was lost.
 
-    Raises:
-        SinkError: The ledger is gone.
-        TakenOverError: Another sink has written to it.
+    Raises SinkError if the ledger is gone, and TakenOverError if another sink has written to it.
     """
     if stored is None and known.line_first is not None:
         raise SinkError(
@@ -304,8 +285,7 @@ def _without_broken(
         errors = {
             index: _decode_error(body, group.schema.text) for index, body in bodies if not has_no_trailing_bytes(body)
         }
-        undecodable = {index: ("undecodable", error) for index, error in errors.items() if error}
-        if undecodable:
+        if undecodable := {index: ("undecodable", error) for index, error in errors.items() if error}:
             broken |= undecodable
             rest = [index for index in piece if index not in undecodable]
             return [rest] if rest else []
@@ -343,17 +323,15 @@ def _refused_records(batch: Batch, classification: Classification) -> list[Refus
         group, index = staged[row.partition, row.offset]
         record = group.record(index)
         if row.status == "conflict":
-            reason = "conflict"
             error = f"the id is taken by an event of other content, from {row.first_seen}"
         else:
-            reason = row.reason
             error = _fault_text(record, group.schema.text, row.reason)
-        refused.append(RefusedRecord(record=record, status=row.status, reason=reason, error=error))
+        refused.append(RefusedRecord(record=record, status=row.status, reason=row.reason or row.status, error=error))
     return refused
 
 
 def _fault_text(record: Record, schema: str, reason: str) -> str:
-    """Everything that the event's validation in Python finds wrong; if it finds nothing, the fault that SQL found."""
+    """All faults that the validation in Python finds; if it finds none, the fault that SQL found."""
     try:
         decode(record.value or b"", schema)
     except (InvalidEventError, WireFormatError) as error:

@@ -52,11 +52,7 @@ def consumer_settings(settings: SinkSettings) -> dict[str, object]:
 
 
 def raise_if_fatal(error: KafkaError, topic: str) -> None:
-    """Log an error that a poll returned instead of a record.
-
-    Raises:
-        SinkError: The error stays until a person repairs its cause.
-    """
+    """Log an error that a poll returned instead of a record; raises SinkError if a person has to repair its cause."""
     if fault := fatal_fault(error, topic):
         raise SinkError(fault)
     if error.code() != KafkaError._PARTITION_EOF:

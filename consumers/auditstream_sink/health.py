@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from auditstream_schemas.errors import RegistryError
 from auditstream_sink.clock import Clock
@@ -22,28 +23,24 @@ class HealthStatus:
     """An answer of /healthz or /readyz.
 
     Attributes:
-        is_healthy: Whether nothing is wrong.
         reasons: A sentence for each thing that is wrong.
         waits_for: Dependencies that the sink waits for, with the seconds since each wait began.
     """
 
-    is_healthy: bool
-    reasons: tuple[str, ...]
-    waits_for: dict[Dependency, float]
+    reasons: tuple[str, ...] = ()
+    waits_for: Mapping[Dependency, float] = field(default_factory=dict)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.reasons
 
 
 class Health:
-    """Collects reports of the loop and the batch writers. Safe to share between threads; blocks on nothing.
-
-    Args:
-        settings: Name of the broker, and how long the loop may go without polling.
-        metrics: Shows the same reports.
-        clock: For ages.
-    """
+    """Collects reports of the loop and the batch writers. Safe to share between threads; blocks on nothing."""
 
     def __init__(self, settings: SinkSettings, metrics: Metrics, clock: Clock) -> None:
-        self._metrics = metrics
-        self._clock = clock
+        self._metrics, self._clock = metrics, clock
         self._names: dict[Dependency, str] = {
             "clickhouse": "ClickHouse",
             "registry": "the schema registry",
@@ -83,10 +80,8 @@ class Health:
     def waiting(self, waiter: str, dependency: Dependency, error: object) -> None:
         """A request failed and will be retried until it succeeds. Logs the first failure of a wait.
 
-        Args:
-            waiter: Name of the work that waits; it waits for one dependency at a time.
-            dependency: The part that failed.
-            error: Its error, for the log alone: the health port does not show it.
+        ``waiter`` names the work that waits, for one dependency at a time. The error is logged; the health port does
+        not show it.
         """
         with self._lock:
             is_known = any(other == dependency for other, _since in self._waits.values())
@@ -114,12 +109,12 @@ class Health:
         with self._lock:
             silent = self._clock.monotonic() - self._polled
         if silent <= self._max_poll_seconds:
-            return HealthStatus(is_healthy=True, reasons=(), waits_for={})
+            return HealthStatus()
         reason = (
             f"the loop has not polled for {silent:.0f} s; after {self._max_poll_seconds:.0f} s a sink leaves its "
             "group: restart the sink"
         )
-        return HealthStatus(is_healthy=False, reasons=(reason,), waits_for={})
+        return HealthStatus(reasons=(reason,))
 
     def ready(self) -> HealthStatus:
         """Whether records that arrive now are read and stored."""
@@ -134,14 +129,13 @@ class Health:
             reasons.append("not a member of its group yet")
         if unpositioned:
             reasons.append(f"{unpositioned} partitions cannot be read yet: the end of their ledger is not known")
-        return HealthStatus(is_healthy=not reasons, reasons=tuple(reasons), waits_for=waits_for)
+        return HealthStatus(reasons=tuple(reasons), waits_for=waits_for)
 
     def _end_wait(self, waiter: str) -> tuple[Dependency, float] | None:
         """End a wait; returns it unless another waiter waits for the same dependency."""
         ended = self._waits.pop(waiter, None)
-        if ended is not None and any(other == ended[0] for other, _since in self._waits.values()):
-            return None
-        return ended
+        others = [dependency for dependency, _since in self._waits.values()]
+        return None if ended is None or ended[0] in others else ended
 
     def _report_end(self, ended: tuple[Dependency, float] | None) -> None:
         if ended is not None:

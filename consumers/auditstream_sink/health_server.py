@@ -19,19 +19,15 @@ _CLIENT_SECONDS = 10.0
 
 
 class HealthServer:
-    """Serves one port, in threads of its own.
-
-    Attributes:
-        url: Its address, without a path.
-    """
+    """Serves one port, in threads of its own. ``url`` is its address, without a path."""
 
     def __init__(self, address: str, health: Health, registry: CollectorRegistry) -> None:
         """Bind the port; requests are answered after ``start``.
 
         Args:
             address: ``host:port``, or ``:port`` on loopback; port 0 is a free one.
-            health: The sink's health.
-            registry: Its metrics.
+            health: For /healthz and /readyz.
+            registry: For /metrics.
 
         Raises:
             SettingsError: The address is malformed.
@@ -63,8 +59,7 @@ class HealthServer:
 
 class _Server(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
-        self.health = health
-        self.registry = registry
+        self.health, self.registry = health, registry
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
 

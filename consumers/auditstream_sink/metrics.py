@@ -4,7 +4,7 @@ import collections
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -17,6 +17,7 @@ Rebalance = Literal["assigned", "revoked", "lost"]
 Dependency = Literal["clickhouse", "registry", "broker"]
 
 PREFIX = "auditstream_sink_"
+_CLASSES: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 _STEPS, _DEPENDENCIES = get_args(Step), get_args(Dependency)
 _REASONS = (*FAULTS, "wire_format", "unknown_schema", "incompatible_schema", "undecodable", "refused", "conflict")
@@ -99,20 +100,14 @@ METRICS = (
 class Metrics:
     """The sink's metrics. Safe to share between threads; blocks on nothing.
 
-    They are updated for each batch, step or poll, never for each record.
-
-    Attributes:
-        registry: For an exposition. Every sink has its own, so that several fit into a process.
+    They are updated for each batch, step or poll, never for each record. Every sink has a ``registry`` of its own, so
+    that several fit into a process.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._histograms: dict[str, Histogram] = {}
-        for metric in METRICS:
-            self._make(metric)
+        self._metrics = {metric.name: self._make(metric) for metric in METRICS}
         ProcessCollector(registry=self.registry)
 
     @contextmanager
@@ -122,81 +117,70 @@ class Metrics:
         try:
             yield
         except BaseException:
-            self._counters["step_failures_total"].labels(name).inc()
+            self._metrics["step_failures_total"].labels(name).inc()
             raise
         finally:
-            self._histograms["step_seconds"].labels(name).observe(self._clock.monotonic() - started)
+            self._metrics["step_seconds"].labels(name).observe(self._clock.monotonic() - started)
 
     def consumed(self, records: int, size: int) -> None:
         """Records were fetched; ``size`` in bytes."""
-        self._counters["consumed_records_total"].inc(records)
-        self._counters["consumed_bytes_total"].inc(size)
+        self._metrics["consumed_records_total"].inc(records)
+        self._metrics["consumed_bytes_total"].inc(size)
 
     def batch_written(self, lines: Sequence[LedgerLine], reasons: Iterable[str], *, opened: float) -> None:
-        """A batch is in the ledger.
-
-        Args:
-            lines: Its ledger lines.
-            reasons: One for each of its dead letters.
-            opened: When its first record was added, by the clock's ``monotonic``.
-        """
+        """A batch is in the ledger; ``reasons`` are those of its dead letters, ``opened`` is `Batch.opened`."""
         for outcome in COUNTS[1:]:
-            self._counters["records_total"].labels(outcome).inc(sum(getattr(line, outcome) for line in lines))
+            self._metrics["records_total"].labels(outcome).inc(sum(getattr(line, outcome) for line in lines))
         for reason, number in collections.Counter(reasons).items():
-            self._counters["dead_letters_total"].labels(reason).inc(number)
-        self._histograms["batch_records"].observe(sum(line.read for line in lines))
-        self._histograms["batch_seconds"].observe(self._clock.monotonic() - opened)
+            self._metrics["dead_letters_total"].labels(reason).inc(number)
+        self._metrics["batch_records"].observe(sum(line.read for line in lines))
+        self._metrics["batch_seconds"].observe(self._clock.monotonic() - opened)
 
     def dead_letter_share(self, share: float) -> None:
         """The share of refused records, 0 to 1, as of a batch."""
-        self._gauges["dead_letter_share"].set(share)
+        self._metrics["dead_letter_share"].set(share)
 
     def rebalanced(self, event: Rebalance) -> None:
         """The group changed this sink's partitions."""
-        self._counters["rebalances_total"].labels(event).inc()
+        self._metrics["rebalances_total"].labels(event).inc()
 
     def polled(self, *, partitions: int, unpositioned: int) -> None:
         """The loop polled for records."""
-        self._gauges["last_poll_timestamp_seconds"].set(self._now())
-        self._gauges["partitions"].set(partitions)
-        self._gauges["unpositioned_partitions"].set(unpositioned)
+        self._metrics["last_poll_timestamp_seconds"].set(self._now())
+        self._metrics["partitions"].set(partitions)
+        self._metrics["unpositioned_partitions"].set(unpositioned)
 
     def lag(self, partition: int, *, records: int | None, seconds: float) -> None:
         """The lag of a partition; ``records`` is None if the end of the topic is not known."""
         if records is not None:
-            self._gauges["lag_records"].labels(str(partition)).set(records)
-        self._gauges["lag_seconds"].labels(str(partition)).set(seconds)
+            self._metrics["lag_records"].labels(str(partition)).set(records)
+        self._metrics["lag_seconds"].labels(str(partition)).set(seconds)
 
     def no_lag(self, partition: int) -> None:
         """The partition is not this sink's any more."""
         for name in ("lag_records", "lag_seconds"):
-            self._gauges[name].remove(str(partition))
+            self._metrics[name].remove(str(partition))
 
     def paused(self, *, yes: bool) -> None:
         """The partitions were paused, or resumed."""
-        self._gauges["paused"].set(yes)
+        self._metrics["paused"].set(yes)
 
     def failed(self, dependency: Dependency) -> None:
         """A request to a dependency failed."""
-        self._gauges["last_error_timestamp_seconds"].labels(dependency).set(self._now())
+        self._metrics["last_error_timestamp_seconds"].labels(dependency).set(self._now())
 
     def waiting(self, dependency: Dependency, *, yes: bool) -> None:
         """A wait for a dependency began, or ended."""
-        self._gauges["waiting"].labels(dependency).set(yes)
-        self._gauges["waiting_since_timestamp_seconds"].labels(dependency).set(self._now() if yes else 0)
+        self._metrics["waiting"].labels(dependency).set(yes)
+        self._metrics["waiting_since_timestamp_seconds"].labels(dependency).set(self._now() if yes else 0)
 
-    def _make(self, metric: Metric) -> None:
-        name, labels = PREFIX + metric.name, [metric.label] if metric.label else []
-        made: Counter | Gauge | Histogram
-        if metric.kind == "counter":
-            made = self._counters[metric.name] = Counter(name, metric.help, labels, registry=self.registry)
-        elif metric.kind == "gauge":
-            made = self._gauges[metric.name] = Gauge(name, metric.help, labels, registry=self.registry)
-        else:
-            made = Histogram(name, metric.help, labels, registry=self.registry, buckets=metric.buckets)
-            self._histograms[metric.name] = made
+    def _make(self, metric: Metric) -> Any:
+        options = {"buckets": metric.buckets} if metric.buckets else {}
+        labels = [metric.label] if metric.label else []
+        made = _CLASSES[metric.kind](PREFIX + metric.name, metric.help, labels, registry=self.registry, **options)
         for value in metric.values:
             made.labels(value)
+        return made
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

@@ -21,9 +21,7 @@ class Positions:
     """Looks positions up; every call asks the broker or ClickHouse and blocks on it."""
 
     def __init__(self, settings: SinkSettings, consumer: Consumer, clickhouse: ClickHouseWriter) -> None:
-        self._topic = settings.topic
-        self._consumer = consumer
-        self._clickhouse = clickhouse
+        self._topic, self._consumer, self._clickhouse = settings.topic, consumer, clickhouse
         self._admin = AdminClient(settings.librdkafka_client("positions"))
 
     def topic_id(self) -> UUID:
@@ -68,10 +66,8 @@ class Positions:
         self._clickhouse.close()
 
     def _low_watermark(self, partition: int) -> int:
+        coordinates = TopicPartition(self._topic, partition)
         try:
-            low, _high = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=BROKER_SECONDS
-            )
+            return self._consumer.get_watermark_offsets(coordinates, timeout=BROKER_SECONDS)[0]
         except KafkaException as error:
             raise BrokerAwayError(f"broker: no watermarks of partition {partition}: {error}") from error
-        return low

@@ -24,8 +24,7 @@ from auditstream_sink.batch_writer import BatchWriter, TakenOverError
 from auditstream_sink.clickhouse_writer import ClickHouseWriter, UnknownOutcomeError
 from auditstream_sink.client import BrokerEvents, Lag, consumer_settings, raise_if_fatal
 from auditstream_sink.clock import Clock
-from auditstream_sink.dead_letter_limit import DeadLetterLimit
-from auditstream_sink.dead_letters import DeadLetters
+from auditstream_sink.dead_letters import DeadLetterLimit, DeadLetters
 from auditstream_sink.health import Health, dependency_at_fault
 from auditstream_sink.health_server import HealthServer
 from auditstream_sink.metrics import Metrics
@@ -50,10 +49,10 @@ class Sink:
         settings: Topic, database, and size of a batch.
         on_lines: Called after each commit with the new ledger lines.
         clock: For deadlines, and for the times in rows and ledger lines.
-        consumer_class: Class of the Kafka consumer. Tests replace it and the other classes by subclasses.
-        clickhouse_class: Class of the connections to ClickHouse.
-        dead_letters_class: Class of the writers to the dead-letter topic.
-        schemas_class: Class of the look-up of writer schemas.
+        consumer_class: Tests replace this class and the next ones by subclasses.
+        clickhouse_class: Writes to ClickHouse.
+        dead_letters_class: Writes to the dead-letter topic.
+        schemas_class: Looks up writer schemas.
 
     Attributes:
         metrics: Counts records, steps and commits.

@@ -27,8 +27,8 @@ class WriterSchema:
 
     Attributes:
         schema_id: Its id in the registry.
-        text: The Avro schema, as the registry gives it.
-        head: The container's head for its records.
+        text: The Avro schema, as the registry returned it.
+        head: The head of a container of its records.
     """
 
     schema_id: int
@@ -38,12 +38,7 @@ class WriterSchema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnusableSchema:
-    """Why the records of a schema id cannot be stored.
-
-    Attributes:
-        reason: Dead-letter reason.
-        error: A sentence for the reader of the dead letters.
-    """
+    """A schema whose records cannot be stored; ``reason`` and ``error`` as in `RefusedRecord`."""
 
     reason: str
     error: str
@@ -52,7 +47,7 @@ class UnusableSchema:
 _MAX_SCHEMA_ID = 2**31 - 1
 """The registry's ids are 32-bit integers: a larger one gets the answer of a wrong path."""
 
-_MAX_UNUSABLE = 10_000
+_MAX_KNOWN = 10_000
 _UNUSABLE_SECONDS = 60.0
 
 
@@ -60,35 +55,29 @@ class WriterSchemas:
     """Looks writer schemas up by id; asks the registry once for each."""
 
     def __init__(self, registry: RegistryClient, metrics: Metrics) -> None:
-        self._registry = registry
-        self._metrics = metrics
-        self._known: dict[int, WriterSchema] = {}
-        self._unusable: dict[int, UnusableSchema] = {}
+        self._registry, self._metrics = registry, metrics
+        self._schemas: dict[int, WriterSchema | UnusableSchema] = {}
         self._forget_at = 0.0
 
     def get(self, schema_id: int) -> WriterSchema | UnusableSchema:
-        """The schema of an id, or why it is unusable. Blocks on the registry for a new id.
+        """The schema of an id, usable or not. Blocks on the registry for a new id.
 
         Raises:
             RegistryError: The registry is away or refuses to answer; the record has to wait.
         """
-        schema = self._known.get(schema_id) or self._unusable.get(schema_id)
+        schema = self.get_known(schema_id)
         if schema is None:
-            schema = self._fetch(schema_id)
-            if isinstance(schema, WriterSchema):
-                self._known[schema_id] = schema
-            else:
-                self._unusable[schema_id] = schema
+            schema = self._schemas[schema_id] = self._fetch(schema_id)
         return schema
 
-    def get_known(self, schema_id: int) -> WriterSchema | None:
-        """The schema of an id that was fetched already; never blocks."""
-        return self._known.get(schema_id)
+    def get_known(self, schema_id: int) -> WriterSchema | UnusableSchema | None:
+        """The same for an id that was fetched already, else None; never blocks."""
+        return self._schemas.get(schema_id)
 
     def forget_unusable(self, now: float) -> None:
         """Once a minute, forget the unusable ids: the registry may have been repaired meanwhile."""
-        if now >= self._forget_at or len(self._unusable) > _MAX_UNUSABLE:
-            self._unusable.clear()
+        if now >= self._forget_at or len(self._schemas) > _MAX_KNOWN:
+            self._schemas = {id: known for id, known in self._schemas.items() if isinstance(known, WriterSchema)}
             self._forget_at = now + _UNUSABLE_SECONDS
 
     def _fetch(self, schema_id: int) -> WriterSchema | UnusableSchema:
@@ -103,22 +92,16 @@ class WriterSchemas:
             schema: Any = json.loads(text)
         except ValueError:
             schema = None
-        error_text = incompatibility(schema)
-        if error_text:
+        if error_text := incompatibility(schema):
             return UnusableSchema(reason="incompatible_schema", error=f"schema id {schema_id}: {error_text}")
         return WriterSchema(schema_id=schema_id, text=text, head=header(schema))
 
 
 def incompatibility(writer: Any) -> str:
-    """Why records of this schema would be read with other values; empty if they would not.
-
-    Args:
-        writer: The schema, parsed from JSON.
-    """
+    """Why ClickHouse would change the values of a schema's records; empty if it would not."""
     if not isinstance(writer, dict) or writer.get("type") != "record" or not isinstance(writer.get("fields"), list):
         return "is not an Avro record"
-    reserved = _OWN_FIELDS & set(_fields_by_name(writer))
-    if reserved:
+    if reserved := _OWN_FIELDS & set(_fields_by_name(writer)):
         return f"has a field of a name that the sink uses: {', '.join(sorted(reserved))}"
     return _record_mismatch("", _READER, writer, _named_types(writer))
 
