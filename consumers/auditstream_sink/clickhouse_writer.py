@@ -78,8 +78,6 @@ class ClickHouseWriter:
 
     def close(self) -> None:
         """Drop the stage, if there is one."""
-        if not self._connection.is_open:
-            return
         for sql in (*self._abandoned, self._sql) if self._has_stage else self._abandoned:
             self._run(sql.drop())
         self._connection.close()
