@@ -76,10 +76,6 @@ class Assignment:
         self.ledger_ends = {}
         self.must_seek = True
 
-    def fetch_again(self) -> None:
-        """Records that were fetched were not added: fetch on from ``next_offsets`` again."""
-        self.must_seek = True
-
     def sought(self) -> None:
         """The consumer was moved to ``next_offsets``."""
         self.must_seek = False

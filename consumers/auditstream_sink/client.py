@@ -84,7 +84,7 @@ class BrokerEvents:
             self._health.recovered("consumer")
         if self._group_protocol == "consumer" and statistics.get("cgrp", {}).get("state") == "up":
             # Unlike the classic protocol, this one makes no callback for an empty assignment.
-            self._health.joined()
+            self._health.is_member = True
 
 
 class Lag:
@@ -104,12 +104,15 @@ class Lag:
         self._due = now + _LAG_SECONDS
         partitions = set(assignment.next_offsets)
         for partition in self._partitions - partitions:
-            self._metrics.no_lag(partition)
+            for name in ("lag_records", "lag_seconds"):
+                self._metrics[name].remove(str(partition))
         self._partitions = partitions
         for partition in partitions:
             oldest = next((ranges[partition].first_time for ranges in batches if partition in ranges), None)
             age = 0.0 if oldest is None else max(0.0, self._clock.now().timestamp() - oldest)
             # The end of the topic as of the last fetch; negative before the first.
             _low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
-            records = max(0, high - assignment.ledger_ends[partition].end - 1) if high >= 0 else None
-            self._metrics.lag(partition, records=records, seconds=age)
+            if high >= 0:
+                records = max(0, high - assignment.ledger_ends[partition].end - 1)
+                self._metrics["lag_records"].labels(str(partition)).set(records)
+            self._metrics["lag_seconds"].labels(str(partition)).set(age)

@@ -174,7 +174,7 @@ class DeadLetterLimit:
         last = self._records + records
         reasons = self._reasons + Counter(record.reason for record in refused)
         share = reasons.total() / max(last, self._window)
-        self._metrics.dead_letter_share(share)
+        self._metrics["dead_letter_share"].set(share)
         if refused and share > self._limit:
             raise SinkError(self._message(last, reasons, refused))
 

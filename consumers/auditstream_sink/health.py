@@ -37,7 +37,11 @@ class HealthStatus:
 
 
 class Health:
-    """Collects reports of the loop and the batch writers. Safe to share between threads; blocks on nothing."""
+    """Collects reports of the loop and the batch writers. Safe to share between threads; blocks on nothing.
+
+    Attributes:
+        is_member: Whether this sink is a member of its group.
+    """
 
     def __init__(self, settings: SinkSettings, metrics: Metrics, clock: Clock) -> None:
         self._metrics, self._clock = metrics, clock
@@ -49,33 +53,25 @@ class Health:
         self._max_poll_seconds = int(settings.librdkafka().get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
         self._lock = threading.Lock()
         self._polled = clock.monotonic()
-        self._is_member = False
+        self.is_member = False
         self._unpositioned = 0
         self._waits: dict[str, tuple[Dependency, float]] = {}
-
-    @property
-    def is_member(self) -> bool:
-        """Whether this sink is a member of its group."""
-        return self._is_member
 
     def polled(self, *, partitions: int, unpositioned: int) -> None:
         """The loop polled; it has so many partitions, of which it cannot read the unpositioned ones."""
         with self._lock:
             self._polled = self._clock.monotonic()
             self._unpositioned = unpositioned
-        self._metrics.polled(partitions=partitions, unpositioned=unpositioned)
-
-    def joined(self) -> None:
-        """This sink is a member of its group, and has no partition yet."""
-        with self._lock:
-            self._is_member = True
+        self._metrics["last_poll_timestamp_seconds"].set(self._now())
+        self._metrics["partitions"].set(partitions)
+        self._metrics["unpositioned_partitions"].set(unpositioned)
 
     def rebalanced(self, event: Rebalance, *, unpositioned: int) -> None:
         """The group changed this sink's partitions; a sink without partitions is a member too."""
         with self._lock:
-            self._is_member = event != "lost"
+            self.is_member = event != "lost"
             self._unpositioned = unpositioned
-        self._metrics.rebalanced(event)
+        self._metrics["rebalances_total"].labels(event).inc()
 
     def waiting(self, waiter: str, dependency: Dependency, error: object) -> None:
         """A request failed and will be retried until it succeeds. Logs the first failure of a wait.
@@ -88,10 +84,11 @@ class Health:
             is_other = self._waits.get(waiter, (dependency, 0.0))[0] != dependency
             ended = self._end_wait(waiter) if is_other else None
             self._waits.setdefault(waiter, (dependency, self._clock.monotonic()))
-        self._metrics.failed(dependency)
+        self._metrics["last_error_timestamp_seconds"].labels(dependency).set(self._now())
         self._report_end(ended)
         if not is_known:
-            self._metrics.waiting(dependency, yes=True)
+            self._metrics["waiting"].labels(dependency).set(1)
+            self._metrics["waiting_since_timestamp_seconds"].labels(dependency).set(self._now())
             _logger.warning("waiting for %s, nothing is lost: %s", self._names[dependency], error)
 
     def recovered(self, waiter: str) -> None:
@@ -123,7 +120,7 @@ class Health:
             waits_for: dict[Dependency, float] = {}
             for dependency, since in self._waits.values():
                 waits_for[dependency] = round(max(now - since, waits_for.get(dependency, 0.0)), 1)
-            is_member, unpositioned = self._is_member, self._unpositioned
+            is_member, unpositioned = self.is_member, self._unpositioned
         reasons = [f"waiting for {self._names[dependency]} for {age} s" for dependency, age in waits_for.items()]
         if not is_member:
             reasons.append("not a member of its group yet")
@@ -137,10 +134,14 @@ class Health:
         others = [dependency for dependency, _since in self._waits.values()]
         return None if ended is None or ended[0] in others else ended
 
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
     def _report_end(self, ended: tuple[Dependency, float] | None) -> None:
         if ended is not None:
             dependency, since = ended
-            self._metrics.waiting(dependency, yes=False)
+            for name in ("waiting", "waiting_since_timestamp_seconds"):
+                self._metrics[name].labels(dependency).set(0)
             seconds = self._clock.monotonic() - since
             _logger.warning("going on: waited %.1f s for %s", seconds, self._names[dependency])
 

@@ -35,7 +35,7 @@ class HealthServer:
         """
         host, port = _parsed(address)
         try:
-            self._server = _Server(host, port, health, registry)
+            self._server = _HealthHttpServer(host, port, health, registry)
         except (OSError, OverflowError) as error:
             raise SinkError(
                 f"AUDITSTREAM_HEALTH_ADDRESS {address}: {error}; name another port, or :0 for a free one"
@@ -57,11 +57,11 @@ class HealthServer:
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _HealthHttpServer(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
         self.health, self.registry = health, registry
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
+        super().__init__((host, port), _HealthHandler)
 
     def server_bind(self) -> None:
         # The inherited method also looks the host name up in the DNS, which may take seconds; the name is not used.
@@ -71,8 +71,8 @@ class _Server(ThreadingHTTPServer):
         """Ignore clients that disconnect; the inherited method prints a traceback."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+class _HealthHandler(BaseHTTPRequestHandler):
+    server: _HealthHttpServer
     timeout = _CLIENT_SECONDS
     server_version = "auditstream"
     sys_version = ""

@@ -98,7 +98,7 @@ METRICS = (
 
 
 class Metrics:
-    """The sink's metrics. Safe to share between threads; blocks on nothing.
+    """The Prometheus objects of METRICS, by their names there. Safe to share between threads; blocks on nothing.
 
     They are updated for each batch, step or poll, never for each record. Every sink has a ``registry`` of its own, so
     that several fit into a process.
@@ -110,6 +110,9 @@ class Metrics:
         self._metrics = {metric.name: self._make(metric) for metric in METRICS}
         ProcessCollector(registry=self.registry)
 
+    def __getitem__(self, name: str) -> Any:
+        return self._metrics[name]
+
     @contextmanager
     def step(self, name: Step) -> Iterator[None]:
         """Measure the block; count it as failed if it raises."""
@@ -117,62 +120,19 @@ class Metrics:
         try:
             yield
         except BaseException:
-            self._metrics["step_failures_total"].labels(name).inc()
+            self["step_failures_total"].labels(name).inc()
             raise
         finally:
-            self._metrics["step_seconds"].labels(name).observe(self._clock.monotonic() - started)
-
-    def consumed(self, records: int, size: int) -> None:
-        """Records were fetched; ``size`` in bytes."""
-        self._metrics["consumed_records_total"].inc(records)
-        self._metrics["consumed_bytes_total"].inc(size)
+            self["step_seconds"].labels(name).observe(self._clock.monotonic() - started)
 
     def batch_written(self, lines: Sequence[LedgerLine], reasons: Iterable[str], *, opened: float) -> None:
         """A batch is in the ledger; ``reasons`` are those of its dead letters, ``opened`` is `Batch.opened`."""
         for outcome in COUNTS[1:]:
-            self._metrics["records_total"].labels(outcome).inc(sum(getattr(line, outcome) for line in lines))
+            self["records_total"].labels(outcome).inc(sum(getattr(line, outcome) for line in lines))
         for reason, number in collections.Counter(reasons).items():
-            self._metrics["dead_letters_total"].labels(reason).inc(number)
-        self._metrics["batch_records"].observe(sum(line.read for line in lines))
-        self._metrics["batch_seconds"].observe(self._clock.monotonic() - opened)
-
-    def dead_letter_share(self, share: float) -> None:
-        """The share of refused records, 0 to 1, as of a batch."""
-        self._metrics["dead_letter_share"].set(share)
-
-    def rebalanced(self, event: Rebalance) -> None:
-        """The group changed this sink's partitions."""
-        self._metrics["rebalances_total"].labels(event).inc()
-
-    def polled(self, *, partitions: int, unpositioned: int) -> None:
-        """The loop polled for records."""
-        self._metrics["last_poll_timestamp_seconds"].set(self._now())
-        self._metrics["partitions"].set(partitions)
-        self._metrics["unpositioned_partitions"].set(unpositioned)
-
-    def lag(self, partition: int, *, records: int | None, seconds: float) -> None:
-        """The lag of a partition; ``records`` is None if the end of the topic is not known."""
-        if records is not None:
-            self._metrics["lag_records"].labels(str(partition)).set(records)
-        self._metrics["lag_seconds"].labels(str(partition)).set(seconds)
-
-    def no_lag(self, partition: int) -> None:
-        """The partition is not this sink's any more."""
-        for name in ("lag_records", "lag_seconds"):
-            self._metrics[name].remove(str(partition))
-
-    def paused(self, *, yes: bool) -> None:
-        """The partitions were paused, or resumed."""
-        self._metrics["paused"].set(yes)
-
-    def failed(self, dependency: Dependency) -> None:
-        """A request to a dependency failed."""
-        self._metrics["last_error_timestamp_seconds"].labels(dependency).set(self._now())
-
-    def waiting(self, dependency: Dependency, *, yes: bool) -> None:
-        """A wait for a dependency began, or ended."""
-        self._metrics["waiting"].labels(dependency).set(yes)
-        self._metrics["waiting_since_timestamp_seconds"].labels(dependency).set(self._now() if yes else 0)
+            self["dead_letters_total"].labels(reason).inc(number)
+        self["batch_records"].observe(sum(line.read for line in lines))
+        self["batch_seconds"].observe(self._clock.monotonic() - opened)
 
     def _make(self, metric: Metric) -> Any:
         options = {"buckets": metric.buckets} if metric.buckets else {}
@@ -181,6 +141,3 @@ class Metrics:
         for value in metric.values:
             made.labels(value)
         return made
-
-    def _now(self) -> float:
-        return self._clock.now().timestamp()

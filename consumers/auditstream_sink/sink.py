@@ -177,8 +177,9 @@ class Sink:
             if self._assignment.must_seek:
                 break
             if not self._builder.add(record):
-                self._assignment.fetch_again()
-        self.metrics.consumed(batch.rows - rows, batch.size - size)
+                self._assignment.must_seek = True
+        self.metrics["consumed_records_total"].inc(batch.rows - rows)
+        self.metrics["consumed_bytes_total"].inc(batch.size - size)
         return len(records)
 
     def _poll(self, number: int, seconds: float) -> list[Message]:
@@ -196,7 +197,7 @@ class Sink:
         """Wait without leaving the group: pause the partitions and go on polling. False if ``stop`` was called."""
         until = self._clock.monotonic() + seconds
         self._consumer.pause(self._consumer.assignment())
-        self.metrics.paused(yes=True)
+        self.metrics["paused"].set(1)
         try:
             while self._clock.monotonic() < until:
                 for record in self._poll(1, min(_POLL_SECONDS, seconds)):
@@ -206,12 +207,12 @@ class Sink:
                     elif record.partition() in self._assignment.next_offsets:
                         # Fetched before the pause. It is read again after a seek of all partitions: a seek of the
                         # paused one alone may be lost when it is resumed.
-                        self._assignment.fetch_again()
+                        self._assignment.must_seek = True
                 if self._stop_by is not None:
                     return False
         finally:
             self._consumer.resume(self._consumer.assignment())
-            self.metrics.paused(yes=False)
+            self.metrics["paused"].set(0)
         return True
 
     def _back_off(self, attempt: int) -> bool:
