@@ -142,7 +142,6 @@ class Batch:
         opened: When its first record was added, by the clock's ``monotonic``.
         size: Bytes of its records' values.
         rows: Number of its records.
-        offset_ranges: By partition.
         groups: By schema id, the records that can be staged.
         refused: Records that cannot be staged.
     """

@@ -21,17 +21,10 @@ _PREFIX = 5
 
 
 class BatchBuilder:
-    """Fills one batch after another; advances the assignment with each record.
+    """Fills one batch after another, at present ``batch``; advances the assignment with each record.
 
-    Args:
-        settings: How large a batch may grow.
-        clock: For the age of a batch.
-        assignment: From where each partition is read.
-        schema_of: Looks the writer schema of an id up; may block. Returns None if the record has to wait, or if the
-            assignment has changed during the call.
-
-    Attributes:
-        batch: The batch that is being filled.
+    ``schema_of`` looks up the writer schema of an id, and may block. It returns None if the record has to wait, or if
+    the assignment has changed during the call.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 
 from auditstream_schemas.codec import decode, decode_record
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
-from auditstream_sink.batch import Batch, Record, RefusedRecord, SchemaGroup
+from auditstream_sink.batch import Batch, RefusedRecord, SchemaGroup
 from auditstream_sink.clickhouse_writer import Classification, ClickHouseWriter, DataRefusedError, UnknownOutcomeError
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLetterLimit, DeadLetters, DeadLettersUndeliveredError
@@ -33,10 +33,8 @@ from auditstream_storage import LedgerEnd, LedgerLine
 
 _MAX_DECODED = 2048
 """A container that ClickHouse refuses is halved down to this many records; these are then decoded one by one."""
-
 _PARSERS = 2
 """Containers that ClickHouse parses at once, one thread each: parsing is the longest step."""
-
 _SPLIT_ROWS = 10_000
 """A group of more records is parsed as two containers; for a smaller one a second request costs more than it saves."""
 
@@ -282,8 +280,11 @@ def _without_broken(
     if decode_now or len(piece) <= _MAX_DECODED:
         has_no_trailing_bytes = trailing_bytes_check(group.schema.text)
         bodies = ((index, group.body(index)) for index in piece)
+        # A record that can be decoded may still have an event that is not valid: the classification finds it.
         errors = {
-            index: _decode_error(body, group.schema.text) for index, body in bodies if not has_no_trailing_bytes(body)
+            index: _error_of(decode_record, body, group.schema.text)
+            for index, body in bodies
+            if not has_no_trailing_bytes(body)
         }
         if undecodable := {index: ("undecodable", error) for index, error in errors.items() if error}:
             broken |= undecodable
@@ -300,11 +301,11 @@ def _halves(piece: Sequence[int]) -> list[Sequence[int]]:
     return [piece[middle:], piece[:middle]]
 
 
-def _decode_error(body: bytes, schema: str) -> str:
-    """Why a record cannot be decoded; empty if it can, whether or not its event is valid."""
+def _error_of(decoder: Callable[[bytes, str], object], data: bytes, schema: str) -> str:
+    """The text of the error with which data cannot be decoded; empty if there is none."""
     try:
-        decode_record(body, schema)
-    except WireFormatError as error:
+        decoder(data, schema)
+    except (InvalidEventError, WireFormatError) as error:
         return str(error)
     return ""
 
@@ -325,18 +326,10 @@ def _refused_records(batch: Batch, classification: Classification) -> list[Refus
         if row.status == "conflict":
             error = f"the id is taken by an event of other content, from {row.first_seen}"
         else:
-            error = _fault_text(record, group.schema.text, row.reason)
+            # The validation in Python finds all faults of the event, SQL the first one.
+            error = _error_of(decode, record.value or b"", group.schema.text) or FAULTS[row.reason]
         refused.append(RefusedRecord(record=record, status=row.status, reason=row.reason or row.status, error=error))
     return refused
-
-
-def _fault_text(record: Record, schema: str, reason: str) -> str:
-    """All faults that the validation in Python finds; if it finds none, the fault that SQL found."""
-    try:
-        decode(record.value or b"", schema)
-    except (InvalidEventError, WireFormatError) as error:
-        return str(error)
-    return FAULTS[reason]
 
 
 def _ledger_line(partition: int, batch: Batch, classification: Classification) -> LedgerLine:

@@ -79,7 +79,7 @@ class ClickHouseWriter:
     def close(self) -> None:
         """Drop the stage, if there is one."""
         for sql in (*self._abandoned, self._sql) if self._has_stage else self._abandoned:
-            self._run(sql.drop())
+            self._command(*sql.drop())
         self._connection.close()
 
     def abandon_stage(self) -> None:
@@ -104,18 +104,18 @@ class ClickHouseWriter:
                 self._command(f"DROP TABLE IF EXISTS {database}.{name}")
             self._has_dropped_stale = True
         while self._abandoned:
-            self._run(self._abandoned[-1].drop())
+            self._command(*self._abandoned[-1].drop())
             self._abandoned.pop()
         if self._has_stage:
             self._command(f"TRUNCATE TABLE {self._sql.stage_table}")
         else:
             self._has_stage = True
-            self._run(self._sql.create())
+            self._command(*self._sql.create())
 
     def stage(self, head: bytes, pieces: Sequence[Sequence[memoryview]]) -> list[DataRefusedError | None]:
-        """Parse several runs of blocks into the stage at once; of each run, all records are staged or none.
+        """Parse several pieces into the stage at once; of each piece, all records are staged or none.
 
-        Returns for each run None, or why ClickHouse cannot parse a record in it.
+        Returns for each piece None, or why ClickHouse cannot parse a record in it.
         """
         others = [in_background(partial(self._stage_one, head, piece), "sink-stage") for piece in pieces[1:]]
         return [self._stage_one(head, piece) for piece in pieces[:1]] + [other.result() for other in others]
@@ -199,16 +199,13 @@ class ClickHouseWriter:
     def _new_stage(self) -> SinkStatements:
         return self.statements(database=self._settings.clickhouse_database, stage=uuid4().hex[:12])
 
-    def _run(self, statements: Sequence[str]) -> None:
+    def _command(self, *statements: str, settings: dict[str, Any] | None = None, **parameters: object) -> None:
         for statement in statements:
-            self._command(statement)
-
-    def _command(self, statement: str, *, settings: dict[str, Any] | None = None, **parameters: object) -> None:
-        with self._connection.client() as client:
-            answer = client.command(statement, parameters=dict(parameters), settings=settings, use_database=False)
-        if not isinstance(answer, QuerySummary):
-            # Our commands have no answer: a text under status 200 is an exception that came after the status.
-            raise UnknownOutcomeError(f"ClickHouse: {str(answer)[:300]}")
+            with self._connection.client() as client:
+                answer = client.command(statement, parameters=dict(parameters), settings=settings, use_database=False)
+            if not isinstance(answer, QuerySummary):
+                # Our commands have no answer: a text under status 200 is an exception that came after the status.
+                raise UnknownOutcomeError(f"ClickHouse: {str(answer)[:300]}")
 
     def _rows(self, query: str, **parameters: object) -> Sequence[Sequence[Any]]:
         with self._connection.client() as client:

@@ -31,11 +31,8 @@ MAX_DEAD_LETTER_BYTES = 4 * 1024 * 1024
 
 _KEY_LIMIT = 1000
 """A key of up to so many bytes is kept when its record is left out."""
-
 _ERROR_LIMIT = 2000
 """Characters of an error text: the record alone may nearly reach the broker's size limit."""
-
-
 _WITHOUT_PAYLOAD = frozenset({"unknown_schema", "incompatible_schema"})
 """Reasons whose error text is about the registry alone; other texts may quote the event."""
 
@@ -164,7 +161,7 @@ class DeadLetterLimit:
     def check(self, records: int, refused: Sequence[RefusedRecord]) -> None:
         """Raise SinkError if too many of the last records were refused, those of this batch included.
 
-        Call it before any record of the batch is dead-lettered or in the ledger; ``records`` is their number.
+        Call it before any record of the batch is dead-lettered or in the ledger. The batch has so many ``records``.
         """
         # A batch leaves the window once that many newer records are in it.
         while self._batches and self._records - self._batches[0][0] + records >= self._window:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from auditstream_schemas.errors import SettingsError, SinkError
-from auditstream_sink.health import Health, HealthStatus
+from auditstream_sink.health import Health
 
 _LOOPBACK = "127.0.0.1"
 _CLIENT_SECONDS = 10.0
@@ -19,20 +19,14 @@ _CLIENT_SECONDS = 10.0
 
 
 class HealthServer:
-    """Serves one port, in threads of its own. ``url`` is its address, without a path."""
+    """Binds a port, and serves it after ``start`` in threads of its own. ``url`` is its address, without a path.
+
+    Raises:
+        SettingsError: The address is malformed. It is ``host:port``, or ``:port`` on loopback; port 0 is a free one.
+        SinkError: The port cannot be bound.
+    """
 
     def __init__(self, address: str, health: Health, registry: CollectorRegistry) -> None:
-        """Bind the port; requests are answered after ``start``.
-
-        Args:
-            address: ``host:port``, or ``:port`` on loopback; port 0 is a free one.
-            health: For /healthz and /readyz.
-            registry: For /metrics.
-
-        Raises:
-            SettingsError: The address is malformed.
-            SinkError: The port cannot be bound.
-        """
         host, port = _parsed(address)
         try:
             self._server = _HealthHttpServer(host, port, health, registry)
@@ -78,11 +72,12 @@ class _HealthHandler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == "/healthz":
-            self._answer_status("alive", self.server.health.alive())
-        elif path == "/readyz":
-            self._answer_status("ready", self.server.health.ready())
+        path, health = self.path.partition("?")[0], self.server.health
+        if path in {"/healthz", "/readyz"}:
+            name, status = ("alive", health.alive()) if path == "/healthz" else ("ready", health.ready())
+            code = HTTPStatus.OK if status.is_healthy else HTTPStatus.SERVICE_UNAVAILABLE
+            content = {name: status.is_healthy, "reasons": status.reasons, "waits_for": status.waits_for}
+            self._answer_json(code, content)
         elif path == "/metrics":
             encoder, content_type = choose_encoder(self.headers.get("accept", ""))
             self._answer(HTTPStatus.OK, content_type, encoder(self.server.registry))
@@ -100,10 +95,6 @@ class _HealthHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: probes come every few seconds."""
-
-    def _answer_status(self, name: str, status: HealthStatus) -> None:
-        content = {name: status.is_healthy, "reasons": status.reasons, "waits_for": status.waits_for}
-        self._answer_json(HTTPStatus.OK if status.is_healthy else HTTPStatus.SERVICE_UNAVAILABLE, content)
 
     def _answer_json(self, code: int, content: dict[str, object]) -> None:
         self._answer(code, "application/json", json.dumps(content).encode() + b"\n")

@@ -31,9 +31,6 @@ class Metric:
 
     Attributes:
         name: Without ``auditstream_sink_``; a counter's ends in ``_total``.
-        kind: ``counter`` only grows, ``gauge`` goes up and down, ``histogram`` has buckets, sum and count.
-        unit: Of its values.
-        help: What it measures.
         label: Name of its one label; empty if it has none.
         values: The label's values, if they are known; each is shown from the start, at 0.
         buckets: Upper bounds of a histogram's buckets.

@@ -48,11 +48,7 @@ class Sink:
     Args:
         settings: Topic, database, and size of a batch.
         on_lines: Called after each commit with the new ledger lines.
-        clock: For deadlines, and for the times in rows and ledger lines.
-        consumer_class: Tests replace this class and the next ones by subclasses.
-        clickhouse_class: Writes to ClickHouse.
-        dead_letters_class: Writes to the dead-letter topic.
-        schemas_class: Looks up writer schemas.
+        clock: For deadlines, and for the times in rows and ledger lines. Tests replace it, and the four classes.
 
     Attributes:
         metrics: Counts records, steps and commits.
@@ -225,8 +221,7 @@ class Sink:
         None if ``stop`` was called or the assignment has changed. Also None if the loop has to poll: garbage records
         may each have a schema id of their own, and each needs a request.
         """
-        known = self._schemas.get_known(schema_id)
-        if known is not None:
+        if known := self._schemas.get_known(schema_id):
             return known
         if self._clock.monotonic() >= self._poll_by:
             return None

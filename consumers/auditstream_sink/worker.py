@@ -20,7 +20,6 @@ from auditstream_storage import LedgerEnd, LedgerLine
 
 _MAX_BATCHES = 2
 """ClickHouse parses one batch and inserts another on two cores; a third batch would only wait."""
-
 _CLOSE_SECONDS = 5.0
 """Time to drop the stages at the end; a later sink drops the others."""
 
@@ -91,7 +90,6 @@ class Worker:
         """
         for job in self._jobs:
             job.writer.cancellation.cancel()
-        for job in self._jobs:
             in_background(partial(_retire, job), "sink-retire")
             self._idle.append(self._new_writer())
         self._jobs.clear()
