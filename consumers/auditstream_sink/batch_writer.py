@@ -116,11 +116,7 @@ class BatchWriter:
     ) -> list[LedgerLine]:
         """Write a batch and return its ledger lines, one a partition.
 
-        Args:
-            batch: The records.
-            topic_id: Id of the topic that they were read from.
-            ledger_ends: By partition; advanced to the lines that are written.
-            previous: The batch before, if there is one. This batch is classified only after that one is in the ledger.
+        Advances ``ledger_ends`` to these lines. Classifies the batch only after the previous one is in the ledger.
 
         Raises:
             TakenOverError: Another sink has written these offsets to the ledger; drop the batch.
@@ -230,33 +226,25 @@ class BatchWriter:
         with self.metrics.step("ledger"):
             if self.topic_id() != topic_id:
                 raise TakenOverError("the topic was deleted and created again")
-            unwritten = [line for line in lines if _follows(line, ledger_ends[line.partition].end)]
-            if not unwritten:
-                return
-            known = {line.partition: ledger_ends[line.partition] for line in unwritten}
+            known = {line.partition: ledger_ends[line.partition] for line in lines}
             stored = self.clickhouse.ledger_ends_since(known, topic_id=topic_id)
-            new = [line for line in unwritten if _is_new(line, known[line.partition], stored.get(line.partition))]
+            new = [line for line in lines if _is_new(line, known[line.partition], stored.get(line.partition))]
             if new:
                 self.clickhouse.write_lines(new, now=self.clock.now(), topic_id=topic_id)
-            for line in unwritten:
+            for line in lines:
                 ledger_ends[line.partition] = LedgerEnd(end=line.last_offset, line_first=line.first_offset)
-
-
-def _follows(line: LedgerLine, end: int) -> bool:
-    """Whether a line follows the known end of the ledger; false if it is that end. Raises SinkError if neither."""
-    if end not in {line.last_offset, line.first_offset - 1}:
-        raise SinkError(
-            f"partition {line.partition}: the ledger ends at offset {end}, but this batch begins at "
-            f"{line.first_offset}: the batch between was not written"
-        )
-    return end != line.last_offset
 
 
 def _is_new(line: LedgerLine, known: LedgerEnd, stored: tuple[int, bool] | None) -> bool:
     """Whether the ledger ends where this sink left it; false if it ends with this line, whose answer was lost.
 
-    Raises SinkError if the ledger is gone, and TakenOverError if another sink has written to it.
+    Raises SinkError if a batch between is missing or the ledger is gone, TakenOverError if another sink has written it.
     """
+    if known.end != line.first_offset - 1:
+        raise SinkError(
+            f"partition {line.partition}: the ledger ends at offset {known.end}, but this batch begins at "
+            f"{line.first_offset}: the batch between was not written"
+        )
     if stored is None and known.line_first is not None:
         raise SinkError(
             f"partition {line.partition}: the ledger ended at offset {known.end}, and now it is gone: was "

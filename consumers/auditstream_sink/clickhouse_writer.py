@@ -30,19 +30,15 @@ class UnknownOutcomeError(AuditstreamError):
 
 
 class RecordStatus(NamedTuple):
-    """The status of a staged record that is refused.
-
-    Attributes:
-        status: ``invalid``, ``conflict`` or ``expired``.
-        reason: Key of FAULTS; empty for a conflict.
-        first_seen: For a conflict, partition and offset of the first event of that id, as text.
-    """
+    """The status of a staged record that is refused: a conflict with the first event of its id, or one of FAULTS."""
 
     partition: int
     offset: int
     status: str
     reason: str
+    """Key of FAULTS; empty for a conflict."""
     first_seen: str
+    """For a conflict, partition and offset of the first event of that id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,8 +57,7 @@ class DeadLetters:
     def send(self, refused: Sequence[RefusedRecord], *, topic_id: UUID) -> None:
         """Write dead letters and wait for the broker's acknowledgement, up to ``drain_seconds``.
 
-        Raises:
-            DeadLettersUndeliveredError: Not all of them were acknowledged.
+        Raises DeadLettersUndeliveredError if not all of them were acknowledged.
         """
         unanswered, failures = self._send(refused, topic_id)
         too_large = [record for error, record in failures if error.code() == KafkaError.MSG_SIZE_TOO_LARGE]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from auditstream_schemas.errors import RegistryError
+from auditstream_sink.assignment import BrokerAwayError
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLettersUndeliveredError
 from auditstream_sink.metrics import Dependency, Metrics, Rebalance
-from auditstream_sink.positions import BrokerAwayError
 from auditstream_sink.settings import SinkSettings
 
 _MAX_POLL_MS = 300_000
@@ -20,12 +20,7 @@ _logger = logging.getLogger("auditstream.sink")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthStatus:
-    """An answer of /healthz or /readyz.
-
-    Attributes:
-        reasons: A sentence for each thing that is wrong.
-        waits_for: Dependencies that the sink waits for, with the seconds since each wait began.
-    """
+    """An answer of /healthz or /readyz: all faults, and by dependency the seconds that the sink has waited for it."""
 
     reasons: tuple[str, ...] = ()
     waits_for: Mapping[Dependency, float] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from auditstream_sink.clock import Clock
 from auditstream_sink.statements import FAULTS
-from auditstream_storage.ledger import COUNTS, LedgerLine
+from auditstream_storage import COUNTS, LedgerLine
 
 Step = Literal["position", "schema", "stage", "classify", "insert", "read_back", "dead_letters", "ledger", "commit"]
 Rebalance = Literal["assigned", "revoked", "lost"]
@@ -50,16 +50,14 @@ METRICS = (
     # In the order of a record's way: fetched, written, committed; then the group and the dependencies.
     Metric("consumed_records_total", "counter", "records",
            "Records fetched from the topic. Records fetched again after a retry are counted again."),
-    Metric("consumed_bytes_total", "counter", "bytes",
-           "Size of the values of these records."),
+    Metric("consumed_bytes_total", "counter", "bytes", "Size of the values of these records."),
     Metric("records_total", "counter", "records",
            "Records that this process has entered into the ledger, by their count there.", "outcome", COUNTS[1:]),
     Metric("dead_letters_total", "counter", "records",
            "Refused records that were written to the dead-letter topic, by reason.", "reason", _REASONS),
     Metric("dead_letter_share", "gauge", "ratio",
            "Share of refused records among the last `dead_letter_window`. Above `dead_letter_limit` the sink stops."),
-    Metric("batch_records", "histogram", "records",
-           "Records of each batch in the ledger.", buckets=_ROWS),
+    Metric("batch_records", "histogram", "records", "Records of each batch in the ledger.", buckets=_ROWS),
     Metric("batch_seconds", "histogram", "seconds",
            "Time from a batch's first record to its ledger line.", buckets=_SECONDS),
     Metric("step_seconds", "histogram", "seconds",
@@ -76,8 +74,7 @@ METRICS = (
     Metric("rebalances_total", "counter", "events",
            "Changes of this sink's partitions by its group. `lost` means that another sink has them already.",
            "event", get_args(Rebalance)),
-    Metric("partitions", "gauge", "partitions",
-           "Partitions assigned to this sink."),
+    Metric("partitions", "gauge", "partitions", "Partitions assigned to this sink."),
     Metric("unpositioned_partitions", "gauge", "partitions",
            "Assigned partitions that cannot be read yet, because the end of their ledger is not known."),
     Metric("paused", "gauge", "0 or 1",
@@ -88,8 +85,7 @@ METRICS = (
            "When that wait began; 0 if the sink does not wait.", "dependency", _DEPENDENCIES),
     Metric("last_error_timestamp_seconds", "gauge", "Unix time",
            "When a request to this dependency last failed; 0 for never.", "dependency", _DEPENDENCIES),
-    Metric("last_poll_timestamp_seconds", "gauge", "Unix time",
-           "When the loop last polled for records."),
+    Metric("last_poll_timestamp_seconds", "gauge", "Unix time", "When the loop last polled for records."),
 )
 # fmt: on
 

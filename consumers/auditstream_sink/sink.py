@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message,
 
 from auditstream_schemas.errors import AuditstreamError, RegistryError
 from auditstream_schemas.registry import RegistryClient
-from auditstream_sink.assignment import Assignment
+from auditstream_sink.assignment import Assignment, Positions
 from auditstream_sink.batch_builder import BatchBuilder
 from auditstream_sink.batch_writer import BatchWriter, TakenOverError
 from auditstream_sink.clickhouse_writer import ClickHouseWriter, UnknownOutcomeError
@@ -28,7 +28,6 @@ from auditstream_sink.dead_letters import DeadLetterLimit, DeadLetters
 from auditstream_sink.health import Health, dependency_at_fault
 from auditstream_sink.health_server import HealthServer
 from auditstream_sink.metrics import Metrics
-from auditstream_sink.positions import Positions
 from auditstream_sink.settings import SinkSettings
 from auditstream_sink.worker import Worker
 from auditstream_sink.writer_schemas import UnusableSchema, WriterSchema, WriterSchemas

@@ -23,13 +23,7 @@ _COMPARED_KEYS = ("type", "logicalType", "values", "name")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterSchema:
-    """The schema of records on the topic.
-
-    Attributes:
-        schema_id: Its id in the registry.
-        text: The Avro schema, as the registry returned it.
-        head: The head of a container of its records.
-    """
+    """A schema of the registry, and the head of a container of its records."""
 
     schema_id: int
     text: str
@@ -62,8 +56,7 @@ class WriterSchemas:
     def get(self, schema_id: int) -> WriterSchema | UnusableSchema:
         """The schema of an id, usable or not. Blocks on the registry for a new id.
 
-        Raises:
-            RegistryError: The registry is away or refuses to answer; the record has to wait.
+        Raises RegistryError if the registry is away or refuses to answer; the record has to wait.
         """
         schema = self.get_known(schema_id)
         if schema is None:
