@@ -77,15 +77,8 @@ def _end_field() -> dict[str, Any]:
 
 def header(writer_schema: dict[str, Any]) -> bytes:
     """The container's head for records of this writer schema."""
-    schema = {
-        **writer_schema,
-        "fields": [
-            {"name": PARTITION_FIELD, "type": "int"},
-            {"name": OFFSET_FIELD, "type": "long"},
-            *writer_schema["fields"],
-            _end_field(),
-        ],
-    }
+    coordinates = [{"name": PARTITION_FIELD, "type": "int"}, {"name": OFFSET_FIELD, "type": "long"}]
+    schema = {**writer_schema, "fields": [*coordinates, *writer_schema["fields"], _end_field()]}
     texts = (b"avro.schema", json.dumps(schema).encode(), b"avro.codec", b"null")
     return b"".join((b"Obj\x01", varint(2), *(varint(len(text)) + text for text in texts), varint(0), SYNC))
 

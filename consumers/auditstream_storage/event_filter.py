@@ -77,7 +77,7 @@ def glob_to_like(pattern: str) -> str:
 def words(text: str) -> list[str]:
     """The words by which a text is searched, in lower case, each once. They are ClickHouse's tokens.
 
-    Of the ASCII characters, only letters and digits are part of a word; every other character is.
+    Letters, digits and all characters outside ASCII are part of a word; other ASCII characters separate words.
     """
     return list(dict.fromkeys(word.lower() for word in _WORDS.findall(text)))
 

@@ -242,7 +242,7 @@ def test_an_exception_in_an_answer_with_status_200_is_an_unknown_outcome(tenant:
     assert lines >= 2
     assert failed == {(command, batch) for command in commands for batch in range(lines)}
     assert count(tenant, "event_log") == 2
-    assert [letter.reason for letter in dead_letters(tenant)] == ["conflict"]
+    assert [dead_letter.reason for dead_letter in dead_letters(tenant)] == ["conflict"]
     assert_balanced(tenant)
 
 
@@ -278,10 +278,11 @@ def test_two_sinks_store_one_id_at_the_same_time(
     write_partition(tenant, 0)
     assert count(tenant, "event_log") == 4
     client = tenant.administrator()
-    found = reconcile(client, tenant.database)
-    assert [(each.id, each.visible) for each in found.repeated] == ([(event.id, 2)] if has_other_content else [])
+    report = reconcile(client, tenant.database)
+    repeated = [(copies.id, copies.visible) for copies in report.repeated]
+    assert repeated == ([(event.id, 2)] if has_other_content else [])
     for _ in range(2):
-        assert sum(account.stored for account in partition_checks(tenant)) == 4
+        assert sum(check.stored for check in partition_checks(tenant)) == 4
         assert_balanced(tenant)
         client.command(f"OPTIMIZE TABLE {tenant.database}.event_log FINAL")
     assert count(tenant, "event_log") == count(tenant) == 3 + has_other_content
@@ -321,7 +322,7 @@ def test_a_late_insert_of_events_that_others_stored_keeps_the_ledger_balanced(
         write_partition(tenant, 0)
     client = tenant.administrator()
     for _ in range(2):
-        assert [(each.stored, each.duplicates) for each in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
+        assert [(check.stored, check.duplicates) for check in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
         assert_balanced(tenant)
         client.command(f"OPTIMIZE TABLE {tenant.database}.event_log FINAL")
     assert count(tenant, "event_log") == 2
@@ -342,7 +343,7 @@ def test_a_late_insert_of_other_content_is_shown_by_reconcile(tenant: Tenant, mo
     once(monkeypatch, "insert", oversleep)
     with pytest.raises(BatchCancelledError):
         write_partition(tenant, 0)
-    assert [(each.stored, each.conflicts) for each in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
+    assert [(check.stored, check.conflicts) for check in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
     assert_balanced(tenant)
     report = reconcile(connect(tenant.clickhouse("operator")), tenant.database)
     assert [repeated_id.id for repeated_id in report.repeated] == [event.id]
@@ -492,7 +493,7 @@ def test_an_escaped_nul_is_refused_and_an_escaped_backslash_is_not(tenant: Tenan
     put(tenant, values, partition=0)
     totals = run_sink(tenant)
     assert (totals.stored, totals.invalid) == (1, 1)
-    assert [letter.reason for letter in dead_letters(tenant)] == ["text"]
+    assert [dead_letter.reason for dead_letter in dead_letters(tenant)] == ["text"]
 
 
 def _wait_for_rows(tenant: Tenant, rows: int) -> None:
