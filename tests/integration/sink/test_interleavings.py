@@ -192,7 +192,8 @@ def test_a_batch_behind_a_failed_one_is_not_classified(
     if isinstance(error, SinkError):
         with pytest.raises(SinkError):
             sink.run(until_idle=IDLE_SECONDS)
-        assert count(tenant, "event_log") == staged[0] < 100
+        # Those of the first batch alone; which of the two was staged first is left to their threads.
+        assert count(tenant, "event_log") in staged
         assert not lines
         run_sink(tenant, flush_rows=50)
     else:
