@@ -1,33 +1,37 @@
 """The partitions of this sink: which it has, which it can read already, and from where.
 
-A partition passes through these states:
-
-* assigned: the group gave it to this sink. It is unpositioned: nothing is read from it.
-* positioned: the end of its ledger is known, and the topic is read from one past it.
-* gone: it was revoked, or lost to another sink.
-
-A reset takes every positioned partition back to unpositioned, so that it is read again from the end of its ledger.
+A partition that the group has assigned is unpositioned: nothing is read from it. Once the end of its ledger is known it
+is positioned, and the topic is read from one past that end. It is gone when it was revoked, or lost to another sink. A
+reset makes every positioned partition unpositioned, so that it is read again from the end of its ledger.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from auditstream_storage.ledger import LedgerEnd
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from auditstream_schemas.errors import SinkError
+from auditstream_schemas.kafka import BROKER_SECONDS, topic_id
+from auditstream_sink.clickhouse_writer import ClickHouseWriter, UnknownOutcomeError
+from auditstream_sink.settings import SinkSettings
+from auditstream_storage import LedgerEnd
+
+
+class BrokerAwayError(UnknownOutcomeError):
+    """The broker is away or has answered with an error; the same call may succeed later."""
 
 
 class Assignment:
     """The state of this sink's partitions. Belongs to the loop's thread; blocks on nothing.
 
     Attributes:
-        topic_id: Id of the topic that the positioned partitions belong to.
         fencing_time: When partitions were last positioned, by ClickHouse's clock, nanoseconds since 1970.
-        unpositioned: Partitions that are assigned, but not positioned.
         next_offsets: By positioned partition, the next offset to add to a batch; ``BatchBuilder.add`` advances it.
         at_end: Positioned partitions that were read to their end.
-        ledger_ends: By positioned partition, where its ledger ends; the writer of a batch advances it. A reset makes
-            a new one, so that a cancelled batch cannot change it.
-        must_seek: Whether records that were fetched before now must not be added: the consumer has to be moved to
-            ``next_offsets`` first.
+        ledger_ends: By positioned partition; the writer of a batch advances it. A reset makes a new one, so that a
+            cancelled batch cannot change it.
+        must_seek: Whether the consumer has to be moved to ``next_offsets`` before a fetched record may be added.
     """
 
     def __init__(self) -> None:
@@ -59,15 +63,9 @@ class Assignment:
         self.must_seek = True
 
     def positioned(self, topic_id: UUID, fencing_time: int, ledger_ends: Mapping[int, LedgerEnd]) -> bool:
-        """Read unpositioned partitions on from the ends of their ledgers.
+        """Position partitions at the ends of their ledgers; False if one of them is gone since these were looked up.
 
-        Args:
-            topic_id: Id of the topic now. If ``is_other_topic``, call ``reset`` first.
-            fencing_time: ClickHouse's clock now.
-            ledger_ends: By partition, where its ledger ends.
-
-        Returns:
-            Whether they are positioned. They are not if one of them is gone since the ends were looked up.
+        If the topic ``is_other_topic``, call ``reset`` first.
         """
         if not self.unpositioned.issuperset(ledger_ends):
             return False
@@ -89,11 +87,66 @@ class Assignment:
         self.ledger_ends = {}
         self.must_seek = True
 
-    def fetch_again(self) -> None:
-        """Records that were fetched were not added: fetch on from ``next_offsets`` again."""
-        self.must_seek = True
-
     def sought(self) -> None:
         """The consumer was moved to ``next_offsets``."""
         self.must_seek = False
         self.at_end.clear()
+
+
+class Positions:
+    """Looks up where to read on: one past the end of the ledger, or at the start of the topic.
+
+    Every call asks the broker or ClickHouse and blocks on it.
+    """
+
+    def __init__(self, settings: SinkSettings, consumer: Consumer, clickhouse: ClickHouseWriter) -> None:
+        self._topic, self._consumer, self._clickhouse = settings.topic, consumer, clickhouse
+        self._admin = AdminClient(settings.librdkafka_client("positions"))
+
+    def topic_id(self) -> UUID:
+        """The id that the broker gave the topic when it was created (KIP-516).
+
+        Raises:
+            BrokerAwayError: The broker is away, or has no such topic; the same call may succeed later.
+            SettingsError: The broker is too old.
+        """
+        try:
+            id = topic_id(self._admin, self._topic)
+        except (KafkaException, TimeoutError) as error:
+            raise BrokerAwayError(f"broker: cannot describe topic {self._topic}: {error}") from error
+        if id is None:
+            raise BrokerAwayError(f"broker: there is no topic {self._topic}")
+        return id
+
+    def look_up(self, partitions: Sequence[int]) -> tuple[UUID, int, dict[int, LedgerEnd]]:
+        """Topic id, fencing time, and by partition where its ledger ends; without one, before the topic's start.
+
+        Raises:
+            UnknownOutcomeError: Broker (BrokerAwayError) or ClickHouse is away; the same call may succeed later.
+            SinkError: There is no such topic, or the broker has deleted records that no sink read.
+        """
+        topic_id = self.topic_id()
+        stored = self._clickhouse.ledger_ends(topic_id=topic_id)
+        ledger_ends = {}
+        for partition in partitions:
+            low = self._low_watermark(partition)
+            ledger_end = stored.get(partition) or LedgerEnd(end=low - 1, line_first=None)
+            if ledger_end.end + 1 < low:
+                raise SinkError(
+                    f"partition {partition}: offsets {ledger_end.end + 1} to {low - 1} were deleted by the broker "
+                    "before any sink read them: those events are lost, and the topic's retention is shorter than the "
+                    "outage. `auditstream accept-loss` enters them into the ledger as lost, so that the sink can go on"
+                )
+            ledger_ends[partition] = ledger_end
+        return topic_id, self._clickhouse.fencing_time(), ledger_ends
+
+    def close(self) -> None:
+        """Close the connection to ClickHouse."""
+        self._clickhouse.close()
+
+    def _low_watermark(self, partition: int) -> int:
+        coordinates = TopicPartition(self._topic, partition)
+        try:
+            return self._consumer.get_watermark_offsets(coordinates, timeout=BROKER_SECONDS)[0]
+        except KafkaException as error:
+            raise BrokerAwayError(f"broker: no watermarks of partition {partition}: {error}") from error

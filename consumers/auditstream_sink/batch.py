@@ -11,23 +11,15 @@ from confluent_kafka import Message
 
 from auditstream_schemas.codec import join
 from auditstream_sink.framing import block, body_of
-from auditstream_sink.writers import WriterSchema
+from auditstream_sink.writer_schemas import WriterSchema
 
 _ID = slice(1, 37)
-"""Where the event's id is in a body: behind its length."""
+"""The event's id in a body: it stands behind its length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A record as it came from the topic.
-
-    Attributes:
-        partition: Kafka partition.
-        offset: Kafka offset.
-        key: Message key.
-        value: All its bytes; None for a tombstone.
-        headers: Its own headers; None if the client cannot read them, because a name is not UTF-8.
-    """
+    """A record as it came from the topic. ``value`` is None for a tombstone; for ``headers`` see `record_headers`."""
 
     partition: int
     offset: int
@@ -39,25 +31,19 @@ class Record:
     def of(message: Message, partition: int, offset: int) -> "Record":
         """Copy a message of the client."""
         value = message.value()
-        return Record(
-            partition=partition,
-            offset=offset,
-            key=message.key(),
-            value=value if isinstance(value, bytes) else None,
-            headers=record_headers(message),
-        )
+        value = value if isinstance(value, bytes) else None
+        headers = record_headers(message)
+        return Record(partition=partition, offset=offset, key=message.key(), value=value, headers=headers)
 
 
 @dataclass(slots=True, kw_only=True)
 class OffsetRange:
-    """The offsets of one partition in a batch.
+    """The offsets of one partition in a batch, from ``first`` to ``last`` inclusive.
 
     Attributes:
-        first: One past the end of the partition's ledger.
-        last: The last offset read, be it that of a record or of a transaction's control record behind it.
         fencing_time: When the partition was positioned, by ClickHouse's clock.
         first_time: Kafka's timestamp of the first record, seconds since 1970; None if it has none.
-        read: Records; fewer than ``last - first + 1`` where offsets hold control records or aborted ones.
+        read: Number of records. Offsets of control records and of aborted transactions have none.
     """
 
     first: int
@@ -72,10 +58,9 @@ class RefusedRecord:
     """A record that cannot be stored.
 
     Attributes:
-        record: As it came from the topic.
-        status: ``invalid``, ``conflict`` or ``expired``: the count of the ledger that it belongs to.
+        status: ``invalid``, ``conflict`` or ``expired``: its count in the ledger.
         reason: A short word to filter by.
-        error: A sentence for the reader of the dead letters; holds no payload.
+        error: A sentence for the reader of the dead letters, without payload.
     """
 
     record: Record
@@ -89,11 +74,6 @@ class SchemaGroup:
 
     Only a record's body is kept, in its block: keeping the client's message too would triple the memory. A record
     with headers, or with a key that is not its id, is kept whole beside its block.
-
-    Attributes:
-        schema: The writer schema.
-        partitions: Kafka partition of each record.
-        offsets: Kafka offset of each record.
     """
 
     def __init__(self, schema: WriterSchema) -> None:
@@ -133,8 +113,7 @@ class SchemaGroup:
     def record(self, index: int) -> Record:
         """The whole record at an index."""
         partition, offset = self.partitions[index], self.offsets[index]
-        whole_record = self._whole_records.get((partition, offset))
-        if whole_record is not None:
+        if whole_record := self._whole_records.get((partition, offset)):
             return whole_record
         body = self.body(index)
         value = join(self.schema.schema_id, body)
@@ -163,9 +142,8 @@ class Batch:
         opened: When its first record was added, by the clock's ``monotonic``.
         size: Bytes of its records' values.
         rows: Number of its records.
-        offset_ranges: By partition, the offsets that it covers.
         groups: By schema id, the records that can be staged.
-        refused: Records that cannot.
+        refused: Records that cannot be staged.
     """
 
     opened: float
@@ -208,10 +186,8 @@ class Batch:
 
     def extend(self, partition: int, last: int, *, expected: int, fencing_time: int) -> OffsetRange:
         """Extend the partition's offset range up to ``last``, whether or not there are records at these offsets."""
-        offset_range = self.offset_ranges.get(partition)
-        if offset_range is None:
-            offset_range = OffsetRange(first=expected, last=last, fencing_time=fencing_time)
-            self.offset_ranges[partition] = offset_range
+        new = OffsetRange(first=expected, last=last, fencing_time=fencing_time)
+        offset_range = self.offset_ranges.setdefault(partition, new)
         offset_range.last = last
         return offset_range
 

@@ -11,7 +11,7 @@ from auditstream_sink.batch import Batch
 from auditstream_sink.client import raise_if_fatal
 from auditstream_sink.clock import Clock
 from auditstream_sink.settings import SinkSettings
-from auditstream_sink.writers import UnusableSchema, WriterSchema
+from auditstream_sink.writer_schemas import UnusableSchema, WriterSchema
 
 _MAX_FETCH = 10_000
 _EARLY_SHARE = 0.25
@@ -21,17 +21,10 @@ _PREFIX = 5
 
 
 class BatchBuilder:
-    """Fills one batch after another.
+    """Fills one batch after another, at present ``batch``; advances the assignment with each record.
 
-    Args:
-        settings: How large a batch may grow.
-        clock: For the age of a batch.
-        assignment: From where each partition is read; advanced with each record.
-        schema_of: Gives the writer schema of an id, or why the schema is unusable; may block. Gives None if the
-            record has to wait, or if the assignment has changed during the call.
-
-    Attributes:
-        batch: The batch that is being filled.
+    ``schema_of`` looks up the writer schema of an id, and may block. It returns None if the record has to wait, or if
+    the assignment has changed during the call.
     """
 
     def __init__(
@@ -41,10 +34,8 @@ class BatchBuilder:
         assignment: Assignment,
         schema_of: Callable[[int], WriterSchema | UnusableSchema | None],
     ) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._assignment = assignment
-        self._schema_of = schema_of
+        self._settings, self._clock = settings, clock
+        self._assignment, self._schema_of = assignment, schema_of
         self._last_prefix = b""
         self._last_schema: WriterSchema | None = None
         self.batch = Batch(opened=clock.monotonic())
@@ -70,8 +61,7 @@ class BatchBuilder:
     def add(self, record: Message) -> bool:
         """Add a fetched record to the batch; False if neither it nor those behind it can be added now.
 
-        Raises:
-            SinkError: The record is a broker error that a person has to fix.
+        Raises SinkError if the record is a broker error that a person has to fix.
         """
         error, partition, offset = record.error(), record.partition(), record.offset()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
@@ -88,7 +78,12 @@ class BatchBuilder:
         if self.batch.is_empty:
             self.batch.opened = self._clock.monotonic()
         if error is not None:
-            self._add_end(partition, offset, expected)
+            assignment.at_end.add(partition)
+            if offset > expected:
+                # The offsets in front of the end have control records or aborted ones. They must be in the ledger:
+                # after the broker has deleted them they would look like records that no sink read.
+                self.batch.extend(partition, offset - 1, expected=expected, fencing_time=assignment.fencing_time)
+                next_offsets[partition] = offset
             return True
         value = record.value()
         data = value if isinstance(value, bytes) else b""
@@ -116,14 +111,3 @@ class BatchBuilder:
             self._last_prefix, self._last_schema = data[:_PREFIX], schema
             self.batch.add(record, schema, partition, offset, body)
         return True
-
-    def _add_end(self, partition: int, end: int, expected: int) -> None:
-        """Note the end of a partition, and cover the offsets without records in front of it.
-
-        These offsets hold transactions' control records, and records of aborted transactions. They must be in the
-        ledger: after the broker has deleted them they would look like records that no sink read.
-        """
-        self._assignment.at_end.add(partition)
-        if end > expected:
-            self.batch.extend(partition, end - 1, expected=expected, fencing_time=self._assignment.fencing_time)
-            self._assignment.next_offsets[partition] = end

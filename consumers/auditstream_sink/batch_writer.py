@@ -11,7 +11,8 @@ Every step can be repeated after any failure, because:
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
@@ -20,36 +21,64 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 
 from auditstream_schemas.codec import decode, decode_record
 from auditstream_schemas.errors import AuditstreamError, InvalidEventError, SinkError, WireFormatError
-from auditstream_sink.batch import Batch, Record, RefusedRecord, SchemaGroup
-from auditstream_sink.cancellation import BatchCancelledError, Cancellation
+from auditstream_sink.batch import Batch, RefusedRecord, SchemaGroup
 from auditstream_sink.clickhouse_writer import Classification, ClickHouseWriter, DataRefusedError, UnknownOutcomeError
 from auditstream_sink.clock import Clock
-from auditstream_sink.dead_letter_limit import DeadLetterLimit
-from auditstream_sink.dead_letters import DeadLetters, DeadLettersUndeliveredError
+from auditstream_sink.dead_letters import DeadLetterLimit, DeadLetters, DeadLettersUndeliveredError
+from auditstream_sink.framing import trailing_bytes_check
 from auditstream_sink.health import Health, dependency_at_fault
 from auditstream_sink.metrics import Metrics
 from auditstream_sink.statements import FAULTS
-from auditstream_sink.trailing_bytes import trailing_bytes_check
-from auditstream_storage.ledger import LedgerEnd, LedgerLine
+from auditstream_storage import LedgerEnd, LedgerLine
 
 _MAX_DECODED = 2048
 """A container that ClickHouse refuses is halved down to this many records; these are then decoded one by one."""
-
-_WAITER = "batch"
-
-_logger = logging.getLogger("auditstream.sink")
-
-_T = TypeVar("_T")
-
 _PARSERS = 2
 """Containers that ClickHouse parses at once, one thread each: parsing is the longest step."""
-
 _SPLIT_ROWS = 10_000
 """A group of more records is parsed as two containers; for a smaller one a second request costs more than it saves."""
+
+_WAITER = "batch"
+_T = TypeVar("_T")
+_logger = logging.getLogger("auditstream.sink")
 
 
 class TakenOverError(AuditstreamError):
     """Another sink has written the ledger of a partition: the partition is not this sink's any more."""
+
+
+class BatchCancelledError(AuditstreamError):
+    """The batch was cancelled; another sink, or this one, reads its offsets again."""
+
+
+class Cancellation:
+    """Tells the thread that writes a batch to stop. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._cancelled: Future[None] = Future()
+
+    def cancel(self) -> None:
+        """Stop the batch before its next step, also while it waits between two attempts. Does not block."""
+        with suppress(InvalidStateError):
+            self._cancelled.set_result(None)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait between two attempts; raises BatchCancelledError as soon as the batch is cancelled."""
+        done, _waiting = wait([self._cancelled], seconds)
+        if done:
+            raise BatchCancelledError("the batch was cancelled")
+
+    def raise_if_cancelled(self) -> None:
+        """Raise BatchCancelledError if the batch was cancelled; does not block."""
+        self.sleep(0)
+
+    def wait_for(self, previous: "Future[Any] | None") -> None:
+        """Block until the previous batch is written. Raises BatchCancelledError if it failed, or as `sleep` does."""
+        if previous is not None:
+            wait([self._cancelled, previous], return_when=FIRST_COMPLETED)
+        self.raise_if_cancelled()
+        if previous is not None and previous.exception() is not None:
+            raise BatchCancelledError("the previous batch was not written")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,13 +89,8 @@ class BatchWriter:
     a statement, so it shares none of these with the one that replaces it.
 
     Attributes:
-        clickhouse: Stage, events and ledger.
-        dead_letters: Takes the refused records.
         topic_id: Asks the broker for the topic's id.
-        clock: Gives the time that rows and ledger lines carry.
-        dead_letter_limit: Stops the sink if too many records are refused.
-        metrics: Counts batches and steps.
-        health: Learns when a batch has to wait.
+        clock: For the times in rows and ledger lines.
         cancellation: Cancels the batch that is being written. Its rows stay; the sink that reads these offsets next
             finds them by their coordinates.
     """
@@ -92,18 +116,14 @@ class BatchWriter:
     ) -> list[LedgerLine]:
         """Write a batch and return its ledger lines, one a partition.
 
-        Args:
-            batch: The records.
-            topic_id: Id of the topic that they were read from.
-            ledger_ends: Where the ledger of each partition ends; advanced to the lines that are written.
-            previous: The batch before this one, if there is one. This one is classified after it is in the ledger.
+        Advances ``ledger_ends`` to these lines. Classifies the batch only after the previous one is in the ledger.
 
         Raises:
             TakenOverError: Another sink has written these offsets to the ledger; drop the batch.
             BatchCancelledError: The batch was cancelled, or the previous one failed.
             SinkError: Too many records are refused, or the ledger is not as this sink left it.
         """
-        classification = Classification(counts={}, refused=())
+        classification = Classification()
         if batch.groups:
             classification = self._retry(lambda: self._store(batch, topic_id, previous))
         # A batch that was cancelled in the middle of a statement has a successor already.
@@ -139,8 +159,7 @@ class BatchWriter:
         return result
 
     def _report_wait(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        if error is not None:
+        if state.outcome is not None and (error := state.outcome.exception()) is not None:
             self.health.waiting(_WAITER, dependency_at_fault(error), error)
 
     def _store(self, batch: Batch, topic_id: UUID, previous: "Future[Any] | None") -> Classification:
@@ -164,7 +183,7 @@ class BatchWriter:
             if missing:
                 raise UnknownOutcomeError(f"read back: {missing} inserted records are missing")
             if still_staged != staged:
-                # With an empty stage no record is refused and none is missing: the read-back proves nothing.
+                # On an empty stage no record is refused and none is missing: the read-back proves nothing.
                 raise UnknownOutcomeError("ClickHouse lost the stage")
         return classification
 
@@ -207,39 +226,25 @@ class BatchWriter:
         with self.metrics.step("ledger"):
             if self.topic_id() != topic_id:
                 raise TakenOverError("the topic was deleted and created again")
-            unwritten = [line for line in lines if _follows(line, ledger_ends[line.partition].end)]
-            if not unwritten:
-                return
-            known = {line.partition: ledger_ends[line.partition] for line in unwritten}
+            known = {line.partition: ledger_ends[line.partition] for line in lines}
             stored = self.clickhouse.ledger_ends_since(known, topic_id=topic_id)
-            new = [line for line in unwritten if _is_new(line, known[line.partition], stored.get(line.partition))]
+            new = [line for line in lines if _is_new(line, known[line.partition], stored.get(line.partition))]
             if new:
                 self.clickhouse.write_lines(new, now=self.clock.now(), topic_id=topic_id)
-            for line in unwritten:
+            for line in lines:
                 ledger_ends[line.partition] = LedgerEnd(end=line.last_offset, line_first=line.first_offset)
-
-
-def _follows(line: LedgerLine, end: int) -> bool:
-    """Whether the line follows the known end of the ledger; false if it is that end already.
-
-    Raises:
-        SinkError: It is neither.
-    """
-    if end not in {line.last_offset, line.first_offset - 1}:
-        raise SinkError(
-            f"partition {line.partition}: the ledger ends at offset {end}, but this batch begins at "
-            f"{line.first_offset}: the batch between was not written"
-        )
-    return end != line.last_offset
 
 
 def _is_new(line: LedgerLine, known: LedgerEnd, stored: tuple[int, bool] | None) -> bool:
     """Whether the ledger ends where this sink left it; false if it ends with this line, whose answer was lost.
 
-    Raises:
-        SinkError: The ledger is gone.
-        TakenOverError: Another sink has written to it.
+    Raises SinkError if a batch between is missing or the ledger is gone, TakenOverError if another sink has written it.
     """
+    if known.end != line.first_offset - 1:
+        raise SinkError(
+            f"partition {line.partition}: the ledger ends at offset {known.end}, but this batch begins at "
+            f"{line.first_offset}: the batch between was not written"
+        )
     if stored is None and known.line_first is not None:
         raise SinkError(
             f"partition {line.partition}: the ledger ended at offset {known.end}, and now it is gone: was "
@@ -263,11 +268,13 @@ def _without_broken(
     if decode_now or len(piece) <= _MAX_DECODED:
         has_no_trailing_bytes = trailing_bytes_check(group.schema.text)
         bodies = ((index, group.body(index)) for index in piece)
+        # A record that can be decoded may still have an event that is not valid: the classification finds it.
         errors = {
-            index: _decode_error(body, group.schema.text) for index, body in bodies if not has_no_trailing_bytes(body)
+            index: _error_of(decode_record, body, group.schema.text)
+            for index, body in bodies
+            if not has_no_trailing_bytes(body)
         }
-        undecodable = {index: ("undecodable", error) for index, error in errors.items() if error}
-        if undecodable:
+        if undecodable := {index: ("undecodable", error) for index, error in errors.items() if error}:
             broken |= undecodable
             rest = [index for index in piece if index not in undecodable]
             return [rest] if rest else []
@@ -282,11 +289,11 @@ def _halves(piece: Sequence[int]) -> list[Sequence[int]]:
     return [piece[middle:], piece[:middle]]
 
 
-def _decode_error(body: bytes, schema: str) -> str:
-    """Why a record cannot be decoded; empty if it can, whether or not its event is valid."""
+def _error_of(decoder: Callable[[bytes, str], object], data: bytes, schema: str) -> str:
+    """The text of the error with which data cannot be decoded; empty if there is none."""
     try:
-        decode_record(body, schema)
-    except WireFormatError as error:
+        decoder(data, schema)
+    except (InvalidEventError, WireFormatError) as error:
         return str(error)
     return ""
 
@@ -305,22 +312,12 @@ def _refused_records(batch: Batch, classification: Classification) -> list[Refus
         group, index = staged[row.partition, row.offset]
         record = group.record(index)
         if row.status == "conflict":
-            reason = "conflict"
             error = f"the id is taken by an event of other content, from {row.first_seen}"
         else:
-            reason = row.reason
-            error = _fault_text(record, group.schema.text, row.reason)
-        refused.append(RefusedRecord(record=record, status=row.status, reason=reason, error=error))
+            # The validation in Python finds all faults of the event, SQL the first one.
+            error = _error_of(decode, record.value or b"", group.schema.text) or FAULTS[row.reason]
+        refused.append(RefusedRecord(record=record, status=row.status, reason=row.reason or row.status, error=error))
     return refused
-
-
-def _fault_text(record: Record, schema: str, reason: str) -> str:
-    """Everything that the event's validation in Python finds wrong; if it finds nothing, the fault that SQL found."""
-    try:
-        decode(record.value or b"", schema)
-    except (InvalidEventError, WireFormatError) as error:
-        return str(error)
-    return FAULTS[reason]
 
 
 def _ledger_line(partition: int, batch: Batch, classification: Classification) -> LedgerLine:

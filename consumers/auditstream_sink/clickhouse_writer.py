@@ -5,10 +5,10 @@ not certainly the first kind is the second, and the batch is staged and classifi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from clickhouse_connect.driver.summary import QuerySummary
@@ -29,57 +29,38 @@ class UnknownOutcomeError(AuditstreamError):
     """Time-out, broken connection or error status: the statement may have taken effect or not."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordStatus:
-    """The status of a staged record that is refused.
-
-    Attributes:
-        partition: Kafka partition.
-        offset: Kafka offset.
-        status: ``invalid``, ``conflict`` or ``expired``.
-        reason: Key of FAULTS; empty for a conflict.
-        first_seen: For a conflict, partition and offset of the first event of that id, as text.
-    """
+class RecordStatus(NamedTuple):
+    """The status of a staged record that is refused: a conflict with the first event of its id, or one of FAULTS."""
 
     partition: int
     offset: int
     status: str
     reason: str
+    """Key of FAULTS; empty for a conflict."""
     first_seen: str
+    """For a conflict, partition and offset of the first event of that id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classification:
-    """The statuses of the staged records that are not new.
+    """The staged records that are not new: their number by partition and status, and those to be dead-lettered."""
 
-    Attributes:
-        counts: Number of records by (partition, status).
-        refused: Records for the dead letters.
-    """
-
-    counts: Mapping[tuple[int, str], int]
-    refused: Sequence[RecordStatus]
+    counts: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    refused: Sequence[RecordStatus] = ()
 
 
 class ClickHouseWriter:
     """One connection to ClickHouse, and a stage of its own. Not safe to share between threads.
 
     Every method but ``abandon_stage`` blocks on the network and may raise UnknownOutcomeError; it may be called
-    again after that.
-
-    Args:
-        settings: Server and database.
-        instance: Name of this sink in the ledger.
-
-    Attributes:
-        statements: Class of the SQL; a test may use another.
+    again after that. ``instance`` is the name of this sink in the ledger.
     """
 
     statements: type[SinkStatements] = SinkStatements
+    """A test may use another class."""
 
     def __init__(self, settings: SinkSettings, *, instance: str) -> None:
-        self._settings = settings
-        self._instance = instance
+        self._settings, self._instance = settings, instance
         self._sql = self._new_stage()
         self._abandoned: list[SinkStatements] = []
         self._connection = Connection(
@@ -93,10 +74,8 @@ class ClickHouseWriter:
 
     def close(self) -> None:
         """Drop the stage, if there is one."""
-        if not self._connection.is_open:
-            return
         for sql in (*self._abandoned, self._sql) if self._has_stage else self._abandoned:
-            self._run(sql.drop())
+            self._command(*sql.drop())
         self._connection.close()
 
     def abandon_stage(self) -> None:
@@ -121,23 +100,18 @@ class ClickHouseWriter:
                 self._command(f"DROP TABLE IF EXISTS {database}.{name}")
             self._has_dropped_stale = True
         while self._abandoned:
-            self._run(self._abandoned[-1].drop())
+            self._command(*self._abandoned[-1].drop())
             self._abandoned.pop()
         if self._has_stage:
             self._command(f"TRUNCATE TABLE {self._sql.stage_table}")
         else:
             self._has_stage = True
-            self._run(self._sql.create())
+            self._command(*self._sql.create())
 
     def stage(self, head: bytes, pieces: Sequence[Sequence[memoryview]]) -> list[DataRefusedError | None]:
-        """Parse pieces of blocks into the stage, all pieces at once; of a piece, all records are staged or none.
+        """Parse several pieces into the stage at once; of each piece, all records are staged or none.
 
-        Args:
-            head: The container's head.
-            pieces: Blocks, a list for each piece.
-
-        Returns:
-            For each piece None, or why ClickHouse cannot parse a record in it.
+        Returns for each piece None, or why ClickHouse cannot parse a record in it.
         """
         others = [in_background(partial(self._stage_one, head, piece), "sink-stage") for piece in pieces[1:]]
         return [self._stage_one(head, piece) for piece in pieces[:1]] + [other.result() for other in others]
@@ -163,14 +137,10 @@ class ClickHouseWriter:
         self._command(f"TRUNCATE TABLE {self._sql.status_table}")
         self._command(self._sql.classify(), now=_timestamp(now), topic_id=str(topic_id))
         rows = self._rows(f"SELECT partition, status, count() FROM {self._sql.status_table} GROUP BY partition, status")
-        counts = {(int(partition), str(status)): int(number) for partition, status, number in rows}
+        counts = {(partition, status): number for partition, status, number in rows}
         if not any(status in REFUSED for _partition, status in counts):
-            return Classification(counts=counts, refused=())
-        refused = [
-            RecordStatus(partition=int(p), offset=int(o), status=str(s), reason=str(r), first_seen=str(f))
-            for p, o, s, r, f in self._rows(self._sql.refused())
-        ]
-        return Classification(counts=counts, refused=refused)
+            return Classification(counts=counts)
+        return Classification(counts=counts, refused=[RecordStatus(*row) for row in self._rows(self._sql.refused())])
 
     def insert(self, *, now: datetime, topic_id: UUID) -> None:
         """Store the new records. They are de-duplicated already, so ClickHouse need not do it on insert."""
@@ -205,12 +175,7 @@ class ClickHouseWriter:
     def ledger_ends_since(self, known: Mapping[int, LedgerEnd], *, topic_id: UUID) -> dict[int, tuple[int, bool]]:
         """By partition, the last offset in its ledger, and whether this sink wrote that line.
 
-        Args:
-            known: By partition, a line that is known to be in the ledger; older lines are not read.
-            topic_id: Id of the topic.
-
-        Returns:
-            Partitions that have a line.
+        Lines older than those in ``known`` are not read. Partitions without a line are left out.
         """
         since = {partition: ledger.line_first or 0 for partition, ledger in known.items()}
         rows = self._rows(self._sql.ledger_ends_since(since), topic=self._settings.topic, topic_id=str(topic_id))
@@ -230,21 +195,17 @@ class ClickHouseWriter:
     def _new_stage(self) -> SinkStatements:
         return self.statements(database=self._settings.clickhouse_database, stage=uuid4().hex[:12])
 
-    def _run(self, statements: Sequence[str]) -> None:
+    def _command(self, *statements: str, settings: dict[str, Any] | None = None, **parameters: object) -> None:
         for statement in statements:
-            self._command(statement)
-
-    def _command(self, statement: str, *, settings: dict[str, Any] | None = None, **parameters: object) -> None:
-        with self._connection.client() as client:
-            answer = client.command(statement, parameters=dict(parameters), settings=settings, use_database=False)
-        if not isinstance(answer, QuerySummary):
-            # None of our commands has an answer. Text under status 200 is an exception that came after the status.
-            raise UnknownOutcomeError(f"ClickHouse: {str(answer)[:300]}")
+            with self._connection.client() as client:
+                answer = client.command(statement, parameters=dict(parameters), settings=settings, use_database=False)
+            if not isinstance(answer, QuerySummary):
+                # Our commands have no answer: a text under status 200 is an exception that came after the status.
+                raise UnknownOutcomeError(f"ClickHouse: {str(answer)[:300]}")
 
     def _rows(self, query: str, **parameters: object) -> Sequence[Sequence[Any]]:
         with self._connection.client() as client:
-            rows: Sequence[Sequence[Any]] = client.query(query, parameters=dict(parameters)).result_rows
-        return rows
+            return client.query(query, parameters=dict(parameters)).result_rows
 
     def _row(self, query: str, **parameters: object) -> Sequence[Any]:
         """The row of a query that always has exactly one."""

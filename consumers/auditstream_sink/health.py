@@ -2,13 +2,14 @@
 
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from auditstream_schemas.errors import RegistryError
+from auditstream_sink.assignment import BrokerAwayError
 from auditstream_sink.clock import Clock
 from auditstream_sink.dead_letters import DeadLettersUndeliveredError
 from auditstream_sink.metrics import Dependency, Metrics, Rebalance
-from auditstream_sink.positions import BrokerAwayError
 from auditstream_sink.settings import SinkSettings
 
 _MAX_POLL_MS = 300_000
@@ -19,31 +20,26 @@ _logger = logging.getLogger("auditstream.sink")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthStatus:
-    """An answer of /healthz or /readyz.
+    """An answer of /healthz or /readyz: all faults, and by dependency the seconds that the sink has waited for it."""
 
-    Attributes:
-        is_healthy: Whether nothing is wrong.
-        reasons: A sentence for each thing that is wrong.
-        waits_for: Dependencies that the sink waits for, with the seconds since each wait began.
-    """
+    reasons: tuple[str, ...] = ()
+    waits_for: Mapping[Dependency, float] = field(default_factory=dict)
 
-    is_healthy: bool
-    reasons: tuple[str, ...]
-    waits_for: dict[Dependency, float]
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.reasons
 
 
 class Health:
     """Collects reports of the loop and the batch writers. Safe to share between threads; blocks on nothing.
 
-    Args:
-        settings: Name of the broker, and how long the loop may go without polling.
-        metrics: Shows the same reports.
-        clock: For ages.
+    Attributes:
+        is_member: Whether this sink is a member of its group.
     """
 
     def __init__(self, settings: SinkSettings, metrics: Metrics, clock: Clock) -> None:
-        self._metrics = metrics
-        self._clock = clock
+        self._metrics, self._clock = metrics, clock
         self._names: dict[Dependency, str] = {
             "clickhouse": "ClickHouse",
             "registry": "the schema registry",
@@ -52,51 +48,42 @@ class Health:
         self._max_poll_seconds = int(settings.librdkafka().get("max.poll.interval.ms", _MAX_POLL_MS)) / 1000
         self._lock = threading.Lock()
         self._polled = clock.monotonic()
-        self._is_member = False
+        self.is_member = False
         self._unpositioned = 0
         self._waits: dict[str, tuple[Dependency, float]] = {}
-
-    @property
-    def is_member(self) -> bool:
-        """Whether this sink is a member of its group."""
-        return self._is_member
 
     def polled(self, *, partitions: int, unpositioned: int) -> None:
         """The loop polled; it has so many partitions, of which it cannot read the unpositioned ones."""
         with self._lock:
             self._polled = self._clock.monotonic()
             self._unpositioned = unpositioned
-        self._metrics.polled(partitions=partitions, unpositioned=unpositioned)
-
-    def joined(self) -> None:
-        """This sink is a member of its group, and has no partition yet."""
-        with self._lock:
-            self._is_member = True
+        self._metrics["last_poll_timestamp_seconds"].set(self._now())
+        self._metrics["partitions"].set(partitions)
+        self._metrics["unpositioned_partitions"].set(unpositioned)
 
     def rebalanced(self, event: Rebalance, *, unpositioned: int) -> None:
         """The group changed this sink's partitions; a sink without partitions is a member too."""
         with self._lock:
-            self._is_member = event != "lost"
+            self.is_member = event != "lost"
             self._unpositioned = unpositioned
-        self._metrics.rebalanced(event)
+        self._metrics["rebalances_total"].labels(event).inc()
 
     def waiting(self, waiter: str, dependency: Dependency, error: object) -> None:
         """A request failed and will be retried until it succeeds. Logs the first failure of a wait.
 
-        Args:
-            waiter: Name of the work that waits; it waits for one dependency at a time.
-            dependency: The part that failed.
-            error: Its error, for the log alone: the health port does not show it.
+        ``waiter`` names the work that waits, for one dependency at a time. The error is logged; the health port does
+        not show it.
         """
         with self._lock:
             is_known = any(other == dependency for other, _since in self._waits.values())
             is_other = self._waits.get(waiter, (dependency, 0.0))[0] != dependency
             ended = self._end_wait(waiter) if is_other else None
             self._waits.setdefault(waiter, (dependency, self._clock.monotonic()))
-        self._metrics.failed(dependency)
+        self._metrics["last_error_timestamp_seconds"].labels(dependency).set(self._now())
         self._report_end(ended)
         if not is_known:
-            self._metrics.waiting(dependency, yes=True)
+            self._metrics["waiting"].labels(dependency).set(1)
+            self._metrics["waiting_since_timestamp_seconds"].labels(dependency).set(self._now())
             _logger.warning("waiting for %s, nothing is lost: %s", self._names[dependency], error)
 
     def recovered(self, waiter: str) -> None:
@@ -114,12 +101,12 @@ class Health:
         with self._lock:
             silent = self._clock.monotonic() - self._polled
         if silent <= self._max_poll_seconds:
-            return HealthStatus(is_healthy=True, reasons=(), waits_for={})
+            return HealthStatus()
         reason = (
             f"the loop has not polled for {silent:.0f} s; after {self._max_poll_seconds:.0f} s a sink leaves its "
             "group: restart the sink"
         )
-        return HealthStatus(is_healthy=False, reasons=(reason,), waits_for={})
+        return HealthStatus(reasons=(reason,))
 
     def ready(self) -> HealthStatus:
         """Whether records that arrive now are read and stored."""
@@ -128,25 +115,28 @@ class Health:
             waits_for: dict[Dependency, float] = {}
             for dependency, since in self._waits.values():
                 waits_for[dependency] = round(max(now - since, waits_for.get(dependency, 0.0)), 1)
-            is_member, unpositioned = self._is_member, self._unpositioned
+            is_member, unpositioned = self.is_member, self._unpositioned
         reasons = [f"waiting for {self._names[dependency]} for {age} s" for dependency, age in waits_for.items()]
         if not is_member:
             reasons.append("not a member of its group yet")
         if unpositioned:
             reasons.append(f"{unpositioned} partitions cannot be read yet: the end of their ledger is not known")
-        return HealthStatus(is_healthy=not reasons, reasons=tuple(reasons), waits_for=waits_for)
+        return HealthStatus(reasons=tuple(reasons), waits_for=waits_for)
 
     def _end_wait(self, waiter: str) -> tuple[Dependency, float] | None:
         """End a wait; returns it unless another waiter waits for the same dependency."""
         ended = self._waits.pop(waiter, None)
-        if ended is not None and any(other == ended[0] for other, _since in self._waits.values()):
-            return None
-        return ended
+        others = [dependency for dependency, _since in self._waits.values()]
+        return None if ended is None or ended[0] in others else ended
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
 
     def _report_end(self, ended: tuple[Dependency, float] | None) -> None:
         if ended is not None:
             dependency, since = ended
-            self._metrics.waiting(dependency, yes=False)
+            for name in ("waiting", "waiting_since_timestamp_seconds"):
+                self._metrics[name].labels(dependency).set(0)
             seconds = self._clock.monotonic() - since
             _logger.warning("going on: waited %.1f s for %s", seconds, self._names[dependency])
 

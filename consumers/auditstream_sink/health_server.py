@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from auditstream_schemas.errors import SettingsError, SinkError
-from auditstream_sink.health import Health, HealthStatus
+from auditstream_sink.health import Health
 
 _LOOPBACK = "127.0.0.1"
 _CLIENT_SECONDS = 10.0
@@ -19,27 +19,17 @@ _CLIENT_SECONDS = 10.0
 
 
 class HealthServer:
-    """Serves one port, in threads of its own.
+    """Binds a port, and serves it after ``start`` in threads of its own. ``url`` is its address, without a path.
 
-    Attributes:
-        url: Its address, without a path.
+    Raises:
+        SettingsError: The address is malformed. It is ``host:port``, or ``:port`` on loopback; port 0 is a free one.
+        SinkError: The port cannot be bound.
     """
 
     def __init__(self, address: str, health: Health, registry: CollectorRegistry) -> None:
-        """Bind the port; requests are answered after ``start``.
-
-        Args:
-            address: ``host:port``, or ``:port`` on loopback; port 0 is a free one.
-            health: The sink's health.
-            registry: Its metrics.
-
-        Raises:
-            SettingsError: The address is malformed.
-            SinkError: The port cannot be bound.
-        """
         host, port = _parsed(address)
         try:
-            self._server = _Server(host, port, health, registry)
+            self._server = _HealthHttpServer(host, port, health, registry)
         except (OSError, OverflowError) as error:
             raise SinkError(
                 f"AUDITSTREAM_HEALTH_ADDRESS {address}: {error}; name another port, or :0 for a free one"
@@ -61,12 +51,11 @@ class HealthServer:
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _HealthHttpServer(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
-        self.health = health
-        self.registry = registry
+        self.health, self.registry = health, registry
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
+        super().__init__((host, port), _HealthHandler)
 
     def server_bind(self) -> None:
         # The inherited method also looks the host name up in the DNS, which may take seconds; the name is not used.
@@ -76,18 +65,19 @@ class _Server(ThreadingHTTPServer):
         """Ignore clients that disconnect; the inherited method prints a traceback."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+class _HealthHandler(BaseHTTPRequestHandler):
+    server: _HealthHttpServer
     timeout = _CLIENT_SECONDS
     server_version = "auditstream"
     sys_version = ""
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == "/healthz":
-            self._answer_status("alive", self.server.health.alive())
-        elif path == "/readyz":
-            self._answer_status("ready", self.server.health.ready())
+        path, health = self.path.partition("?")[0], self.server.health
+        if path in {"/healthz", "/readyz"}:
+            name, status = ("alive", health.alive()) if path == "/healthz" else ("ready", health.ready())
+            code = HTTPStatus.OK if status.is_healthy else HTTPStatus.SERVICE_UNAVAILABLE
+            content = {name: status.is_healthy, "reasons": status.reasons, "waits_for": status.waits_for}
+            self._answer_json(code, content)
         elif path == "/metrics":
             encoder, content_type = choose_encoder(self.headers.get("accept", ""))
             self._answer(HTTPStatus.OK, content_type, encoder(self.server.registry))
@@ -105,10 +95,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: probes come every few seconds."""
-
-    def _answer_status(self, name: str, status: HealthStatus) -> None:
-        content = {name: status.is_healthy, "reasons": status.reasons, "waits_for": status.waits_for}
-        self._answer_json(HTTPStatus.OK if status.is_healthy else HTTPStatus.SERVICE_UNAVAILABLE, content)
 
     def _answer_json(self, code: int, content: dict[str, object]) -> None:
         self._answer(code, "application/json", json.dumps(content).encode() + b"\n")

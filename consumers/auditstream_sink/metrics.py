@@ -4,19 +4,20 @@ import collections
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from auditstream_sink.clock import Clock
 from auditstream_sink.statements import FAULTS
-from auditstream_storage.ledger import COUNTS, LedgerLine
+from auditstream_storage import COUNTS, LedgerLine
 
 Step = Literal["position", "schema", "stage", "classify", "insert", "read_back", "dead_letters", "ledger", "commit"]
 Rebalance = Literal["assigned", "revoked", "lost"]
 Dependency = Literal["clickhouse", "registry", "broker"]
 
 PREFIX = "auditstream_sink_"
+_CLASSES: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 _STEPS, _DEPENDENCIES = get_args(Step), get_args(Dependency)
 _REASONS = (*FAULTS, "wire_format", "unknown_schema", "incompatible_schema", "undecodable", "refused", "conflict")
@@ -30,9 +31,6 @@ class Metric:
 
     Attributes:
         name: Without ``auditstream_sink_``; a counter's ends in ``_total``.
-        kind: ``counter`` only grows, ``gauge`` goes up and down, ``histogram`` has buckets, sum and count.
-        unit: Of its values.
-        help: What it measures.
         label: Name of its one label; empty if it has none.
         values: The label's values, if they are known; each is shown from the start, at 0.
         buckets: Upper bounds of a histogram's buckets.
@@ -52,16 +50,14 @@ METRICS = (
     # In the order of a record's way: fetched, written, committed; then the group and the dependencies.
     Metric("consumed_records_total", "counter", "records",
            "Records fetched from the topic. Records fetched again after a retry are counted again."),
-    Metric("consumed_bytes_total", "counter", "bytes",
-           "Size of the values of these records."),
+    Metric("consumed_bytes_total", "counter", "bytes", "Size of the values of these records."),
     Metric("records_total", "counter", "records",
            "Records that this process has entered into the ledger, by their count there.", "outcome", COUNTS[1:]),
     Metric("dead_letters_total", "counter", "records",
            "Refused records that were written to the dead-letter topic, by reason.", "reason", _REASONS),
     Metric("dead_letter_share", "gauge", "ratio",
            "Share of refused records among the last `dead_letter_window`. Above `dead_letter_limit` the sink stops."),
-    Metric("batch_records", "histogram", "records",
-           "Records of each batch in the ledger.", buckets=_ROWS),
+    Metric("batch_records", "histogram", "records", "Records of each batch in the ledger.", buckets=_ROWS),
     Metric("batch_seconds", "histogram", "seconds",
            "Time from a batch's first record to its ledger line.", buckets=_SECONDS),
     Metric("step_seconds", "histogram", "seconds",
@@ -78,8 +74,7 @@ METRICS = (
     Metric("rebalances_total", "counter", "events",
            "Changes of this sink's partitions by its group. `lost` means that another sink has them already.",
            "event", get_args(Rebalance)),
-    Metric("partitions", "gauge", "partitions",
-           "Partitions assigned to this sink."),
+    Metric("partitions", "gauge", "partitions", "Partitions assigned to this sink."),
     Metric("unpositioned_partitions", "gauge", "partitions",
            "Assigned partitions that cannot be read yet, because the end of their ledger is not known."),
     Metric("paused", "gauge", "0 or 1",
@@ -90,30 +85,26 @@ METRICS = (
            "When that wait began; 0 if the sink does not wait.", "dependency", _DEPENDENCIES),
     Metric("last_error_timestamp_seconds", "gauge", "Unix time",
            "When a request to this dependency last failed; 0 for never.", "dependency", _DEPENDENCIES),
-    Metric("last_poll_timestamp_seconds", "gauge", "Unix time",
-           "When the loop last polled for records."),
+    Metric("last_poll_timestamp_seconds", "gauge", "Unix time", "When the loop last polled for records."),
 )
 # fmt: on
 
 
 class Metrics:
-    """The sink's metrics. Safe to share between threads; blocks on nothing.
+    """The Prometheus objects of METRICS, by their names there. Safe to share between threads; blocks on nothing.
 
-    They are updated for each batch, step or poll, never for each record.
-
-    Attributes:
-        registry: For an exposition. Every sink has its own, so that several fit into a process.
+    They are updated for each batch, step or poll, never for each record. Every sink has a ``registry`` of its own, so
+    that several fit into a process.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._histograms: dict[str, Histogram] = {}
-        for metric in METRICS:
-            self._make(metric)
+        self._metrics = {metric.name: self._make(metric) for metric in METRICS}
         ProcessCollector(registry=self.registry)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._metrics[name]
 
     @contextmanager
     def step(self, name: Step) -> Iterator[None]:
@@ -122,81 +113,24 @@ class Metrics:
         try:
             yield
         except BaseException:
-            self._counters["step_failures_total"].labels(name).inc()
+            self["step_failures_total"].labels(name).inc()
             raise
         finally:
-            self._histograms["step_seconds"].labels(name).observe(self._clock.monotonic() - started)
-
-    def consumed(self, records: int, size: int) -> None:
-        """Records were fetched; ``size`` in bytes."""
-        self._counters["consumed_records_total"].inc(records)
-        self._counters["consumed_bytes_total"].inc(size)
+            self["step_seconds"].labels(name).observe(self._clock.monotonic() - started)
 
     def batch_written(self, lines: Sequence[LedgerLine], reasons: Iterable[str], *, opened: float) -> None:
-        """A batch is in the ledger.
-
-        Args:
-            lines: Its ledger lines.
-            reasons: One for each of its dead letters.
-            opened: When its first record was added, by the clock's ``monotonic``.
-        """
+        """A batch is in the ledger; ``reasons`` are those of its dead letters, ``opened`` is `Batch.opened`."""
         for outcome in COUNTS[1:]:
-            self._counters["records_total"].labels(outcome).inc(sum(getattr(line, outcome) for line in lines))
+            self["records_total"].labels(outcome).inc(sum(getattr(line, outcome) for line in lines))
         for reason, number in collections.Counter(reasons).items():
-            self._counters["dead_letters_total"].labels(reason).inc(number)
-        self._histograms["batch_records"].observe(sum(line.read for line in lines))
-        self._histograms["batch_seconds"].observe(self._clock.monotonic() - opened)
+            self["dead_letters_total"].labels(reason).inc(number)
+        self["batch_records"].observe(sum(line.read for line in lines))
+        self["batch_seconds"].observe(self._clock.monotonic() - opened)
 
-    def dead_letter_share(self, share: float) -> None:
-        """The share of refused records, 0 to 1, as of a batch."""
-        self._gauges["dead_letter_share"].set(share)
-
-    def rebalanced(self, event: Rebalance) -> None:
-        """The group changed this sink's partitions."""
-        self._counters["rebalances_total"].labels(event).inc()
-
-    def polled(self, *, partitions: int, unpositioned: int) -> None:
-        """The loop polled for records."""
-        self._gauges["last_poll_timestamp_seconds"].set(self._now())
-        self._gauges["partitions"].set(partitions)
-        self._gauges["unpositioned_partitions"].set(unpositioned)
-
-    def lag(self, partition: int, *, records: int | None, seconds: float) -> None:
-        """The lag of a partition; ``records`` is None if the end of the topic is not known."""
-        if records is not None:
-            self._gauges["lag_records"].labels(str(partition)).set(records)
-        self._gauges["lag_seconds"].labels(str(partition)).set(seconds)
-
-    def no_lag(self, partition: int) -> None:
-        """The partition is not this sink's any more."""
-        for name in ("lag_records", "lag_seconds"):
-            self._gauges[name].remove(str(partition))
-
-    def paused(self, *, yes: bool) -> None:
-        """The partitions were paused, or resumed."""
-        self._gauges["paused"].set(yes)
-
-    def failed(self, dependency: Dependency) -> None:
-        """A request to a dependency failed."""
-        self._gauges["last_error_timestamp_seconds"].labels(dependency).set(self._now())
-
-    def waiting(self, dependency: Dependency, *, yes: bool) -> None:
-        """A wait for a dependency began, or ended."""
-        self._gauges["waiting"].labels(dependency).set(yes)
-        self._gauges["waiting_since_timestamp_seconds"].labels(dependency).set(self._now() if yes else 0)
-
-    def _make(self, metric: Metric) -> None:
-        name, labels = PREFIX + metric.name, [metric.label] if metric.label else []
-        made: Counter | Gauge | Histogram
-        if metric.kind == "counter":
-            made = self._counters[metric.name] = Counter(name, metric.help, labels, registry=self.registry)
-        elif metric.kind == "gauge":
-            made = self._gauges[metric.name] = Gauge(name, metric.help, labels, registry=self.registry)
-        else:
-            made = Histogram(name, metric.help, labels, registry=self.registry, buckets=metric.buckets)
-            self._histograms[metric.name] = made
+    def _make(self, metric: Metric) -> Any:
+        options = {"buckets": metric.buckets} if metric.buckets else {}
+        labels = [metric.label] if metric.label else []
+        made = _CLASSES[metric.kind](PREFIX + metric.name, metric.help, labels, registry=self.registry, **options)
         for value in metric.values:
             made.labels(value)
-
-    def _now(self) -> float:
-        return self._clock.now().timestamp()
+        return made

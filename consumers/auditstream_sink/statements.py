@@ -102,12 +102,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkStatements:
-    """The statements of one sink.
-
-    Attributes:
-        database: A checked identifier.
-        stage: Name of the sink's own stage, a checked identifier.
-    """
+    """The statements of one sink; database and stage are checked identifiers."""
 
     database: str
     stage: str
@@ -256,12 +251,9 @@ class SinkStatements:
     def ledger_ends_since(self, since: Mapping[int, int]) -> str:
         """The last line of some partitions: partition, last offset, instance. Parameters: topic, topic_id.
 
-        Args:
-            since: By partition, the first offset of the oldest line to read: older parts of the table are skipped.
+        ``since`` is, by partition, the first offset of the oldest line to read: older parts of the table are skipped.
         """
-        lines = " OR ".join(
-            f"(partition = {partition} AND first_offset >= {first})" for partition, first in since.items()
-        )
+        lines = " OR ".join(f"(partition = {number} AND first_offset >= {first})" for number, first in since.items())
         return (
             f"SELECT partition, max(last_offset), argMax(instance, last_offset) FROM {self.database}.ledger FINAL "
             f"WHERE topic = {{topic:String}} AND topic_id = {{topic_id:UUID}} AND ({lines}) GROUP BY partition"

@@ -16,11 +16,10 @@ from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import AuditstreamError
 from auditstream_sink.batch import Batch, OffsetRange
 from auditstream_sink.batch_writer import BatchWriter
-from auditstream_storage.ledger import LedgerEnd, LedgerLine
+from auditstream_storage import LedgerEnd, LedgerLine
 
 _MAX_BATCHES = 2
 """ClickHouse parses one batch and inserts another on two cores; a third batch would only wait."""
-
 _CLOSE_SECONDS = 5.0
 """Time to drop the stages at the end; a later sink drops the others."""
 
@@ -37,8 +36,7 @@ class _Job:
 class Worker:
     """Writes batches in the order in which they are begun. Belongs to the loop's thread.
 
-    Args:
-        new_writer: Makes a batch writer: two at the start, and another for each that is cancelled.
+    ``new_writer`` makes a batch writer: two at the start, and another for each that is cancelled.
     """
 
     def __init__(self, new_writer: Callable[[], BatchWriter]) -> None:
@@ -72,8 +70,7 @@ class Worker:
     def collect(self, timeout: float) -> Sequence[LedgerLine] | None:
         """The ledger lines of the oldest batch, or None if it takes longer than ``timeout`` seconds.
 
-        Raises:
-            AuditstreamError: The batch failed, so the batch behind it will fail too: call ``cancel``.
+        Raises the error of the batch, if it failed. The batch behind it will fail too: call ``cancel``.
         """
         if not self._jobs:
             return ()
@@ -93,7 +90,6 @@ class Worker:
         """
         for job in self._jobs:
             job.writer.cancellation.cancel()
-        for job in self._jobs:
             in_background(partial(_retire, job), "sink-retire")
             self._idle.append(self._new_writer())
         self._jobs.clear()

@@ -3,17 +3,8 @@
 from auditstream_storage.audit_trail import AuditTrail, Emit
 from auditstream_storage.clickhouse_errors import FAILURES, ErrorKind, classify_error, error_text, failing_as
 from auditstream_storage.connection import Connection, connect
-from auditstream_storage.event_filter import TIME_RANGE, EventConditions, words
-from auditstream_storage.id_key import id_key
-from auditstream_storage.ledger import (
-    COUNTS,
-    LedgerCounts,
-    LedgerEnd,
-    LedgerLine,
-    LedgerTotals,
-    adds_up,
-    checked_lines,
-)
+from auditstream_storage.event_filter import TIME_RANGE, EventConditions, id_key, words
+from auditstream_storage.ledger import COUNTS, LedgerCounts, LedgerEnd, LedgerLine, LedgerTotals, adds_up, checked_lines
 from auditstream_storage.retention import RETENTION_MONTHS
 
 __all__ = [

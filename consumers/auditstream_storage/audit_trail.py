@@ -13,19 +13,16 @@ Emit = Callable[[AuditEvent], object]
 
 
 class AuditTrail:
-    """Emits one event for each scope that an action concerns, so that the admins of each scope see it."""
+    """Emits one event for each scope that an action concerns, so that the admins of each scope see it.
+
+    Args:
+        emit: Emits the events.
+        scope_type: Type of the scopes: the setting ``scope_type``.
+        clock: Nanoseconds since the epoch.
+    """
 
     def __init__(self, emit: Emit, *, scope_type: str, clock: Callable[[], int] = time.time_ns) -> None:
-        """Emit nothing yet.
-
-        Args:
-            emit: Emits the events.
-            scope_type: Type of the scopes: the setting ``scope_type``.
-            clock: Nanoseconds since the epoch.
-        """
-        self._emit = emit
-        self._scope_type = scope_type
-        self._clock = clock
+        self._emit, self._scope_type, self._clock = emit, scope_type, clock
 
     def record(
         self,
@@ -40,21 +37,20 @@ class AuditTrail:
         occurred_at: int | None = None,
         id_from: tuple[UUID, str] | None = None,
     ) -> None:
-        """Emit the events of one action. Raises what the callable `emit` raises.
+        """Emit the events of one action, with the fields of `AuditEvent`. Raises the errors of ``emit``.
 
         Args:
             action: An action of the catalog.
-            actor: Who did it.
+            actor: The user or service that did it.
             payload: The payload of that action.
             scopes: Ids of the scopes that it concerns; empty for one event without a scope.
-            target: To what it was done; None for the audit log of the scope.
+            target: None for the audit log of the scope.
             request: The request that caused it.
-            success: Whether it succeeded.
+            success: Whether the action succeeded.
             occurred_at: Nanoseconds since the epoch; None for now.
             id_from: Namespace and name of ids that are the same when the action is recorded again; None for new ids.
         """
-        each_scope: Sequence[str | None] = scopes or (None,)
-        for scope in each_scope:
+        for scope in scopes or (None,):
             self._emit(
                 AuditEvent.build(
                     action=action,

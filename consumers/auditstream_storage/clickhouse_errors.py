@@ -1,4 +1,4 @@
-"""The errors of ClickHouse and of its client: which kinds there are, and their texts."""
+"""The errors of ClickHouse and of its client: their kinds, and their texts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from auditstream_schemas.errors import AuditstreamError
 from auditstream_schemas.tls import tls_fault
 
 FAILURES = (ClickHouseError, HTTPError, OSError)
-"""What a call of the client raises when ClickHouse, or the way to it, fails."""
+"""The errors that a call of the client raises when ClickHouse, or the network, fails."""
 
 _TEXT_CHARACTERS = 300
 
@@ -32,40 +32,30 @@ class ErrorKind(StrEnum):
 
 
 # Codes: src/Common/ErrorCodes.cpp of ClickHouse.
-_DATA_CODES = frozenset(
-    {
-        6,  # CANNOT_PARSE_TEXT
-        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
-        32,  # ATTEMPT_TO_READ_AFTER_EOF
-        33,  # CANNOT_READ_ALL_DATA
-        36,  # BAD_ARGUMENTS
-        44,  # ILLEGAL_COLUMN: the writer's type fits no column
-        53,  # TYPE_MISMATCH
-        70,  # CANNOT_CONVERT_TYPE
-        117,  # INCORRECT_DATA
-        131,  # TOO_LARGE_STRING_SIZE
-        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
-        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
-        469,  # VIOLATED_CONSTRAINT
-    }
-)
+_KINDS = {
+    6: ErrorKind.DATA_REFUSED,  # CANNOT_PARSE_TEXT
+    27: ErrorKind.DATA_REFUSED,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+    32: ErrorKind.DATA_REFUSED,  # ATTEMPT_TO_READ_AFTER_EOF
+    33: ErrorKind.DATA_REFUSED,  # CANNOT_READ_ALL_DATA
+    36: ErrorKind.DATA_REFUSED,  # BAD_ARGUMENTS
+    44: ErrorKind.DATA_REFUSED,  # ILLEGAL_COLUMN: the writer's type fits no column
+    53: ErrorKind.DATA_REFUSED,  # TYPE_MISMATCH
+    70: ErrorKind.DATA_REFUSED,  # CANNOT_CONVERT_TYPE
+    117: ErrorKind.DATA_REFUSED,  # INCORRECT_DATA
+    131: ErrorKind.DATA_REFUSED,  # TOO_LARGE_STRING_SIZE
+    321: ErrorKind.DATA_REFUSED,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+    349: ErrorKind.DATA_REFUSED,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+    469: ErrorKind.DATA_REFUSED,  # VIOLATED_CONSTRAINT
+    192: ErrorKind.AUTHENTICATION,  # UNKNOWN_USER
+    193: ErrorKind.AUTHENTICATION,  # WRONG_PASSWORD
+    194: ErrorKind.AUTHENTICATION,  # REQUIRED_PASSWORD
+    497: ErrorKind.AUTHENTICATION,  # ACCESS_DENIED
+    516: ErrorKind.AUTHENTICATION,  # AUTHENTICATION_FAILED
+    60: ErrorKind.NOT_FOUND,  # UNKNOWN_TABLE
+    81: ErrorKind.NOT_FOUND,  # UNKNOWN_DATABASE
+}
 _AVRO_CODE = 1001
 """STD_EXCEPTION: the code of ``avro::Exception``, and of much else that no record can cause."""
-_AUTHENTICATION_CODES = frozenset(
-    {
-        192,  # UNKNOWN_USER
-        193,  # WRONG_PASSWORD
-        194,  # REQUIRED_PASSWORD
-        497,  # ACCESS_DENIED
-        516,  # AUTHENTICATION_FAILED
-    }
-)
-_NOT_FOUND_CODES = frozenset(
-    {
-        60,  # UNKNOWN_TABLE
-        81,  # UNKNOWN_DATABASE
-    }
-)
 _FIXES = {
     ErrorKind.AUTHENTICATION: "check AUDITSTREAM_CLICKHOUSE_USER, its password and its grants",
     ErrorKind.NOT_FOUND: "check AUDITSTREAM_CLICKHOUSE_DATABASE, or run `auditstream migrate`",
@@ -75,13 +65,11 @@ _CA_VARIABLE = "AUDITSTREAM_CLICKHOUSE_CA_FILE"
 
 def classify_error(error: BaseException) -> ErrorKind:
     """The kind of an error of the client. Every error that is not surely of another kind is UNKNOWN."""
-    code = getattr(error, "code", None)
-    if code in _DATA_CODES or (code == _AVRO_CODE and "avro::Exception" in str(error)):
+    code: int | None = getattr(error, "code", None)
+    if code in _KINDS:
+        return _KINDS[code]
+    if code == _AVRO_CODE and "avro::Exception" in str(error):
         return ErrorKind.DATA_REFUSED
-    if code in _AUTHENTICATION_CODES:
-        return ErrorKind.AUTHENTICATION
-    if code in _NOT_FOUND_CODES:
-        return ErrorKind.NOT_FOUND
     return ErrorKind.CERTIFICATE if tls_fault(error, _CA_VARIABLE) else ErrorKind.UNKNOWN
 
 
@@ -96,7 +84,7 @@ def error_text(error: BaseException) -> str:
 
 @contextmanager
 def failing_as(failure: Callable[[str], AuditstreamError]) -> Iterator[None]:
-    """Within the block, raise each failure of ClickHouse as an error of ours, which `failure` makes of its text."""
+    """Within the block, raise each failure of ClickHouse as an error of ours; ``failure`` makes it from the text."""
     try:
         yield
     except FAILURES as error:

@@ -17,29 +17,23 @@ _DEFAULT_PORTS = {"http": 8123, "https": 8443}
 
 
 def client_options(settings: ClickHouseSettings) -> dict[str, Any]:
-    """The client's options that come from the settings.
-
-    Raises:
-        SettingsError: The URL is malformed, or the CA file cannot be used; names the variable.
-    """
+    """The client's options that come from the settings. Raises SettingsError, which names the variable at fault."""
     try:
         url = urlsplit(settings.clickhouse_url)
         host, port = url.hostname, url.port
     except ValueError as error:
-        raise SettingsError(_bad_url(str(error))) from error
+        raise _malformed(str(error)) from error
     if url.scheme not in _DEFAULT_PORTS:
-        raise SettingsError(_bad_url(f"the scheme is {url.scheme!r}" if url.scheme else "the scheme is missing"))
+        raise _malformed(f"the scheme is {url.scheme!r}" if url.scheme else "the scheme is missing")
     if not host:
-        raise SettingsError(_bad_url("the host is missing"))
+        raise _malformed("the host is missing")
     if url.username or url.password or url.query or url.fragment:
-        raise SettingsError(
-            _bad_url(
-                "it has more than scheme, host, port and path; user and password belong in "
-                "AUDITSTREAM_CLICKHOUSE_USER and AUDITSTREAM_CLICKHOUSE_PASSWORD"
-            )
+        raise _malformed(
+            "it has more than scheme, host, port and path; user and password belong in "
+            "AUDITSTREAM_CLICKHOUSE_USER and AUDITSTREAM_CLICKHOUSE_PASSWORD"
         )
     options: dict[str, Any] = {
-        # Not by `dsn`, from which the client ignores the scheme: https on a port of one's own would be plain HTTP.
+        # Not by `dsn`: the client ignores its scheme, so https on a custom port would be plain HTTP.
         "interface": url.scheme,
         "secure": url.scheme == "https",
         "host": host,
@@ -80,11 +74,8 @@ def connect(
 class Connection:
     """Connects when it is first used, so that a service starts while ClickHouse is away. Safe to share between threads.
 
-    Args:
-        settings: Address and user.
-        failure: Makes the error that is raised when ClickHouse fails, from one line of text.
-        timeout_seconds: As for `connect`.
-        retries: As for `connect`.
+    ``failure`` makes the error that is raised when ClickHouse fails, from one line of text. All other arguments are
+    those of `connect`.
 
     Raises:
         SettingsError: A setting is malformed.
@@ -99,16 +90,9 @@ class Connection:
         retries: int | None = None,
     ) -> None:
         client_options(settings)
-        self._settings = settings
-        self._failure = failure
-        self._timeout_seconds = timeout_seconds
-        self._retries = retries
+        self._settings, self._failure = settings, failure
+        self._timeout_seconds, self._retries = timeout_seconds, retries
         self._client: Client | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the connection was used, and not closed since."""
-        return self._client is not None
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -125,5 +109,7 @@ class Connection:
             self._client = None
 
 
-def _bad_url(fault: str) -> str:
-    return f"AUDITSTREAM_CLICKHOUSE_URL is malformed: {fault}; write http://host:port or https://host:port"
+def _malformed(fault: str) -> SettingsError:
+    return SettingsError(
+        f"AUDITSTREAM_CLICKHOUSE_URL is malformed: {fault}; write http://host:port or https://host:port"
+    )

@@ -1,4 +1,4 @@
-"""The conditions that select events, and the SQL that they make. No value stands in the SQL itself."""
+"""The SQL that selects events: by conditions, or by the key of an id. No value stands in the SQL itself."""
 
 import re
 from dataclasses import dataclass
@@ -41,9 +41,8 @@ class EventConditions:
     def conditions(self, *, scope_column: str) -> tuple[list[str], dict[str, object]]:
         """The SQL conditions and their server-side parameters.
 
-        Args:
-            scope_column: ``scope.id`` for the table ``event_log``, where the primary key has it; ``scope_id`` for the
-                view ``events``.
+        ``scope_column`` is ``scope.id`` for the table ``event_log``, which has it in its primary key, and ``scope_id``
+        for the view ``events``.
         """
         conditions: list[str] = []
         parameters: dict[str, object] = {}
@@ -53,8 +52,7 @@ class EventConditions:
             parameters.update(zip(names, map(glob_to_like, self.actions), strict=True))
         columns = {"scope": scope_column, "actor": "actor.id", "target": "target.id", "request": "request.id"}
         for name, column in columns.items():
-            id = getattr(self, name)
-            if id is not None:
+            if (id := getattr(self, name)) is not None:
                 conditions.append(f"{column} = {{{name}:String}}")
                 parameters[name] = id
         if self.success is not None:
@@ -79,9 +77,22 @@ def glob_to_like(pattern: str) -> str:
 def words(text: str) -> list[str]:
     """The words by which a text is searched, in lower case, each once. They are ClickHouse's tokens.
 
-    Of the ASCII characters, only letters and digits are part of a word; every other character is.
+    Letters, digits and all characters outside ASCII are part of a word; other ASCII characters separate words.
     """
     return list(dict.fromkeys(word.lower() for word in _WORDS.findall(text)))
+
+
+def id_key(uuid: str) -> str:
+    """The SQL of an id's key, a UInt64: the same expression as the column ``id_key`` of the table ``event_log``.
+
+    For a UUIDv7 (RFC 9562, section 5.7) the key is the milliseconds followed by the last byte, which every generator
+    fills at random. So the keys of a batch lie together, and take a third of the space of the ids. For any other id
+    the key is a hash. Different ids may have the same key: a look-up must compare the ids, too. ``uuid`` is SQL of
+    type UUID.
+    """
+    number = f"toUInt128({uuid})"
+    of_v7 = f"toUInt64(bitShiftRight({number}, 80)) * 256 + toUInt64(bitAnd({number}, 255))"
+    return f"if(bitAnd(bitShiftRight({number}, 76), 15) = 7, {of_v7}, cityHash64({uuid}))"
 
 
 def _has_word(name: str, *, is_ascii: bool) -> str:

@@ -21,7 +21,7 @@ class RoleGrants:
 
     Attributes:
         name: Short name, for example ``sink``.
-        purpose: Who uses it and for what.
+        purpose: The commands or people that use it, and for what.
         rights: Privileges and their objects, as in ``GRANT``; ``{database}`` stands for the database.
         reads_only: Whether every write is refused, also those of tables that are created later.
     """
@@ -85,10 +85,7 @@ ROLES = (
         ),
     ),
     RoleGrants(
-        name="analyst",
-        purpose="people who query events",
-        rights=("SELECT ON {database}.events",),
-        reads_only=True,
+        name="analyst", purpose="people who query events", rights=("SELECT ON {database}.events",), reads_only=True
     ),
     RoleGrants(
         name="operator",
@@ -116,11 +113,7 @@ ROLES = (
 
 
 def role_named(name: str) -> RoleGrants:
-    """Return a role.
-
-    Raises:
-        KeyError: There is no such role.
-    """
+    """Return a role. Raises KeyError if there is none of this name."""
     return {role.name: role for role in ROLES}[name]
 
 
@@ -136,8 +129,7 @@ def to_sql(database: str, roles: Sequence[RoleGrants] = ROLES) -> list[str]:
 
 def user_sql(role: RoleGrants, password: str) -> str:
     """The statement that creates a user with one role."""
-    quoted = password.replace("\\", "\\\\").replace("'", "\\'")
-    return f"CREATE USER IF NOT EXISTS {role.user} IDENTIFIED BY '{quoted}' DEFAULT ROLE {role.role}"
+    return f"CREATE USER IF NOT EXISTS {role.user} IDENTIFIED BY {_literal(password)} DEFAULT ROLE {role.role}"
 
 
 def to_users_xml(databases: Sequence[str], password: str, *, scope: str) -> str:
@@ -148,14 +140,13 @@ def to_users_xml(databases: Sequence[str], password: str, *, scope: str) -> str:
         password: Password of every user but ``default``.
         scope: Id of the only scope whose events the example user ``auditstream_scope_analyst`` sees.
     """
-    analyst = role_named("analyst")
     policies = "".join(
-        f"<{database}><events><filter>scope_id = {_literal(scope)}</filter></events></{database}>"
+        f"<{database}><events><filter>scope_id = {escape(_literal(scope))}</filter></events></{database}>"
         for database in databases
     )
-    users = [_user(role.user, role, databases, password) for role in ROLES]
     row_policies = f"\n      <databases>{policies}</databases>"
-    users.append(_user(SCOPE_ANALYST, analyst, databases, password, extra=row_policies))
+    users = [_user(role.user, role, databases, password) for role in ROLES]
+    users.append(_user(SCOPE_ANALYST, role_named("analyst"), databases, password, extra=row_policies))
     return f"""\
 <clickhouse>
   <profiles><default/><reads_only><readonly>2</readonly></reads_only></profiles>
@@ -188,4 +179,4 @@ def _user(name: str, role: RoleGrants, databases: Sequence[str], password: str, 
 
 
 def _literal(text: str) -> str:
-    return escape("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -26,19 +26,12 @@ class LedgerCounts:
     lost: int = 0
 
     def adds_up(self, offsets: int) -> bool:
-        """Whether each record read has one status, and the offsets are as many as the records, or more.
+        """Whether each record read has one status, and there are not more records than ``offsets``.
 
-        An offset need not have a record: transactions write markers.
-
-        Args:
-            offsets: Number of offsets of the range.
+        Some offsets have no record: transactions write control records.
         """
         recorded = self.stored + self.duplicates + self.conflicts + self.invalid + self.expired
         return self.read == recorded and self.read + self.lost <= offsets
-
-    def counts(self) -> dict[str, int]:
-        """The counts alone, by name."""
-        return {name: getattr(self, name) for name in COUNTS}
 
 
 COUNTS = tuple(field.name for field in fields(LedgerCounts))
@@ -48,10 +41,8 @@ COUNTS = tuple(field.name for field in fields(LedgerCounts))
 def adds_up(*, first: str = "first_offset", last: str = "last_offset", unstored: str | None = None) -> str:
     """The SQL condition of `LedgerCounts.adds_up` for one line of the ledger, with ``read``, ``stored`` and ``lost``.
 
-    Args:
-        first: The column of the first offset.
-        last: The column of the last offset.
-        unstored: The SQL of the number of records that were not stored; None for the sum of their columns.
+    ``first`` and ``last`` are columns. ``unstored`` is the SQL of the number of records that were not stored; None for
+    the sum of their columns.
     """
     unstored = unstored or "duplicates + conflicts + invalid + expired"
     return f"({last} >= {first} AND read = stored + {unstored} AND read + lost <= {last} - {first} + 1)"
@@ -77,8 +68,7 @@ class LedgerLine(LedgerCounts):
 
     Attributes:
         partition: Kafka partition.
-        fencing_time: Time at which the partition was assigned to this sink, by ClickHouse's clock, nanoseconds since
-            1970.
+        fencing_time: When the sink positioned the partition, by ClickHouse's clock, nanoseconds since 1970.
         first_offset: First offset of the range.
         last_offset: Last offset of the range, inclusive.
     """
@@ -99,7 +89,7 @@ class LedgerEnd:
     """The end of a partition's ledger.
 
     Attributes:
-        end: The last offset in the ledger; if the ledger has no line, one less than where reading began.
+        end: The last offset in the ledger; if the ledger has no line, the one before the first to be read.
         line_first: First offset of the last line; None if the ledger has no line.
     """
 
@@ -109,15 +99,11 @@ class LedgerEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerTotals(LedgerCounts):
-    """The sums of several ledger lines.
-
-    Attributes:
-        batches: Number of lines.
-    """
+    """The sums of several ledger lines; ``batches`` is the number of lines."""
 
     batches: int = 0
 
     def with_line(self, line: LedgerCounts) -> "LedgerTotals":
         """A copy that includes one more line."""
-        sums = {name: count + getattr(line, name) for name, count in self.counts().items()}
+        sums = {name: getattr(self, name) + getattr(line, name) for name in COUNTS}
         return LedgerTotals(**sums, batches=self.batches + 1)

@@ -10,12 +10,7 @@ RETENTION_MONTHS = 12
 
 
 def notice(start: int, *, now: datetime) -> str | None:
-    """The notice about a range that begins before the retention; None if the range begins later.
-
-    Args:
-        start: First instant of the range, nanoseconds since the epoch.
-        now: The time of the export.
-    """
+    """The notice about a range that begins before the retention, or None; ``start`` in nanoseconds since the epoch."""
     oldest = from_datetime(_months_before(now.astimezone(UTC), RETENTION_MONTHS))
     if start >= oldest:
         return None

@@ -15,9 +15,9 @@
     ├── SinkError                        the sink cannot go on without a person
     ├── DataRefusedError                 auditstream_sink.clickhouse_writer: ClickHouse cannot read a record
     ├── UnknownOutcomeError              auditstream_sink.clickhouse_writer: outcome unknown: try again
-    │   └── BrokerAwayError              auditstream_sink.positions: the broker does not answer: try again
+    │   └── BrokerAwayError              auditstream_sink.assignment: the broker does not answer: try again
     ├── DeadLettersUndeliveredError      auditstream_sink.dead_letters: the broker has not all of them: try again
-    ├── BatchCancelledError              auditstream_sink.cancellation: the batch in hand is not wanted any more
+    ├── BatchCancelledError              auditstream_sink.batch_writer: the batch in hand is not wanted any more
     ├── TakenOverError                   auditstream_sink.batch_writer: another sink owns the partition
     ├── ExportError                      the export was not written
     │   ├── ExportSourceError            ClickHouse failed: try again

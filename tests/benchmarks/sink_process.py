@@ -47,7 +47,7 @@ def main(before_end: Callable[[], None] = lambda: None, consumer_class: type[Con
         offset_ranges = [(line.partition, line.first_offset, line.last_offset) for line in lines]
         say("commit", read=sum(line.read for line in lines), offset_ranges=offset_ranges, clock=time.time_ns())
 
-    sink = Sink.from_settings(load(SinkSettings), on_lines=committed, consumer_class=consumer_class)
+    sink = Sink(load(SinkSettings), on_lines=committed, consumer_class=consumer_class)
     logger = logging.getLogger("auditstream.sink")
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -80,7 +80,7 @@ def check(evidence: Evidence, records: Sequence[LoadRecord], sent: int) -> Check
         dead_letters=len(evidence.dead_letters),
         raw_minus_visible=evidence.raw - len(evidence.rows),
         doubled=evidence.findings.other_keys + evidence.findings.other_contents,
-        batches=sum(account.batches for ledger in evidence.ledgers for account in ledger.partitions),
+        batches=sum(check.batches for ledger in evidence.ledgers for check in ledger.partitions),
     )
     topic_records = list(_on_topics(evidence, records))
     result.on_topic = len(topic_records)
@@ -101,9 +101,9 @@ def check(evidence: Evidence, records: Sequence[LoadRecord], sent: int) -> Check
 
 def _on_topics(evidence: Evidence, records: Sequence[LoadRecord]) -> Iterable[_TopicRecord]:
     ends = {
-        (str(ledger.topic_id), account.partition): account.last_offset
+        (str(ledger.topic_id), check.partition): check.last_offset
         for ledger in evidence.ledgers
-        for account in ledger.partitions
+        for check in ledger.partitions
     }
     for topic_id, positions in evidence.topics.items():
         for partition, offset, number in positions:
@@ -233,13 +233,13 @@ def _check_ledger(result: CheckResult, evidence: Evidence, topic_records: Sequen
     result.fault(
         "faults found by verify",
         (
-            f"{'' if ledger.is_current else 'earlier topic, '}partition {account.partition}: {problem}"
+            f"{'' if ledger.is_current else 'earlier topic, '}partition {check.partition}: {problem}"
             for ledger in evidence.ledgers
-            for account in ledger.partitions
-            for problem in account.problems
+            for check in ledger.partitions
+            for problem in check.problems
         ),
     )
-    accounts = [account for ledger in evidence.ledgers for account in ledger.partitions]
+    checks = [check for ledger in evidence.ledgers for check in ledger.partitions]
     required = [topic_record for topic_record in topic_records if topic_record.is_required]
     coordinates = {topic_record.coordinates for topic_record in required}
     reasons = [reason for position, reason in evidence.dead_letters.items() if position in coordinates]
@@ -250,7 +250,7 @@ def _check_ledger(result: CheckResult, evidence: Evidence, topic_records: Sequen
         "expired": sum(1 for topic_record in required if topic_record.record.fate == "expired"),
         "conflicts": result.conflicts,
     }
-    sums = {name: sum(getattr(account, name) for account in accounts) for name in expected}
+    sums = {name: sum(getattr(check, name) for check in checks) for name in expected}
     tolerance = {"conflicts": 4 * races}
     result.fault(
         "wrong sums of the ledger",
@@ -262,7 +262,7 @@ def _check_ledger(result: CheckResult, evidence: Evidence, topic_records: Sequen
     )
     visible = len({row.coordinates for row in evidence.rows} & coordinates)
     result.duplicates = len(required) - visible - len(reasons)
-    unstored = sum(account.stored + account.duplicates for account in accounts)
+    unstored = sum(check.stored + check.duplicates for check in checks)
     result.fault(
         "sums of the ledger that differ from the sent records",
         ()

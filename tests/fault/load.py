@@ -194,13 +194,13 @@ class FaultLoad:
         if self._pick.random() < self._mix.skewed:
             occurred_at += self._pick.randrange(-self._mix.skew_days * DAY, 10 * HOUR)
         identity = _uuid7(self._pick, self._now // 1_000_000 + number // 100)
-        value, what = template.make(identity, occurred_at, number)
+        value, digest = template.make(identity, occurred_at, number)
         record = self._add(
             LoadRecord(
                 number=0,
                 fate="event",
                 identity=identity,
-                digest=what,
+                digest=digest,
                 value=value,
                 partition=self._pick.randrange(self._partitions),
             )

@@ -21,10 +21,10 @@ from tests.support.tcp_proxy import TcpProxy
 SMALL_DISK_BYTES = 192 * 1024 * 1024
 _START_SECONDS = 120.0
 
-# Of its own: nobody else sees what is mounted in it, and nothing is left of it when the process ends.
+# A mount namespace of its own: no other process sees its mounts, and they end with the process.
 _NAMESPACE = ("unshare", *(() if os.geteuid() == 0 else ("--map-root-user",)), "--mount", "--propagation", "private")
 _BROKER_SETTINGS = {
-    # The group's own with KIP-848: as short as the classic ones of these sinks.
+    # With KIP-848 the group sets these: as short as those of the classic sinks.
     "group.consumer.min.session.timeout.ms": 1000,
     "group.consumer.session.timeout.ms": 2500,
     "group.consumer.min.heartbeat.interval.ms": 100,
@@ -40,7 +40,7 @@ class Brokers:
 
     Attributes:
         cluster: The brokers.
-        proxies: One for each; who starts at `relayed_servers` never gets around them.
+        proxies: One for each broker. A client that starts at `relayed_servers` connects through them alone.
     """
 
     def __init__(self, directory: Path, count: int) -> None:
@@ -217,13 +217,13 @@ class Ballast:
         self._leave = leave
 
     def fill(self) -> None:
-        """Take what is free, once more whenever others have made room."""
-        found = os.statvfs(self._disk)
-        missing = found.f_bavail * found.f_frsize - self._leave
+        """Write the ballast until the disk is full; a second call fills the space that was freed meanwhile."""
+        disk = os.statvfs(self._disk)
+        missing = disk.f_bavail * disk.f_frsize - self._leave
         if missing > 0:
             with self._file.open("ab", buffering=0) as output, suppress(OSError):
                 output.write(b"\0" * missing)
 
     def drop(self) -> None:
-        """Give it back."""
+        """Delete the ballast."""
         self._file.unlink(missing_ok=True)

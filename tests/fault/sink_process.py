@@ -76,7 +76,7 @@ def main() -> None:
             super().__init__({**config, "max.poll.interval.ms": orders.max_poll_ms})
 
     sabotage = SABOTAGES[orders.sabotage] if orders.sabotage else Sabotage()
-    sink = Sink.from_settings(
+    sink = Sink(
         load(SinkSettings),
         clock=SkewedClock(orders.skew_seconds),
         consumer_class=ImpatientConsumer,

@@ -65,7 +65,7 @@ def put_events(tenant: Tenant, events: Sequence[AuditEvent], *, partition: int =
 
 
 def run_sink(tenant: Tenant, **changes: object) -> LedgerTotals:
-    return Sink.from_settings(sink_settings(tenant, **changes)).run(until_idle=IDLE_SECONDS)
+    return Sink(sink_settings(tenant, **changes)).run(until_idle=IDLE_SECONDS)
 
 
 def partition_checks(tenant: Tenant) -> list[PartitionCheck]:

@@ -98,7 +98,7 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
 
     _title("Sink: from Kafka into ClickHouse")
     started = time.monotonic()
-    totals = Sink.from_settings(settings).run(until_idle=_IDLE_SECONDS)
+    totals = Sink(settings).run(until_idle=_IDLE_SECONDS)
     click.echo(f"{totals.read:,} records in {totals.batches} ledger lines, {time.monotonic() - started:.1f} s")
 
     _title("Ledger: read = stored + duplicates + conflicts + invalid + expired")

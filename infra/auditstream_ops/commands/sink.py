@@ -42,7 +42,7 @@ def sink(settings: SinkSettings, *, until_idle: float | None, as_json: bool, qui
 
         # Without this, prometheus_client adds to each counter a series with the start time of the process.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-        event_sink = Sink.from_settings(settings, on_lines=show_progress)
+        event_sink = Sink(settings, on_lines=show_progress)
         if event_sink.health_url:
             click.echo(f"health and metrics at {event_sink.health_url}", err=True)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,7 +9,7 @@ statements: topic, topic_id.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from auditstream_sink.statements import FUTURE_DAYS
+from auditstream_sink import FUTURE_DAYS
 from auditstream_storage import RETENTION_MONTHS, adds_up
 
 _BLOCK, _BEGIN, _END = 0, 1, 2

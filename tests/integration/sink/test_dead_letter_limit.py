@@ -25,7 +25,7 @@ from tests.support.stack import Tenant
 def registry_of_one(schema: str) -> Iterator[str]:
     """A registry that answers every id with this schema."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class WrongRegistry(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             del format, args
 
@@ -36,7 +36,7 @@ def registry_of_one(schema: str) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), WrongRegistry) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"

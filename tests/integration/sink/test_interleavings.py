@@ -26,11 +26,10 @@ from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import AuditstreamError, RegistryError, SinkError
 from auditstream_schemas.event import Entity
 from auditstream_sink import Sink
-from auditstream_sink.batch_writer import TakenOverError
-from auditstream_sink.cancellation import BatchCancelledError
+from auditstream_sink.batch_writer import BatchCancelledError, TakenOverError
 from auditstream_sink.clickhouse_writer import ClickHouseWriter, UnknownOutcomeError
 from auditstream_sink.clock import Clock
-from auditstream_sink.writers import UnusableSchema, WriterSchema, WriterSchemas
+from auditstream_sink.writer_schemas import UnusableSchema, WriterSchema, WriterSchemas
 from auditstream_storage.ledger import LedgerLine
 from tests.support.events import make_event
 from tests.support.pipeline import (
@@ -148,7 +147,7 @@ def test_a_stop_does_not_wait_for_a_statement_that_hangs(tenant: Tenant, monkeyp
 
     put_events(tenant, [make_event(number) for number in range(100)])
     once(monkeypatch, "insert", hang)
-    sink = Sink.from_settings(sink_settings(tenant, drain_seconds=0.5))
+    sink = Sink(sink_settings(tenant, drain_seconds=0.5))
     stopper = threading.Thread(target=stop)
     stopper.start()
     assert sink.run().read == 0
@@ -189,11 +188,12 @@ def test_a_batch_behind_a_failed_one_is_not_classified(
 
     put_events(tenant, [make_event(number) for number in range(100)], partition=0)
     once(monkeypatch, "write_lines", fail)
-    sink = Sink.from_settings(sink_settings(tenant, flush_rows=50), on_lines=lines.extend)
+    sink = Sink(sink_settings(tenant, flush_rows=50), on_lines=lines.extend)
     if isinstance(error, SinkError):
         with pytest.raises(SinkError):
             sink.run(until_idle=IDLE_SECONDS)
-        assert count(tenant, "event_log") == staged[0] < 100
+        # Those of the first batch alone; which of the two was staged first is left to their threads.
+        assert count(tenant, "event_log") in staged
         assert not lines
         run_sink(tenant, flush_rows=50)
     else:
@@ -243,7 +243,7 @@ def test_an_exception_in_an_answer_with_status_200_is_an_unknown_outcome(tenant:
     assert lines >= 2
     assert failed == {(command, batch) for command in commands for batch in range(lines)}
     assert count(tenant, "event_log") == 2
-    assert [letter.reason for letter in dead_letters(tenant)] == ["conflict"]
+    assert [dead_letter.reason for dead_letter in dead_letters(tenant)] == ["conflict"]
     assert_balanced(tenant)
 
 
@@ -279,10 +279,11 @@ def test_two_sinks_store_one_id_at_the_same_time(
     write_partition(tenant, 0)
     assert count(tenant, "event_log") == 4
     client = tenant.administrator()
-    found = reconcile(client, tenant.database)
-    assert [(each.id, each.visible) for each in found.repeated] == ([(event.id, 2)] if has_other_content else [])
+    report = reconcile(client, tenant.database)
+    repeated = [(copies.id, copies.visible) for copies in report.repeated]
+    assert repeated == ([(event.id, 2)] if has_other_content else [])
     for _ in range(2):
-        assert sum(account.stored for account in partition_checks(tenant)) == 4
+        assert sum(check.stored for check in partition_checks(tenant)) == 4
         assert_balanced(tenant)
         client.command(f"OPTIMIZE TABLE {tenant.database}.event_log FINAL")
     assert count(tenant, "event_log") == count(tenant) == 3 + has_other_content
@@ -322,7 +323,7 @@ def test_a_late_insert_of_events_that_others_stored_keeps_the_ledger_balanced(
         write_partition(tenant, 0)
     client = tenant.administrator()
     for _ in range(2):
-        assert [(each.stored, each.duplicates) for each in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
+        assert [(check.stored, check.duplicates) for check in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
         assert_balanced(tenant)
         client.command(f"OPTIMIZE TABLE {tenant.database}.event_log FINAL")
     assert count(tenant, "event_log") == 2
@@ -343,7 +344,7 @@ def test_a_late_insert_of_other_content_is_shown_by_reconcile(tenant: Tenant, mo
     once(monkeypatch, "insert", oversleep)
     with pytest.raises(BatchCancelledError):
         write_partition(tenant, 0)
-    assert [(each.stored, each.conflicts) for each in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
+    assert [(check.stored, check.conflicts) for check in partition_checks(tenant)] == [(1, 1), (1, 0), (0, 0)]
     assert_balanced(tenant)
     report = reconcile(connect(tenant.clickhouse("operator")), tenant.database)
     assert [repeated_id.id for repeated_id in report.repeated] == [event.id]
@@ -363,7 +364,7 @@ def write_partition(tenant: Tenant, partition: int, *, group: str = "") -> None:
             super().subscribe(topics, on_assign=assign_one, on_revoke=on_revoke, on_lost=on_lost)
 
     settings = sink_settings(tenant, group=f"{tenant.group}-{partition}{group}")
-    Sink.from_settings(settings, consumer_class=OnePartitionConsumer).run(until_idle=IDLE_SECONDS)
+    Sink(settings, consumer_class=OnePartitionConsumer).run(until_idle=IDLE_SECONDS)
 
 
 def test_a_sink_stops_when_its_ledger_is_gone(tenant: Tenant) -> None:
@@ -376,7 +377,7 @@ def test_a_sink_stops_when_its_ledger_is_gone(tenant: Tenant) -> None:
 
     put_events(tenant, [make_event(number) for number in range(50)], partition=0)
     with pytest.raises(SinkError, match="now it is gone"):
-        Sink.from_settings(sink_settings(tenant), on_lines=wipe).run(until_idle=IDLE_SECONDS)
+        Sink(sink_settings(tenant), on_lines=wipe).run(until_idle=IDLE_SECONDS)
     assert run_sink(tenant).stored == count(tenant) == 80
     assert_balanced(tenant)
 
@@ -416,7 +417,7 @@ def test_a_stop_during_a_request_to_the_registry_skips_no_record(tenant: Tenant)
     values = [encode(make_event(number), writer) for number in range(100)]
     values[50] = values[50][:1] + (77_777).to_bytes(4) + values[50][5:]
     put(tenant, values, partition=0)
-    sink = Sink.from_settings(sink_settings(tenant), schemas_class=StoppingSchemas)
+    sink = Sink(sink_settings(tenant), schemas_class=StoppingSchemas)
     assert sink.run().read == 50
     totals = run_sink(tenant)
     assert (totals.read, totals.stored, totals.invalid) == (50, 49, 1)
@@ -445,9 +446,7 @@ def test_the_sink_polls_between_slow_requests_to_the_registry(tenant: Tenant) ->
     requests = [0]
     values = [b"\0" + number.to_bytes(4) + b"garbage" for number in range(70_000, 70_012)]
     put(tenant, [*values, encode(make_event(1), schema_id(tenant))], partition=0)
-    sink = Sink.from_settings(
-        sink_settings(tenant), clock=clock, consumer_class=CountingConsumer, schemas_class=SlowSchemas
-    )
+    sink = Sink(sink_settings(tenant), clock=clock, consumer_class=CountingConsumer, schemas_class=SlowSchemas)
     totals = sink.run(until_idle=IDLE_SECONDS)
     assert (totals.read, totals.invalid, totals.stored) == (13, 12, 1)
     assert max(requests) == 3
@@ -462,7 +461,7 @@ def test_an_event_that_expires_between_the_insert_and_the_ledger_line_counts_as_
     put_events(tenant, [make_event(number) for number in range(10)])
     run_sink(tenant)
     tenant.administrator().command(f"TRUNCATE TABLE {tenant.database}.ledger")
-    totals = Sink.from_settings(sink_settings(tenant), clock=Later()).run(until_idle=IDLE_SECONDS)
+    totals = Sink(sink_settings(tenant), clock=Later()).run(until_idle=IDLE_SECONDS)
     assert (totals.stored, totals.expired) == (10, 0)
     assert dead_letters(tenant) == []
 
@@ -495,7 +494,7 @@ def test_an_escaped_nul_is_refused_and_an_escaped_backslash_is_not(tenant: Tenan
     put(tenant, values, partition=0)
     totals = run_sink(tenant)
     assert (totals.stored, totals.invalid) == (1, 1)
-    assert [letter.reason for letter in dead_letters(tenant)] == ["text"]
+    assert [dead_letter.reason for dead_letter in dead_letters(tenant)] == ["text"]
 
 
 def _wait_for_rows(tenant: Tenant, rows: int) -> None:

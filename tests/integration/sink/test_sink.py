@@ -67,7 +67,7 @@ def test_a_sink_is_not_idle_before_the_broker_has_answered(tenant: Tenant) -> No
             return super().consume(*arguments, **named)
 
     put_events(tenant, [make_event(number) for number in range(100)])
-    sink = Sink.from_settings(sink_settings(tenant), consumer_class=SlowConsumer)
+    sink = Sink(sink_settings(tenant), consumer_class=SlowConsumer)
     assert sink.run(until_idle=0.1).read == 100
 
 
@@ -109,9 +109,9 @@ def test_other_content_under_a_known_id_becomes_a_dead_letter(tenant: Tenant) ->
     second = run_sink(tenant)
     assert (first.stored, first.conflicts, second.stored, second.conflicts) == (1, 1, 0, 4)
     assert count(tenant, "event_log") == 1
-    found = dead_letters(tenant)
-    assert {letter.reason for letter in found} == {"conflict"}
-    assert all("from partition 0 offset 0" in letter.error for letter in found)
+    refused = dead_letters(tenant)
+    assert {dead_letter.reason for dead_letter in refused} == {"conflict"}
+    assert all("from partition 0 offset 0" in dead_letter.error for dead_letter in refused)
     assert_balanced(tenant)
 
 
@@ -124,9 +124,9 @@ def test_broken_records_do_not_harm_other_records(tenant: Tenant) -> None:
     put(tenant, values)
     totals = run_sink(tenant)
     assert (totals.stored, totals.invalid) == (200, 25)
-    found = dead_letters(tenant)
-    assert sorted(letter.value for letter in found) == sorted(record.value for record in broken)
-    assert {letter.reason for letter in found} >= {
+    refused = dead_letters(tenant)
+    assert sorted(dead_letter.value for dead_letter in refused) == sorted(record.value for record in broken)
+    assert {dead_letter.reason for dead_letter in refused} >= {
         "undecodable",
         "wire_format",
         "unknown_schema",
@@ -151,7 +151,7 @@ def test_broken_records_do_not_harm_other_records(tenant: Tenant) -> None:
 def test_a_value_that_is_not_an_event_becomes_a_dead_letter(tenant: Tenant, value: bytes | None, reason: str) -> None:
     put(tenant, [value])
     assert run_sink(tenant).invalid == 1
-    assert [letter.reason for letter in dead_letters(tenant)] == [reason]
+    assert [dead_letter.reason for dead_letter in dead_letters(tenant)] == [reason]
     assert_balanced(tenant)
 
 
@@ -179,8 +179,9 @@ def test_a_dead_letter_has_key_value_and_headers_of_its_record(tenant: Tenant) -
     headers = dict(message.headers() or ())
     assert headers["trace"] == b"t-1"
     assert headers[SOURCE_OFFSET] == b"0"
-    [letter] = dead_letters(tenant)
-    assert (letter.topic, letter.partition, letter.offset, letter.reason) == (tenant.topic, 2, 0, "wire_format")
+    [dead_letter] = dead_letters(tenant)
+    assert (dead_letter.topic, dead_letter.partition, dead_letter.offset) == (tenant.topic, 2, 0)
+    assert dead_letter.reason == "wire_format"
 
 
 def test_an_event_older_than_the_retention_becomes_a_dead_letter(tenant: Tenant) -> None:
@@ -188,7 +189,7 @@ def test_an_event_older_than_the_retention_becomes_a_dead_letter(tenant: Tenant)
     put_events(tenant, [make_event(1, occurred_at=now - 400 * DAY), make_event(2, occurred_at=now - 300 * DAY)])
     totals = run_sink(tenant)
     assert (totals.stored, totals.expired) == (1, 1)
-    assert [letter.reason for letter in dead_letters(tenant)] == ["expired"]
+    assert [dead_letter.reason for dead_letter in dead_letters(tenant)] == ["expired"]
     assert_balanced(tenant)
 
 
@@ -237,9 +238,9 @@ def test_records_of_a_schema_without_required_fields_become_dead_letters(tenant:
     other = registry.register(f"{tenant.topic}-other-value", '{"type":"record","name":"X","fields":[]}')
     put(tenant, [b"\0" + other.to_bytes(4)])
     assert run_sink(tenant).invalid == 1
-    [letter] = dead_letters(tenant)
-    assert letter.reason == "incompatible_schema"
-    assert "lacks id" in letter.error
+    [dead_letter] = dead_letters(tenant)
+    assert dead_letter.reason == "incompatible_schema"
+    assert "lacks id" in dead_letter.error
 
 
 def test_the_error_for_a_missing_topic_names_the_command_that_creates_it(tenant: Tenant) -> None:
@@ -277,7 +278,7 @@ def test_the_ledger_balances_after_sigkill_at_random_moments(tenant: Tenant) -> 
         for name in ("stored", "duplicates", "invalid")
     }
     assert sums == {"stored": 6_000, "duplicates": 300, "invalid": 25}
-    assert sorted(letter.value for letter in dead_letters(tenant)) == sorted(broken)
+    assert sorted(dead_letter.value for dead_letter in dead_letters(tenant)) == sorted(broken)
 
 
 def test_two_sinks_of_a_group_share_the_partitions(tenant: Tenant) -> None:

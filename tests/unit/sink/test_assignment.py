@@ -43,7 +43,6 @@ def test_every_change_of_position_requires_a_seek(assignment: Assignment) -> Non
         lambda: assignment.positioned(TOPIC, 8, ends(p2=0)),
         lambda: assignment.gone([2]),
         assignment.reset,
-        assignment.fetch_again,
     ]
     for change in changes:
         before = assignment.must_seek

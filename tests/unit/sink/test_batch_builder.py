@@ -10,7 +10,7 @@ from auditstream_sink import SinkSettings
 from auditstream_sink.assignment import Assignment
 from auditstream_sink.batch_builder import BatchBuilder
 from auditstream_sink.clock import Clock
-from auditstream_sink.writers import WriterSchema
+from auditstream_sink.writer_schemas import WriterSchema
 from auditstream_storage.ledger import LedgerEnd
 
 SETTINGS = SinkSettings(flush_rows=100, flush_bytes=10_000, flush_seconds=1.0)

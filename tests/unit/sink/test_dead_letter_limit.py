@@ -6,7 +6,7 @@ from auditstream_schemas.errors import SettingsError, SinkError
 from auditstream_sink import SinkSettings
 from auditstream_sink.batch import Record, RefusedRecord
 from auditstream_sink.clock import Clock
-from auditstream_sink.dead_letter_limit import DeadLetterLimit
+from auditstream_sink.dead_letters import DeadLetterLimit
 from auditstream_sink.metrics import Metrics
 
 

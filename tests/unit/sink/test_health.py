@@ -1,12 +1,19 @@
 import logging
 from datetime import UTC, datetime
+from typing import cast
+from uuid import UUID
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from auditstream_sink import SinkSettings
+from auditstream_sink.assignment import Assignment
+from auditstream_sink.batch import OffsetRange
+from auditstream_sink.client import Lag
 from auditstream_sink.clock import Clock
 from auditstream_sink.health import Health
 from auditstream_sink.metrics import METRICS, PREFIX, Metrics
+from auditstream_storage import LedgerEnd
 
 
 class StillClock(Clock):
@@ -68,8 +75,7 @@ def test_it_is_ready_when_it_is_in_its_group_and_all_partitions_are_positioned(h
 
 
 def test_a_member_without_partitions_is_ready(health: Health) -> None:
-    health.joined()
-    assert health.is_member
+    health.is_member = True
     assert health.ready().is_healthy
 
 
@@ -130,13 +136,26 @@ def time_out(clock: StillClock) -> None:
     raise TimeoutError
 
 
-def test_the_lag_of_a_partition_that_is_gone_is_removed(metrics: Metrics) -> None:
-    metrics.lag(3, records=None, seconds=1.5)
-    metrics.lag(4, records=7, seconds=0)
+class TopicEnds:
+    """Stands in for a consumer that has fetched from partition 4 alone."""
+
+    def get_watermark_offsets(self, partition: TopicPartition, *, cached: bool) -> tuple[int, int]:
+        assert cached
+        return (0, 10) if partition.partition == 4 else (-1001, -1001)
+
+
+def test_the_lag_of_a_partition_that_is_gone_is_removed(metrics: Metrics, clock: StillClock) -> None:
+    assignment = Assignment()
+    assignment.assigned([3, 4])
+    assignment.positioned(UUID(int=1), 7, {number: LedgerEnd(end=2, line_first=0) for number in (3, 4)})
+    lag = Lag("events", cast("Consumer", TopicEnds()), metrics, clock)
+    lag.update(assignment, [{3: OffsetRange(first=3, last=3, fencing_time=7, first_time=clock.seconds - 1.5)}])
     assert value(metrics, "lag_seconds", partition="3") == 1.5
     assert value(metrics, "lag_records", partition="3") is None
-    metrics.no_lag(3)
-    metrics.no_lag(4)
+    assert value(metrics, "lag_records", partition="4") == 7
+    assignment.gone([3, 4])
+    clock.advance(1)
+    lag.update(assignment, [])
     assert value(metrics, "lag_seconds", partition="3") is value(metrics, "lag_records", partition="4") is None
 
 

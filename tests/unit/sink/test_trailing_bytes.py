@@ -3,7 +3,7 @@ import os
 import pytest
 
 from auditstream_schemas.codec import SCHEMA_JSON, encode_body
-from auditstream_sink.trailing_bytes import trailing_bytes_check
+from auditstream_sink.framing import trailing_bytes_check
 from tests.support.events import make_event
 
 BODY = encode_body(make_event(1, payload={"text": "x" * 300}))

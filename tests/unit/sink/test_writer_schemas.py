@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from auditstream_schemas.codec import SCHEMA_JSON
-from auditstream_sink.writer_types import incompatibility
+from auditstream_sink.writer_schemas import incompatibility
 
 
 def changed(name: str, new: Any) -> dict[str, Any]:
