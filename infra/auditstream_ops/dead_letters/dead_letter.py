@@ -14,9 +14,7 @@ from typing import Literal, cast
 from confluent_kafka import Message
 
 from auditstream_ops.topic_consumer import TopicConsumer
-from auditstream_sink import DeadLetterSettings
-from auditstream_sink.batch import record_headers
-from auditstream_sink.dead_letters import (
+from auditstream_sink import (
     ERROR,
     OMITTED,
     REASON,
@@ -24,6 +22,8 @@ from auditstream_sink.dead_letters import (
     SOURCE_PARTITION,
     SOURCE_TOPIC,
     SOURCE_TOPIC_ID,
+    DeadLetterSettings,
+    record_headers,
 )
 
 HEADER_PREFIX = "auditstream."

@@ -10,7 +10,7 @@ from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.registry import RegistryClient
 from auditstream_schemas.settings import KafkaSettings, RegistrySettings, setting
-from auditstream_sink.dead_letters import MAX_DEAD_LETTER_BYTES
+from auditstream_sink import MAX_DEAD_LETTER_BYTES
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
 
