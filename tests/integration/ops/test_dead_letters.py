@@ -325,7 +325,7 @@ def test_dead_letters_are_filtered_and_dropped(tenant: Tenant) -> None:
     }
     line = dlq(tenant, "list", rubbish).stdout
     assert "  wire_format          dropped (" in line
-    assert f" by {operator()}: a load test)  a message starts" in line
+    assert f" by {operator()}: a load test)  the message starts" in line
     assert result(tenant, "replay", rubbish)["replayed"] == 0
     assert len(on_topic(tenant, tenant.topic)) == before
     assert dlq(tenant, "show", rubbish, "--raw").stdout == "x" * 20
