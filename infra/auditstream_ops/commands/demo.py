@@ -14,10 +14,9 @@ from typing import Any
 
 import click
 from confluent_kafka import Producer
-from tqdm import tqdm
 
 from auditstream_export import ExportRequest, export_events
-from auditstream_local.stack import LocalStack
+from auditstream_local import LocalStack
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.dead_letters.dead_letter import read_dead_letters
 from auditstream_ops.demo_events import NANOSECONDS, broken_records, demo_events
@@ -29,7 +28,7 @@ from auditstream_producer import AuditProducer, ProducerSettings
 from auditstream_schemas.errors import OperationError, QueueFullError
 from auditstream_schemas.event import AuditEvent
 from auditstream_sink import Sink, SinkSettings
-from auditstream_storage.ledger import COUNTS
+from auditstream_storage import COUNTS
 
 _PARTITIONS = 6
 _BROKEN = 25
@@ -65,7 +64,7 @@ def demo(*, events: int, seed: int, output: Path | None) -> None:
     action of the catalog, some of them twice, and adds some broken records. The sink moves them into
     ClickHouse. Then the demo prints the ledger of every partition, runs a few queries, and exports a month.
 
-    The last line says whether the ledger balances. Exit codes: 0 it balances; 1 it does not.
+    The last line is the conclusion. Exit codes: 0 the ledger balances; 1 it does not.
     """
     with tempfile.TemporaryDirectory(prefix="auditstream-demo-") as scratch:
         _title("A broker, a schema registry and ClickHouse, on free ports of this machine")
@@ -110,10 +109,8 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
     for question, query in _QUESTIONS.items():
         _title(question)
         click.echo(query)
-        answer = client.raw_query(
-            query, fmt="PrettyCompact", settings={"database": settings.clickhouse_database}, use_database=False
-        )
-        click.echo(answer.decode())
+        database = {"database": settings.clickhouse_database}
+        click.echo(client.raw_query(query, fmt="PrettyCompact", settings=database, use_database=False).decode())
 
     exported = _export(settings, output)
     expected = {"stored": count, "duplicates": resent, "invalid": _BROKEN}
@@ -121,25 +118,20 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
 
 
 def _emit(settings: SinkSettings, events: Sequence[AuditEvent]) -> None:
-    with (
-        AuditProducer(
-            ProducerSettings(
-                kafka_bootstrap_servers=settings.kafka_bootstrap_servers,
-                schema_registry_url=settings.schema_registry_url,
-                topic=settings.topic,
-            )
-        ) as producer,
-        tqdm(events, unit=" events", desc="emit", disable=not sys.stderr.isatty()) as progress,
-    ):
-        for event in progress:
+    producer_settings = ProducerSettings(
+        kafka_bootstrap_servers=settings.kafka_bootstrap_servers,
+        schema_registry_url=settings.schema_registry_url,
+        topic=settings.topic,
+    )
+    with AuditProducer(producer_settings) as producer:
+        for event in events:
             while True:
                 try:
                     producer.emit_event(event)
                     break
                 except QueueFullError:
                     producer.flush(1)
-        left = producer.flush(60)
-        if left:
+        if left := producer.flush(60):
             raise OperationError(f"{left} events were not delivered within 60 s")
         stats = producer.stats()
     click.echo(f"emitted {stats.accepted:,} events, {stats.delivered:,} delivered")

@@ -3,26 +3,17 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
-from auditstream_local.endpoints import (
-    CLICKHOUSE,
-    KAFKA,
-    REGISTRY,
-    Endpoints,
-    clickhouse_fault,
-    kafka_fault,
-    registry_fault,
-)
-from auditstream_local.server import port_is_free
-from auditstream_local.stack import Ports
-from auditstream_local.supervision import (
+from auditstream_local import (
     AlreadyUpError,
+    Ports,
     RunningStack,
     last_error,
+    port_is_free,
     running,
     start_detached,
     stop_running,
@@ -32,8 +23,6 @@ from auditstream_local.supervision import (
 
 _STANDARD = Ports(kafka=9092, registry=8081, clickhouse=8123, clickhouse_tcp=9000)
 _PROBE_SECONDS = 3.0
-
-_F = TypeVar("_F", bound=Callable[..., object])
 
 _data_dir = click.option(
     "--data-dir",
@@ -46,7 +35,7 @@ _data_dir = click.option(
 )
 
 
-def _port_option(name: str, standard: int, server: str) -> Callable[[_F], _F]:
+def _port_option(name: str, standard: int, server: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         f"--{name}-port",
         type=click.IntRange(0, 65535),
@@ -61,15 +50,7 @@ def _port_option(name: str, standard: int, server: str) -> Callable[[_F], _F]:
 @_port_option("registry", _STANDARD.registry, "the schema registry")
 @_port_option("clickhouse", _STANDARD.clickhouse, "ClickHouse's HTTP interface")
 @_port_option("clickhouse-tcp", _STANDARD.clickhouse_tcp, "ClickHouse's native protocol")
-def up(
-    *,
-    data_dir: Path,
-    detach: bool,
-    kafka_port: int | None,
-    registry_port: int | None,
-    clickhouse_port: int | None,
-    clickhouse_tcp_port: int | None,
-) -> None:
+def up(*, data_dir: Path, detach: bool, **ports: int | None) -> None:
     """Start a local stack for development: Kafka, schema registry and ClickHouse.
 
     It needs neither Docker nor Java. The broker is Tansu, the registry is a stand-in of ours, and ClickHouse is
@@ -93,18 +74,13 @@ def up(
     if running(data_dir) is not None:
         _announce_running(data_dir)
         return
-    ports = Ports(
-        kafka=_port(kafka_port, _STANDARD.kafka),
-        registry=_port(registry_port, _STANDARD.registry),
-        clickhouse=_port(clickhouse_port, _STANDARD.clickhouse),
-        clickhouse_tcp=_port(clickhouse_tcp_port, _STANDARD.clickhouse_tcp),
-    )
+    chosen = Ports(**{name: _port(ports[f"{name}_port"], port) for name, port in asdict(_STANDARD).items()})
     click.echo("starting Tansu, the registry stand-in and ClickHouse ...", err=True)
     try:
         if detach:
-            _announce_started(start_detached(data_dir, ports), "`auditstream down` stops it")
+            _announce_started(start_detached(data_dir, chosen), "`auditstream down` stops it")
         else:
-            supervise(data_dir, ports, lambda state: _announce_started(state, "Ctrl-C stops it"))
+            supervise(data_dir, chosen, lambda state: _announce_started(state, "Ctrl-C stops it"))
             click.echo("stopped: the topics are gone, ClickHouse's data stays", err=True)
     except AlreadyUpError:
         _announce_running(data_dir)
@@ -135,24 +111,24 @@ def status(*, data_dir: Path, as_json: bool) -> None:
     Exit codes: 0 every server answers; 1 a server does not, or no stack is up; 2 called wrongly.
     """
     stack = running(data_dir)
-    servers = [] if stack is None else _servers(stack.endpoints)
-    is_healthy = bool(servers) and all(server["fault"] is None for server in servers)
+    servers = [] if stack is None else stack.endpoints.probe(_PROBE_SECONDS)
+    is_healthy = bool(servers) and all(server.fault is None for server in servers)
     if as_json:
         report = {
             "healthy": is_healthy,
             "data_dir": str(data_dir.absolute()),
             "supervisor_pid": None if stack is None else stack.pid,
-            "servers": servers,
+            "servers": [asdict(server) for server in servers],
             "last_error": last_error(data_dir) if stack is None else "",
         }
         click.echo(json.dumps(report, indent=2))
     elif stack is None:
         click.echo(f"no stack is up in {data_dir}; `auditstream up` starts one")
-        if words := last_error(data_dir):
-            click.echo(f"the last one ended with: {words}")
+        if error := last_error(data_dir):
+            click.echo(f"the last one ended with: {error}")
     else:
         for server in servers:
-            click.echo(f"{server['name']:<11} {server['endpoint']:<28} {server['fault'] or 'answers'}")
+            click.echo(f"{server.name:<11} {server.endpoint:<28} {server.fault or 'answers'}")
         click.echo(f"supervisor  process {stack.pid}, {data_dir}")
     if not is_healthy:
         sys.exit(1)
@@ -164,28 +140,12 @@ def _port(option: int | None, standard: int) -> int:
     return standard if port_is_free(standard) else 0
 
 
-def _announce(stack: RunningStack, text: str) -> None:
-    click.echo(text, err=True)
-    click.echo(stack.endpoints.env_lines())
-
-
 def _announce_started(stack: RunningStack, hint: str) -> None:
-    gone = "Then the topics are gone, and ClickHouse's data stays."
-    _announce(stack, f"up (process {stack.pid}); {hint}. {gone}")
+    click.echo(f"up (process {stack.pid}); {hint}. Then the topics are gone, and ClickHouse's data stays.", err=True)
+    click.echo(stack.endpoints.env_lines())
 
 
 def _announce_running(data_dir: Path) -> None:
     stack = wait_until_ready(data_dir)
-    _announce(stack, f"already up (process {stack.pid}, {data_dir})")
-
-
-def _servers(endpoints: Endpoints) -> list[dict[str, str | None]]:
-    probes = (
-        (KAFKA, endpoints.bootstrap_servers, kafka_fault),
-        (REGISTRY, endpoints.registry_url, registry_fault),
-        (CLICKHOUSE, endpoints.clickhouse_url, clickhouse_fault),
-    )
-    return [
-        {"name": name, "endpoint": endpoint, "fault": fault(endpoint, _PROBE_SECONDS)}
-        for name, endpoint, fault in probes
-    ]
+    click.echo(f"already up (process {stack.pid}, {data_dir})", err=True)
+    click.echo(stack.endpoints.env_lines())
