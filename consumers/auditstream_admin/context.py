@@ -26,7 +26,6 @@ class AppContext:
 
     Attributes:
         settings: Settings of the page.
-        url: Public address of the page, without a path.
         store: Reads events.
         cursors: Writes and reads cursors.
         sessions: Writes and reads session cookies.
@@ -38,7 +37,6 @@ class AppContext:
     """
 
     settings: AdminSettings
-    url: str
     store: EventStore
     cursors: Cursors
     sessions: Sessions

@@ -30,8 +30,7 @@ class AdminSettings(ClickHouseSettings, AuditTrailSettings):
         "Signs sessions and cursors: 32 characters or more, the same for every process; empty: new at each start.",
     )
     admin_sign_in: SignIn = setting(
-        "",
-        "Sign-in: 'oidc', 'proxy' (a signed header), 'development' (local stack only); empty: API tokens only.",
+        "", "Sign-in: 'oidc', 'proxy' (a signed header), 'development' (local stack only); empty: API tokens only."
     )
     admin_oidc_issuer: str = setting("", "OpenID Connect issuer; serves /.well-known/openid-configuration.")
     admin_oidc_client_id: str = setting("", "Client id at the issuer.")

@@ -99,7 +99,9 @@ def events(  # noqa: PLR0917 - FastAPI passes them by name
     """
     position = None if cursor is None else context.cursors.read(cursor, viewer, event_filter)
     page = context.store.page(viewer, event_filter, cursor=position, size=limit, now=context.clock(), whole=True)
-    context.audit.api_queried(access_of(request).origin, viewer, wanted=event_filter.to_dict(), rows=len(page.lines))
+    context.audit.api_queried(
+        access_of(request).origin, viewer, conditions=event_filter.to_dict(), rows=len(page.lines)
+    )
     lines = ",".join(line.to_api_json() for line in page.lines if isinstance(line, StoredEvent))
     next_cursor = "null" if page.older is None else f'"{context.cursors.write(page.older, viewer, event_filter)}"'
     searched_to = "null" if page.searched_to is None else f'"{format_timestamp(page.searched_to)}"'
@@ -111,7 +113,7 @@ def events(  # noqa: PLR0917 - FastAPI passes them by name
 def event(request: Request, viewer: CurrentViewer, context: Context, id: UUID) -> Response:
     """Get one event by its id."""
     stored = context.store.events(viewer, id)
-    context.audit.api_queried(access_of(request).origin, viewer, wanted={"id": str(id)}, rows=len(stored))
+    context.audit.api_queried(access_of(request).origin, viewer, conditions={"id": str(id)}, rows=len(stored))
     if not stored:
         raise HTTPException(404, "this event does not exist, or you may not see it")
     return Response(stored[0].to_api_json(), media_type=_JSON)
@@ -122,7 +124,7 @@ def actions(request: Request, viewer: CurrentViewer, context: Context, event_fil
     """List the actions of the catalog and other actions in a time range. Only the time range of the filter is used."""
     counts = dict(context.store.actions(viewer, event_filter.time.span(context.clock())))
     context.audit.api_queried(
-        access_of(request).origin, viewer, wanted=event_filter.to_dict(), rows=sum(counts.values())
+        access_of(request).origin, viewer, conditions=event_filter.to_dict(), rows=sum(counts.values())
     )
     listed = catalog()
     return ActionsModel(

@@ -1,4 +1,4 @@
-"""Maps the claims of a sign-in to a viewer. The settings name the claims; without a matching role nobody gets in."""
+"""Maps the claims of a sign-in to a viewer. The settings name the claims; a sign-in without a role is denied."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ _MAX_SCOPES = 200
 
 
 def viewer_of_claims(claims: Mapping[str, Any], settings: AdminSettings) -> Viewer:
-    """The viewer with these claims. Somebody who is both auditor and admin is an auditor.
+    """The viewer with these claims; an auditor if the claims contain both roles.
 
     Raises:
         DeniedError: The claims give no role, or make an admin without a scope.

@@ -4,10 +4,13 @@ Only `OPEN_PATHS` and `STATIC_PREFIX` are served without a viewer. A route that 
 default, and an unauthenticated client cannot find out which paths exist.
 """
 
+import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from anyio import to_thread
@@ -18,7 +21,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auditstream_admin.auth.access import KEY, Access, AuthMethod, Origin
-from auditstream_admin.auth.problems import problem
 from auditstream_admin.auth.proxy_assertion import ProxyAssertions
 from auditstream_admin.auth.rate_limits import RateLimits
 from auditstream_admin.auth.self_audit import SelfAudit
@@ -34,6 +36,7 @@ STATIC_PREFIX = "/static/"
 _WRITE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _MAX_FORM_BYTES = 64 * 1024
 _MAX_TEXT = 512
+_CHALLENGE = {"www-authenticate": "Bearer"}
 
 _SECURITY_HEADERS = {
     "content-security-policy": (
@@ -51,14 +54,9 @@ _SECURITY_HEADERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthMethods:
-    """The ways to authenticate.
+    """The auth methods: API tokens (for the API only), and assertions of a proxy or, without a proxy, session cookies.
 
-    Attributes:
-        sessions: Session cookies; ignored if a proxy signs people in.
-        forms: CSRF tokens.
-        tokens: API tokens; for the API only.
-        proxy: Assertions of the sign-in proxy; None without a proxy.
-        url: Public address of the page, without a path.
+    ``url`` is the public address of the page, without a path.
     """
 
     sessions: Sessions
@@ -85,7 +83,10 @@ class AuthMiddleware:
             return
         request = Request(scope, receive)
         origin = _origin(request)
-        respond = _Respond(send, is_secure=self._methods.url.startswith("https:"), request_id=origin.request_id)
+        headers = {**_SECURITY_HEADERS, "x-request-id": origin.request_id, "cache-control": "no-store"}
+        if self._methods.url.startswith("https:"):
+            headers["strict-transport-security"] = "max-age=31536000"
+        respond = _with_headers(send, headers)
         try:
             access, session = await self._authenticate(request, origin)
             if access.viewer is not None and access.auth_method != "token" and origin.method in _WRITE_METHODS:
@@ -95,7 +96,7 @@ class AuthMiddleware:
             return
         scope[KEY] = access
         if session is not None and (renewed := self._methods.sessions.renewed(session, int(time.time()))) is not None:
-            respond.cookie = self._methods.sessions.write(renewed)
+            headers["set-cookie"] = self._methods.sessions.write(renewed)
         await self._app(scope, receive, respond)
 
     async def _authenticate(self, request: Request, origin: Origin) -> tuple[Access, Session | None]:
@@ -153,11 +154,7 @@ class AuthMiddleware:
         return (None, "none", None) if session is None else (session.viewer, "session", session)
 
     async def _check_form(self, request: Request, holder: str) -> Receive:
-        """Check the CSRF token of a request; return the request body, to be read again.
-
-        Raises:
-            HTTPException: The token is missing, not valid, or another site sent the request.
-        """
+        """Check the CSRF token of a request; return the request body, to be read again."""
         self._check_same_origin(request)
         token, receive = request.headers.get("x-csrf-token", ""), request.receive
         if not token and request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
@@ -186,27 +183,17 @@ class AuthMiddleware:
             self._audit.denied(origin, None, reason=reason, status=HTTPStatus.UNAUTHORIZED)
 
 
-class _Respond:
-    """Wraps ``send`` to add the headers that every response carries."""
+def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    """Add headers to the response, unless the response has them already."""
 
-    def __init__(self, send: Send, *, is_secure: bool, request_id: str) -> None:
-        self._send = send
-        self._headers = {**_SECURITY_HEADERS, "x-request-id": request_id, "cache-control": "no-store"}
-        if is_secure:
-            self._headers["strict-transport-security"] = "max-age=31536000"
-        self.cookie: str | None = None
-
-    async def __call__(self, message: Message) -> None:
+    async def respond(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in self._headers.items():
-                headers.setdefault(name, value)
-            if self.cookie is not None:
-                headers.setdefault("set-cookie", self.cookie)
-        await self._send(message)
+            own = MutableHeaders(scope=message)
+            for name, value in headers.items():
+                own.setdefault(name, value)
+        await send(message)
 
-
-_CHALLENGE = {"www-authenticate": "Bearer"}
+    return respond
 
 
 def _refused(request: Request, error: HTTPException, origin: Origin) -> Response:
@@ -265,3 +252,10 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replayed
+
+
+def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
+    """A response with a problem document (RFC 9457); extra members follow the standard ones."""
+    document = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **members}
+    body = json.dumps(document, ensure_ascii=False).encode()
+    return Response(body, status, headers=headers, media_type="application/problem+json")

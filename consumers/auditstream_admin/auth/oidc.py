@@ -38,13 +38,7 @@ class OidcSignIn:
     """Signs viewers in at one issuer."""
 
     def __init__(self, settings: AdminSettings, secret: str, redirect_url: str) -> None:
-        """Does not contact the issuer yet.
-
-        Args:
-            settings: The issuer and the client id at the issuer.
-            secret: Signs the state of a sign-in.
-            redirect_url: Address to which the issuer sends the browser back.
-        """
+        """Does not contact the issuer yet. ``secret`` signs the state of a sign-in."""
         self._settings = settings
         self._issuer = settings.admin_oidc_issuer.rstrip("/")
         self._client_id = settings.admin_oidc_client_id
@@ -55,9 +49,6 @@ class OidcSignIn:
 
     async def begin(self, next_path: str) -> tuple[str, str]:
         """Start a sign-in; return the address at the issuer and the signed state to keep in a cookie.
-
-        Args:
-            next_path: Path of this page to open after the sign-in.
 
         Raises:
             StoreUnavailableError: The issuer cannot be reached.
@@ -116,13 +107,11 @@ class OidcSignIn:
             except InvalidKeyIdError:
                 # The issuer has rotated its keys since they were read.
                 decoded = jwt.decode(text, (await self._read_provider(refresh=True)).keys, algorithms=algorithms)
+            issuer = {"essential": True, "value": str(provider.metadata["issuer"])}
             claims = CodeIDToken(
                 decoded.claims,
                 decoded.header,
-                {
-                    "iss": {"essential": True, "value": str(provider.metadata["issuer"])},
-                    "aud": {"value": self._client_id},
-                },
+                {"iss": issuer, "aud": {"value": self._client_id}},
                 {"nonce": nonce, "client_id": self._client_id, "access_token": token.get("access_token")},
             )
             claims.validate(leeway=_LEEWAY_SECONDS)

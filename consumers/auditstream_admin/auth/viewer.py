@@ -7,7 +7,7 @@ from auditstream_schemas.errors import AdminError
 
 
 class Role(StrEnum):
-    """The role of a viewer; without one of these roles nobody sees anything."""
+    """The role of a viewer. Only viewers with a role see events."""
 
     ADMIN = "admin"
     """Admin of organisations: sees and exports the events of these scopes."""

@@ -11,14 +11,7 @@ from auditstream_schemas.timestamp import format_timestamp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityView:
-    """An actor, a target or a scope.
-
-    Attributes:
-        id: Its id.
-        type: Its type.
-        name: Its name, or None.
-        attributes: Other attributes, sorted; empty in a list.
-    """
+    """An actor, a target or a scope; ``attributes`` is sorted, and empty in a list."""
 
     id: str
     type: str
@@ -38,17 +31,7 @@ class EntityView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSummary:
-    """An event in a list.
-
-    Attributes:
-        key: Position in the list: time and id.
-        action: The action.
-        success: Whether the action succeeded.
-        actor: The actor.
-        target: The target.
-        scope: The account or organisation that owns the target, or None.
-        request_id: Id of the request that caused the event, or None.
-    """
+    """An event in a list; ``key`` is its position in the list: time and id."""
 
     key: Key
     action: str
@@ -79,10 +62,6 @@ class StoredEvent(EventSummary):
         version: Version of the payload schema.
         request_attributes: Attributes of the request, sorted.
         ingested_at: Time by the sink's clock, milliseconds since the epoch.
-        kafka_topic: Kafka topic.
-        kafka_topic_id: Id of the topic.
-        kafka_partition: Partition of the topic.
-        kafka_offset: Offset in the partition.
     """
 
     payload: str

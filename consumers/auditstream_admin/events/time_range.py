@@ -27,12 +27,7 @@ DEFAULT_PRESET = "30d"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSpan:
-    """A half-open range of ``occurred_at``.
-
-    Attributes:
-        start: First instant, nanoseconds since the epoch.
-        end: First instant after the range.
-    """
+    """A half-open range of ``occurred_at``, in nanoseconds since the epoch."""
 
     start: int
     end: int
@@ -120,18 +115,14 @@ def date_time(nanoseconds: int, zone: tzinfo) -> str:
 
 
 def _moment(field: str, text: str, zone: tzinfo) -> int:
+    """Parse a date or time; without a zone of its own it is in ``zone``."""
     try:
-        return _parse(text, zone)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return parse_moment(text)
+        return from_datetime(moment.replace(tzinfo=zone)) if moment.tzinfo is None else parse_moment(text)
     except (ValueError, OverflowError):
         raise FilterError(
             field, f"{text[:40]!r}: write a date such as 2026-01-31, or a time such as 2026-01-31T09:00Z"
         ) from None
-
-
-def _parse(text: str, zone: tzinfo) -> int:
-    """Parse a date or time; without a zone of its own it is in ``zone``."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return parse_moment(text)
-    return from_datetime(moment.replace(tzinfo=zone)) if moment.tzinfo is None else parse_moment(text)

@@ -45,12 +45,7 @@ class Windows:
         return self._rest.start >= self._rest.end
 
     def widen(self, *, found: int, missing: int) -> None:
-        """Choose the length of the next window.
-
-        Args:
-            found: Number of results in all windows so far.
-            missing: Number of results that are still needed.
-        """
+        """Choose the length of the next window from the results in all windows so far, and those still missing."""
         if found == 0:
             self._width *= _GROWTH
         else:

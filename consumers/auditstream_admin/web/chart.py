@@ -22,15 +22,7 @@ _DAY = 86_400 * NANOSECONDS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """The bar of one bucket; its failed part stands at the bottom.
-
-    Attributes:
-        bucket: The bucket.
-        x: Left edge.
-        height: Height of the bar.
-        failed_height: Height of the failed part.
-        label: Time and counts, as text.
-    """
+    """The bar of one bucket, in units of the SVG; its failed part is at the bottom. The label has time and counts."""
 
     bucket: HistogramBucket
     x: int

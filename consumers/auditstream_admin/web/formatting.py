@@ -72,13 +72,9 @@ def counted(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def thousands(count: int) -> str:
-    """A number with thousands separators."""
-    return f"{count:,}"
-
-
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "time": date_time,
-    **{function.__name__: function for function in (day, clock, long, moment, duration, size, counted, thousands)},
+    "thousands": "{:,}".format,
+    **{function.__name__: function for function in (day, clock, long, moment, duration, size, counted)},
 }
 """The filters by their name in templates."""
