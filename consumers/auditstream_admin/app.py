@@ -16,7 +16,7 @@ from starlette.responses import Response
 from auditstream_admin.api import routes as api
 from auditstream_admin.api.models import openapi
 from auditstream_admin.auth.access import access_of
-from auditstream_admin.auth.middleware import AuthMethods, AuthMiddleware, problem
+from auditstream_admin.auth.middleware import AuthMiddleware, problem
 from auditstream_admin.auth.oidc import OidcSignIn
 from auditstream_admin.auth.proxy_assertion import ProxyAssertions
 from auditstream_admin.auth.rate_limits import RateLimits
@@ -117,14 +117,17 @@ def create_app(
     routes.include_router(sign_in.router, include_in_schema=False)
     routes.mount("/static", StaticPages(directory=str(STATIC)), name="static")
     _handle_errors(routes, context)
-    methods = AuthMethods(
+    middleware = AuthMiddleware(
+        app=routes,
         sessions=context.sessions,
         forms=Forms(secret, seconds=settings.admin_session_seconds),
         tokens=tokens,
         proxy=ProxyAssertions(settings) if settings.admin_sign_in == "proxy" else None,
         url=url,
+        limits=context.limits,
+        audit=context.audit,
     )
-    return AdminApp(asgi=AuthMiddleware(routes, methods, context.limits, context.audit), routes=routes, url=url)
+    return AdminApp(asgi=middleware, routes=routes, url=url)
 
 
 def _handle_errors(routes: FastAPI, context: AppContext) -> None:

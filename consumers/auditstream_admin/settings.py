@@ -12,6 +12,11 @@ from auditstream_schemas.settings import AuditTrailSettings, ClickHouseSettings,
 
 SignIn = Literal["", "oidc", "proxy", "development"]
 
+SIGNATURE_ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""Algorithms with public keys. HMAC is not among them: it would turn the issuer's public key into a shared secret."""
+
 _MIN_SECRET = 32
 
 

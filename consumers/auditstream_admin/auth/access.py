@@ -22,7 +22,6 @@ class Origin:
         request_id: Id of the request, also in the response header X-Request-Id.
         address: IP address of the client.
         user_agent: The header User-Agent, shortened.
-        method: HTTP method.
         path: Path without the query, shortened.
     """
 
@@ -39,9 +38,7 @@ class Access:
 
     Attributes:
         viewer: The authenticated viewer; None on the few paths that need none.
-        auth_method: How the viewer was authenticated.
         form_token: CSRF token for the forms of this viewer; empty for API tokens, which need none.
-        origin: The sender and the target of the request.
     """
 
     viewer: Viewer | None

@@ -52,39 +52,33 @@ _SECURITY_HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthMethods:
-    """The auth methods: API tokens (for the API only), and assertions of a proxy or, without a proxy, session cookies.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AuthMiddleware:
+    """Authenticates requests, limits their rate, checks CSRF tokens, and adds security headers to every response.
 
+    The auth methods are API tokens (for the API only), and assertions of a proxy or, without a proxy, session cookies.
     ``url`` is the public address of the page, without a path.
     """
 
+    app: ASGIApp
     sessions: Sessions
     forms: Forms
     tokens: TokenStore
     proxy: ProxyAssertions | None
     url: str
-
-
-class AuthMiddleware:
-    """Authenticates requests, limits their rate, checks CSRF tokens, and adds security headers to every response."""
-
-    def __init__(self, app: ASGIApp, methods: AuthMethods, limits: RateLimits, audit: SelfAudit) -> None:
-        self._app = app
-        self._methods = methods
-        self._limits = limits
-        self._audit = audit
+    limits: RateLimits
+    audit: SelfAudit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on to the application, or respond to it here."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
         origin = _origin(request)
         headers = {**_SECURITY_HEADERS, "x-request-id": origin.request_id, "cache-control": "no-store"}
-        if self._methods.url.startswith("https:"):
+        if self.url.startswith("https:"):
             headers["strict-transport-security"] = "max-age=31536000"
         respond = _with_headers(send, headers)
         try:
@@ -95,15 +89,15 @@ class AuthMiddleware:
             await _refused(request, error, origin)(scope, receive, respond)
             return
         scope[KEY] = access
-        if session is not None and (renewed := self._methods.sessions.renewed(session, int(time.time()))) is not None:
-            headers["set-cookie"] = self._methods.sessions.write(renewed)
-        await self._app(scope, receive, respond)
+        if session is not None and (renewed := self.sessions.renewed(session, int(time.time()))) is not None:
+            headers["set-cookie"] = self.sessions.write(renewed)
+        await self.app(scope, receive, respond)
 
     async def _authenticate(self, request: Request, origin: Origin) -> tuple[Access, Session | None]:
         path = request.scope["path"]
-        if path != HEALTH and request.headers.get("host", "") != urlsplit(self._methods.url).netloc:
+        if path != HEALTH and request.headers.get("host", "") != urlsplit(self.url).netloc:
             # Against DNS rebinding: another site can make its own name resolve to this machine.
-            raise HTTPException(HTTPStatus.MISDIRECTED_REQUEST, f"this page is at {self._methods.url}")
+            raise HTTPException(HTTPStatus.MISDIRECTED_REQUEST, f"this page is at {self.url}")
         is_static = path == HEALTH or path.startswith(STATIC_PREFIX)
         is_open = is_static or path in OPEN_PATHS
         viewer: Viewer | None = None
@@ -114,16 +108,16 @@ class AuthMiddleware:
         except DeniedError as error:
             if not is_open:
                 self._audit_denial(origin, str(error))
-                self._limit(self._limits.address(origin.address))
+                self._limit(self.limits.address(origin.address))
                 raise HTTPException(HTTPStatus.UNAUTHORIZED, str(error), _CHALLENGE) from error
         except AdminError as error:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         if viewer is not None:
-            self._limit(self._limits.viewer(viewer.subject))
-            token = "" if method == "token" else self._methods.forms.token(_holder(viewer, session))
+            self._limit(self.limits.viewer(viewer.subject))
+            token = "" if method == "token" else self.forms.token(_holder(viewer, session))
             return Access(viewer=viewer, auth_method=method, form_token=token, origin=origin), session
         if not is_static:
-            self._limit(self._limits.address(origin.address))
+            self._limit(self.limits.address(origin.address))
         if not is_open:
             if not _is_page(request):
                 self._audit_denial(origin, "the request has no credentials")
@@ -138,19 +132,18 @@ class AuthMiddleware:
         Raises:
             DeniedError: The credentials are not valid.
         """
-        methods = self._methods
         authorization = request.headers.get("authorization")
         if authorization is not None and request.scope["path"].startswith("/api/"):
             scheme, _, text = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise DeniedError("send the token as: Authorization: Bearer TOKEN")
-            return await to_thread.run_sync(methods.tokens.viewer, text.strip()), "token", None
-        if methods.proxy is not None:
-            text = request.headers.get(methods.proxy.header, "")
+            return await to_thread.run_sync(self.tokens.viewer, text.strip()), "token", None
+        if self.proxy is not None:
+            text = request.headers.get(self.proxy.header, "")
             if not text:
                 return None, "none", None
-            return await to_thread.run_sync(methods.proxy.viewer, text), "proxy", None
-        session = methods.sessions.read(request.cookies.get(methods.sessions.name), int(time.time()))
+            return await to_thread.run_sync(self.proxy.viewer, text), "proxy", None
+        session = self.sessions.read(request.cookies.get(self.sessions.name), int(time.time()))
         return (None, "none", None) if session is None else (session.viewer, "session", session)
 
     async def _check_form(self, request: Request, holder: str) -> Receive:
@@ -161,15 +154,15 @@ class AuthMiddleware:
             body = await _body(request)
             token = parse_qs(body.decode("latin-1")).get("csrf", [""])[0]
             receive = _replay(body, receive)
-        if not self._methods.forms.is_valid(token, holder):
+        if not self.forms.is_valid(token, holder):
             raise HTTPException(HTTPStatus.FORBIDDEN, "the form has expired: reload its page and send it again")
         return receive
 
     def _check_same_origin(self, request: Request) -> None:
         """Refuse requests that a browser marks as sent by another site. Other clients send no such headers."""
         site = request.headers.get("sec-fetch-site", "none")
-        sender = request.headers.get("origin", self._methods.url)
-        if site not in {"same-origin", "none"} or sender != self._methods.url:
+        sender = request.headers.get("origin", self.url)
+        if site not in {"same-origin", "none"} or sender != self.url:
             raise HTTPException(HTTPStatus.FORBIDDEN, "another site sent this request")
 
     @staticmethod
@@ -179,8 +172,8 @@ class AuthMiddleware:
             raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, detail, {"retry-after": str(wait)})
 
     def _audit_denial(self, origin: Origin, reason: str) -> None:
-        if self._limits.allows_denial_event(origin.address):
-            self._audit.denied(origin, None, reason=reason, status=HTTPStatus.UNAUTHORIZED)
+        if self.limits.allows_denial_event(origin.address):
+            self.audit.denied(origin, None, reason=reason, status=HTTPStatus.UNAUTHORIZED)
 
 
 def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:

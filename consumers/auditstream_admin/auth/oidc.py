@@ -16,9 +16,8 @@ from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
-from auditstream_admin.auth.claims import SIGNATURE_ALGORITHMS
 from auditstream_admin.auth.sessions import signer
-from auditstream_admin.settings import AdminSettings
+from auditstream_admin.settings import SIGNATURE_ALGORITHMS, AdminSettings
 from auditstream_schemas.errors import DeniedError, StoreUnavailableError
 
 _TIMEOUT_SECONDS = 10.0
@@ -64,10 +63,7 @@ class OidcSignIn:
     async def finish(self, code: str, state: str, begun: str) -> tuple[Mapping[str, Any], str]:
         """Finish a sign-in: exchange the code for an id token; return its claims and the path to open next.
 
-        Args:
-            code: Authorization code from the issuer.
-            state: Parameter ``state`` of the redirect from the issuer.
-            begun: The signed state of `begin`, from the browser's cookie.
+        ``begun`` is the signed state of `begin`, from the browser's cookie.
 
         Raises:
             DeniedError: Another browser started the sign-in, it took too long, or the id token is not valid.

@@ -58,8 +58,8 @@ class ApiToken:
     created_at: datetime
     created_by: str
     expires_at: datetime
-    revoked_at: datetime | None
-    revoked_by: str
+    revoked_at: datetime | None = None
+    revoked_by: str = ""
 
     def state(self, now: datetime) -> str:
         """``active``, ``expired`` or ``revoked``."""
@@ -98,8 +98,6 @@ class TokenStore:
             created_at=datetime.now(UTC),
             created_by=created_by,
             expires_at=expires_at,
-            revoked_at=None,
-            revoked_by="",
         )
         self._write(token, _hash(secret))
         return token, f"ast_{id.hex}_{secret}"
@@ -131,14 +129,12 @@ class TokenStore:
             DeniedError: The token is malformed, unknown, expired or revoked; the message is the same for all of these.
         """
         match = _TOKEN.match(text)
-        if match is None:
-            raise DeniedError(_UNKNOWN)
-        stored = self._stored(UUID(match[1]))
+        stored = self._stored(UUID(match[1])) if match else None
         # Hashed even if no token has this id, so that both responses take the same time.
-        hashed = _hash(match[2])
+        hashed = _hash(match[2]) if match else ""
         if stored is None or not hmac.compare_digest(hashed, stored[1]):
             raise DeniedError(_UNKNOWN)
-        token = stored[0]
+        token, _ = stored
         if token.state(datetime.now(UTC)) != "active":
             raise DeniedError(_UNKNOWN)
         return Viewer(subject=f"token:{token.id}", name=token.name, role=token.role, scopes=token.scopes)

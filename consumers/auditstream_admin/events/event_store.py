@@ -14,8 +14,7 @@ from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.histogram import Histogram, bucket_width, fill_buckets, first_bucket
 from auditstream_admin.events.statements import POLICY_SETTING, EventStatement, EventStatements, Key, ShownOffset
 from auditstream_admin.events.stored_event import EventSummary, StoredEvent
-from auditstream_admin.events.time_range import TimeSpan
-from auditstream_admin.events.windows import Windows, doubling
+from auditstream_admin.events.time_range import TimeSpan, Windows, doubling
 from auditstream_schemas.errors import StoreUnavailableError
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import NANOSECONDS
@@ -148,7 +147,7 @@ class EventStore:
             viewer: The viewer.
             event_filter: The filter.
             cursor: Position of the page; None for the newest page.
-            size: Number of events of a page.
+            size: Largest number of events.
             now: Time of the request, nanoseconds since the epoch.
             whole: Read all columns of each event.
         """
@@ -164,11 +163,8 @@ class EventStore:
         last = keys[-1] if keys else None
         if searched_to is not None:
             # Just outside of the searched range, so that an event at its edge is neither left out nor shown twice.
-            last = (
-                Key(occurred_at=searched_to, id=_FIRST_ID)
-                if newest_first
-                else Key(occurred_at=searched_to - 1, id=_LAST_ID)
-            )
+            edge, edge_id = (searched_to, _FIRST_ID) if newest_first else (searched_to - 1, _LAST_ID)
+            last = Key(occurred_at=edge, id=edge_id)
 
         def beside(direction: Direction, key: Key | None) -> Cursor | None:
             return None if key is None else Cursor(direction=direction, key=key, span=span, bound=bound)

@@ -80,7 +80,7 @@ class ShownOffset(NamedTuple):
 
 
 class EventStatements:
-    """The statements for one viewer."""
+    """The statements for one viewer. The time range of a filter is ignored; each method takes its own range."""
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
@@ -98,8 +98,8 @@ class EventStatements:
         """The keys of a window in order: nanoseconds, id, scope id. Copies that are not merged yet are returned, too.
 
         Args:
-            event_filter: The filter; its own time range is ignored.
-            window: The time range to search.
+            event_filter: The filter.
+            window: The time range.
             bound: Latest ``ingested_at``, milliseconds since the epoch.
             limit: Largest number of keys.
             after: Return only keys after this one, in the order of ``newest_first``; None for all.
@@ -165,13 +165,9 @@ class EventStatements:
     ) -> EventStatement:
         """The histogram. Each row is a bucket with events: its number, its events, and how many of them failed.
 
-        Args:
-            event_filter: The filter; its own time range is ignored.
-            span: The time range.
-            origin: Start of bucket 0, at or before the start of the range; nanoseconds since the epoch.
-            width: Width of a bucket, nanoseconds.
-            exact: Count the copies of an event that are not merged yet once, for ranges with few rows to read.
-                Otherwise each copy is counted.
+        Bucket 0 starts at ``origin``, at or before the start of the range; all in nanoseconds. With ``exact``, the
+        copies of an event that are not merged yet are counted once; use it for ranges with few rows to read. Otherwise
+        each copy is counted.
         """
         conditions, parameters = self._conditions(event_filter)
         events = f"SELECT occurred_at, success FROM {_TABLE} WHERE {_all([*conditions, TIME_RANGE])}"
@@ -185,13 +181,10 @@ class EventStatements:
     def arrived(
         self, event_filter: EventFilter, since: Sequence[ShownOffset], *, not_before: int, limit: int
     ) -> EventStatement:
-        """Events ingested since, in the order of arrival: topic id, partition, offset, then the key.
+        """Events ingested after these offsets, in the order of arrival: topic id, partition, offset, then the key.
 
-        Args:
-            event_filter: The filter; its time is ignored, because an event that arrives now may have occurred earlier.
-            since: The last offset shown of each partition; of other partitions, all events are returned.
-            not_before: Earliest ``ingested_at``, milliseconds since the epoch.
-            limit: Largest number of events.
+        Of partitions that are not in ``since``, all events are returned. ``not_before`` is the earliest
+        ``ingested_at``, milliseconds since the epoch.
         """
         conditions, parameters = self._conditions(event_filter)
         conditions.append("ingested_at >= fromUnixTimestamp64Milli({not_before:Int64}, 'UTC')")

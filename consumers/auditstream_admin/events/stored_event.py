@@ -58,9 +58,6 @@ class StoredEvent(EventSummary):
 
     Attributes:
         payload: JSON text of one object, exactly as stored.
-        metadata: Strings by key, sorted.
-        version: Version of the payload schema.
-        request_attributes: Attributes of the request, sorted.
         ingested_at: Time by the sink's clock, milliseconds since the epoch.
     """
 

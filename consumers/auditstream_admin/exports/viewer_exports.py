@@ -31,7 +31,9 @@ class ViewerExports:
     """The export jobs of one viewer. Only this class compares the scopes of a job with those of a viewer.
 
     Every method may block on ClickHouse, Kafka or the file storage, and may raise `StoreUnavailableError` or
-    `AdminError`. `ExportJobs` emits an audit event before each action; without the event the action is refused.
+    `AdminError`. Methods with an id raise `HTTPException` 404 if the job does not exist or the viewer may not see it;
+    both responses are the same. `ExportJobs` emits an audit event before each action; without the event, the action is
+    refused.
     """
 
     def __init__(self, jobs: ExportJobs, viewer: Viewer, origin: Origin) -> None:
@@ -44,10 +46,7 @@ class ViewerExports:
     def request(self, query: str, format: Format, now: int) -> ExportJob:
         """Request an export of the events that the page lists for a query; CSV and NDJSON files are compressed.
 
-        Args:
-            query: Query of the page's URL.
-            format: File format.
-            now: End of a relative time range, nanoseconds since the epoch.
+        A relative time range ends at ``now``, in nanoseconds since the epoch.
 
         Raises:
             FilterError: The query is malformed.
@@ -80,11 +79,7 @@ class ViewerExports:
         return [job for job in jobs if self._may_see(job)]
 
     def job(self, id: UUID) -> ExportJob:
-        """One job.
-
-        Raises:
-            HTTPException: 404: the job does not exist, or the viewer may not see it. The response is the same.
-        """
+        """One job."""
         with _translated_errors():
             job = self._jobs.job(id)
         if job is None or not self._may_see(job):
@@ -96,7 +91,6 @@ class ViewerExports:
 
         Raises:
             DeniedError: The viewer may not cancel exports.
-            HTTPException: 404, as for `job`.
         """
         job = self.job(id)
         self._require_admin()
@@ -107,7 +101,6 @@ class ViewerExports:
         """Stream a file of a finished job: the named one, or the first file with events.
 
         Raises:
-            HTTPException: 404, as for `job`.
             AdminError: The job is not finished, has expired, or has no such file.
         """
         job = self.job(id)

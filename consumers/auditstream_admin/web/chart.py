@@ -33,13 +33,9 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """The chart of a histogram.
+    """The bars of a histogram, and the labels of its axis, evenly spaced from start to end.
 
-    Attributes:
-        bars: One bar per bucket, oldest first.
-        ticks: Labels of the axis, evenly spaced from start to end.
-        width: Width of the SVG, in its own units.
-        bucket: Length of a bucket, as text.
+    ``width`` is that of the SVG, in its own units; ``bucket`` is the length of a bucket, as text.
     """
 
     bars: Sequence[Bar]

@@ -46,8 +46,6 @@ class ActionBranch:
         name: Last word of the action or of the common prefix.
         glob: Pattern that its checkbox adds to the filter: the action, or ``prefix.*`` for the whole branch.
         description: Description in the catalog; empty for a branch.
-        is_checked: Whether the filter contains the pattern.
-        branches: Child nodes by name.
     """
 
     name: str

@@ -220,13 +220,8 @@ def _without_error(parameters: list[tuple[str, str]], error: FilterError) -> Eve
         return EventFilter()
 
 
-_PARAMETER_LABELS = {
-    "range": "Time range",
-    "tz": "Time zone",
-    "meta": "Metadata",
-    "q": "Payload",
-    "cursor": "Page of the list",
-}
+_LABELS = {"range": "Time range", "tz": "Time zone", "meta": "Metadata", "q": "Payload", "cursor": "Page of the list"}
+"""Labels of parameters with unclear names."""
 
 
 def _list_context(viewer: Viewer, event_filter: EventFilter, *, error: FilterError | None = None) -> dict[str, Any]:
@@ -246,7 +241,7 @@ def _list_context(viewer: Viewer, event_filter: EventFilter, *, error: FilterErr
         "range_label": range_name(event_filter.time, zone),
         "show_scope": viewer.sees_all or len(viewer.scopes) > 1,
         "error": error,
-        "error_label": "" if error is None else _PARAMETER_LABELS.get(error.parameter, error.parameter.title()),
+        "error_label": "" if error is None else _LABELS.get(error.parameter, error.parameter.title()),
         "page": None,
         "open_id": None,
         "live": False,

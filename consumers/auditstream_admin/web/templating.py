@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 
 from fastapi.templating import Jinja2Templates
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -17,7 +17,6 @@ from auditstream_admin.events.time_range import DEFAULT_PRESET, PRESETS, TimeRan
 from auditstream_admin.web import formatting
 from auditstream_admin.web.chart import chart
 from auditstream_admin.web.filter_view import form_time, list_url
-from auditstream_admin.web.json_markup import marked
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.timestamp import format_timestamp
 
@@ -59,7 +58,7 @@ def templates(now: Callable[[], int]) -> Jinja2Templates:
         return list_url(EventFilter(zone=event_filter.zone, time=time), **conditions)
 
     environment = Environment(
-        loader=FileSystemLoader(str(resources.files("auditstream_admin.web").joinpath("templates"))),
+        loader=PackageLoader("auditstream_admin.web"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -75,7 +74,7 @@ def templates(now: Callable[[], int]) -> Jinja2Templates:
         form_time=form_time,
         iso=format_timestamp,
         lapse=formatting.lapse,
-        marked=marked,
+        marked=formatting.marked,
         pivot=pivot,
         zone_name=formatting.zone_name,
     )

@@ -16,7 +16,7 @@ from auditstream_admin.events.time_range import TimeSpan
 from auditstream_admin.web import formatting
 from auditstream_admin.web.chart import HEIGHT, chart
 from auditstream_admin.web.filter_view import action_tree, chips, form_time
-from auditstream_admin.web.json_markup import indented, marked
+from auditstream_admin.web.formatting import indented, marked
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import NANOSECONDS
 from tests.support.events import json_objects, payload_texts, texts

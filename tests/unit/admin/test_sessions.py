@@ -4,9 +4,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from auditstream_admin.auth.claims import viewer_of_claims
 from auditstream_admin.auth.sessions import Forms, Session, Sessions
-from auditstream_admin.auth.viewer import Role, Viewer
+from auditstream_admin.auth.viewer import Role, Viewer, viewer_of_claims
 from auditstream_admin.events.cursors import Cursor, Cursors, TailMark
 from auditstream_admin.events.event_filter import EventFilter
 from auditstream_admin.events.statements import Key, ShownOffset

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditstream_admin.events.histogram import MAX_BUCKETS, bucket_width, fill_buckets, first_bucket
-from auditstream_admin.events.time_range import TimeSpan
-from auditstream_admin.events.windows import FIRST, Windows, doubling
+from auditstream_admin.events.time_range import FIRST_WINDOW, TimeSpan, Windows, doubling
 from auditstream_schemas.timestamp import NANOSECONDS
 
 DAY = 24 * 3600 * NANOSECONDS
@@ -43,7 +42,7 @@ def test_windows_grow_without_results_and_are_estimated_from_results() -> None:
         lengths.append((window.end - window.start) // DAY)
         windows.widen(found=10 * len(lengths), missing=40)
     assert lengths[:2] == [1, 5]
-    assert TimeSpan(start=366 * DAY - FIRST, end=366 * DAY) == next(iter(Windows(year, newest_first=True)))
+    assert TimeSpan(start=366 * DAY - FIRST_WINDOW, end=366 * DAY) == next(iter(Windows(year, newest_first=True)))
 
 
 @given(spans)
