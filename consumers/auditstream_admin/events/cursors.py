@@ -43,11 +43,9 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailMark:
-    """The position of a live tail.
+    """The position of a live tail: the last offset shown of each partition.
 
-    Attributes:
-        offsets: Last offset shown of each partition.
-        not_before: Earliest ``ingested_at`` that later polls read, milliseconds since the epoch.
+    ``not_before`` is the earliest ``ingested_at`` that later polls read, milliseconds since the epoch.
     """
 
     offsets: tuple[ShownOffset, ...]

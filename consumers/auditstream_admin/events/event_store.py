@@ -51,7 +51,6 @@ class Page:
         older: Cursor of the next older page; None if there is none.
         newer: Cursor of the next newer page, within the bound of the sequence; None if there is none.
         searched_to: If the search stopped before its end: the time up to which it came. A cursor continues it.
-        span: The time range of the sequence.
     """
 
     lines: tuple[EventSummary, ...]
@@ -141,15 +140,9 @@ class EventStore:
         now: int,
         whole: bool = False,
     ) -> Page:
-        """A page of events.
+        """A page of at most ``size`` events: at the cursor, or the newest page if the cursor is None.
 
-        Args:
-            viewer: The viewer.
-            event_filter: The filter.
-            cursor: Position of the page; None for the newest page.
-            size: Largest number of events.
-            now: Time of the request, nanoseconds since the epoch.
-            whole: Read all columns of each event.
+        ``now`` is the time of the request, nanoseconds since the epoch. With ``whole``, all columns are read.
         """
         span = event_filter.time.span(now) if cursor is None else cursor.span
         bound = now // _MILLISECOND if cursor is None else cursor.bound

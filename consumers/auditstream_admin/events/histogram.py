@@ -31,7 +31,6 @@ class Histogram:
     """The buckets of a range, oldest first, including empty ones.
 
     Attributes:
-        span: The range.
         width: Width of a bucket, nanoseconds.
         buckets: The buckets; the range may cut the first and the last one.
         is_exact: Whether each event is counted once. With millions of events, copies are not removed: an event that
@@ -79,13 +78,9 @@ def first_bucket(span: TimeSpan, width: int, *, offset: int) -> int:
 def fill_buckets(
     span: TimeSpan, width: int, origin: int, counts: Mapping[int, tuple[int, int]]
 ) -> tuple[HistogramBucket, ...]:
-    """All buckets of a range.
+    """All buckets of a range; bucket 0 starts at ``origin``.
 
-    Args:
-        span: The range.
-        width: Width of a bucket, nanoseconds.
-        origin: Start of bucket 0.
-        counts: Numbers of events and of failed events by bucket number; missing buckets are empty.
+    ``counts`` has the numbers of events and of failed events by bucket number; missing buckets are empty.
     """
     buckets = []
     for number in range(-(-(span.end - origin) // width)):

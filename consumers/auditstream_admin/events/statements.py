@@ -38,7 +38,6 @@ WHOLE = (
 """All columns of an event, in this order."""
 
 _TABLE = "{database:Identifier}.event_log"
-_VIEW = "{database:Identifier}.events"
 _KEY = "toUnixTimestamp64Nano(occurred_at), toString(id), scope.id"
 _IDENTITY = "scope.id, occurred_at, id, content_hash"
 """The table's primary key: rows with the same key are copies of one event."""
@@ -97,13 +96,8 @@ class EventStatements:
     ) -> EventStatement:
         """The keys of a window in order: nanoseconds, id, scope id. Copies that are not merged yet are returned, too.
 
-        Args:
-            event_filter: The filter.
-            window: The time range.
-            bound: Latest ``ingested_at``, milliseconds since the epoch.
-            limit: Largest number of keys.
-            after: Return only keys after this one, in the order of ``newest_first``; None for all.
-            newest_first: Order by time descending; False for ascending.
+        ``bound`` is the latest ``ingested_at``, milliseconds since the epoch. With ``after``, only keys after this one
+        are returned, in the order of ``newest_first``: by time descending, else ascending.
         """
         conditions, parameters = self._conditions(event_filter)
         direction, sign = ("DESC", "<") if newest_first else ("", ">")
@@ -204,8 +198,8 @@ class EventStatements:
         """The actions of a time range, and the number of events of each; most frequent first."""
         conditions, parameters = self._visible("scope_id")
         return EventStatement(
-            sql=f"SELECT action, count() AS events FROM {_VIEW} WHERE {_all([*conditions, TIME_RANGE])}"
-            " GROUP BY action ORDER BY events DESC, action LIMIT 1000",
+            sql="SELECT action, count() AS events FROM {database:Identifier}.events"
+            f" WHERE {_all([*conditions, TIME_RANGE])} GROUP BY action ORDER BY events DESC, action LIMIT 1000",
             parameters={**parameters, **_times(span)},
         )
 

@@ -77,15 +77,11 @@ class StoredEvent(EventSummary):
         values = dict(zip(WHOLE, row, strict=True))
         return cls(
             **_summary(values),
-            payload=values["payload"],
+            **{name: values[name] for name in ("payload", "version", "kafka_topic", "kafka_partition", "kafka_offset")},
             metadata=_sorted(values["metadata"]),
-            version=values["version"],
             request_attributes=_sorted(values["request.attributes"]),
             ingested_at=values["toUnixTimestamp64Milli(ingested_at)"],
-            kafka_topic=values["kafka_topic"],
             kafka_topic_id=values["toString(kafka_topic_id)"],
-            kafka_partition=values["kafka_partition"],
-            kafka_offset=values["kafka_offset"],
         )
 
     def to_json(self) -> str:

@@ -1,6 +1,5 @@
 """The HTML pages. The URL contains the whole state of a page."""
 
-import time
 from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -25,8 +24,7 @@ from auditstream_storage import RETENTION_MONTHS
 router = APIRouter()
 
 PAGE_SIZE = 50
-
-_templates = templates(time.time_ns)
+_templates = templates()
 
 
 @router.get("/healthz")

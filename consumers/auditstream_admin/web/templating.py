@@ -1,7 +1,7 @@
 """The Jinja environment: templates, functions and filters."""
 
 import hashlib
-from collections.abc import Callable
+import time
 from functools import cache
 from importlib import resources
 
@@ -47,16 +47,15 @@ def event_url(id: str, event_filter: EventFilter) -> str:
     return f"/events/{id}?{query}" if query else f"/events/{id}"
 
 
-def templates(now: Callable[[], int]) -> Jinja2Templates:
-    """Load the templates; ``now`` is the clock, in nanoseconds since the epoch."""
+def pivot(event: EventSummary, event_filter: EventFilter, **conditions: object) -> str:
+    """The URL of the list of related events, over a preset range that includes the event."""
+    age = time.time_ns() - event.key.occurred_at
+    preset = next((name for name in (DEFAULT_PRESET, "90d") if PRESETS[name] > age), "12mo")
+    return list_url(EventFilter(zone=event_filter.zone, time=TimeRange(preset=preset)), **conditions)
 
-    def pivot(event: EventSummary, event_filter: EventFilter, **conditions: object) -> str:
-        """The URL of the list of related events, over a preset range that includes the event."""
-        age = now() - event.key.occurred_at
-        fits = [name for name in (DEFAULT_PRESET, "90d") if PRESETS[name] > age]
-        time = TimeRange(preset=fits[0] if fits else "12mo")
-        return list_url(EventFilter(zone=event_filter.zone, time=time), **conditions)
 
+def templates() -> Jinja2Templates:
+    """Load the templates."""
     environment = Environment(
         loader=PackageLoader("auditstream_admin.web"),
         autoescape=True,
