@@ -2,9 +2,9 @@
 
 The first page fixes the time range and a bound, the time of its query. Every event that was visible at that time and
 has ``ingested_at`` up to the bound is on exactly one page. Events that arrive later are on none of these pages, even if
-they occurred within the range: ``occurred_at`` comes from the emitter's clock, so they could belong between rows that
-were already shown. A new request for the first page shows them all. (An event with ``ingested_at`` before the bound
-that was stored after it may be on a page that has not been read yet; it is on no page twice.)
+they occurred within the range: ``occurred_at`` comes from the emitter's clock, so they could belong between rows of
+earlier pages. A new request for the first page contains them all. (An event with ``ingested_at`` before the bound that
+was stored after it may be on a page that has not been read yet; it is on no page twice.)
 
 A cursor of another viewer or another filter, or one that was tampered with, is rejected.
 """

@@ -222,10 +222,10 @@ class EventStore:
         for topic_id, partition, offset, *_ in rows:
             offsets[topic_id, partition] = max(offset, offsets.get((topic_id, partition), -1))
         not_before = since.not_before if is_cut else max(since.not_before, now_ms - _OVERLAP_MS)
-        shown = tuple(ShownOffset(*partition, offset) for partition, offset in sorted(offsets.items()))
+        shown_offsets = tuple(ShownOffset(*partition, offset) for partition, offset in sorted(offsets.items()))
         return Arrivals(
             lines=self._lines(viewer, _unique_keys([row[3:] for row in rows]), whole=False),
-            mark=TailMark(offsets=shown, not_before=not_before),
+            mark=TailMark(offsets=shown_offsets, not_before=not_before),
             is_cut=is_cut,
         )
 
@@ -281,7 +281,7 @@ class EventStore:
                 break
             if self._clock() > deadline:
                 return list(keys), window.start if newest_first else window.end
-            windows.widen(found=len(keys), missing=limit - len(keys))
+            windows.widen(results=len(keys), missing=limit - len(keys))
         return list(keys)[:limit], None
 
     def _lines(self, viewer: Viewer, keys: Sequence[Key], *, whole: bool) -> tuple[EventSummary, ...]:

@@ -28,7 +28,7 @@ DEFAULT_PRESET = "30d"
 FIRST_WINDOW = _DAY
 """Length of the first window, nanoseconds."""
 _GROWTH = 8
-"""Growth of the window length while nothing is found; four windows cover a year."""
+"""Growth of the window length while there are no results; four windows cover a year."""
 _MARGIN = 1.3
 
 
@@ -148,12 +148,12 @@ class Windows:
         """Whether all windows were returned."""
         return self._rest.start >= self._rest.end
 
-    def widen(self, *, found: int, missing: int) -> None:
+    def widen(self, *, results: int, missing: int) -> None:
         """Choose the length of the next window from the results in all windows so far, and those still missing."""
-        if found == 0:
+        if results == 0:
             self._width *= _GROWTH
         else:
-            self._width = max(self._width, int(missing * self._searched / found * _MARGIN))
+            self._width = max(self._width, int(missing * self._searched / results * _MARGIN))
 
 
 def doubling(span: TimeSpan, *, first: int) -> Iterator[TimeSpan]:
