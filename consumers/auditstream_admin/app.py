@@ -16,9 +16,8 @@ from starlette.responses import Response
 from auditstream_admin.api import routes as api
 from auditstream_admin.api.models import openapi
 from auditstream_admin.auth.access import access_of
-from auditstream_admin.auth.middleware import AuthMethods, AuthMiddleware
+from auditstream_admin.auth.middleware import AuthMiddleware, problem
 from auditstream_admin.auth.oidc import OidcSignIn
-from auditstream_admin.auth.problems import problem, status_of
 from auditstream_admin.auth.proxy_assertion import ProxyAssertions
 from auditstream_admin.auth.rate_limits import RateLimits
 from auditstream_admin.auth.self_audit import SelfAudit
@@ -31,8 +30,11 @@ from auditstream_admin.settings import AdminSettings
 from auditstream_admin.web import pages, sign_in
 from auditstream_admin.web.templating import STATIC, StaticPages
 from auditstream_export import ExportJobs
-from auditstream_schemas.errors import AdminError, DeniedError
+from auditstream_schemas.errors import AdminError, DeniedError, FilterError, StoreUnavailableError
 from auditstream_storage import Emit
+
+_STATUSES: dict[type[AdminError], int] = {FilterError: 400, DeniedError: 403, StoreUnavailableError: 503}
+"""The HTTP status of an error; 409 for errors without a more specific one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,6 @@ def create_app(
     tokens = TokenStore(settings)
     context = AppContext(
         settings=settings,
-        url=url,
         store=EventStore(settings, policy=settings.admin_row_policy, query_seconds=settings.admin_query_seconds),
         cursors=Cursors(secret),
         sessions=Sessions(
@@ -116,14 +117,17 @@ def create_app(
     routes.include_router(sign_in.router, include_in_schema=False)
     routes.mount("/static", StaticPages(directory=str(STATIC)), name="static")
     _handle_errors(routes, context)
-    methods = AuthMethods(
+    middleware = AuthMiddleware(
+        app=routes,
         sessions=context.sessions,
         forms=Forms(secret, seconds=settings.admin_session_seconds),
         tokens=tokens,
         proxy=ProxyAssertions(settings) if settings.admin_sign_in == "proxy" else None,
         url=url,
+        limits=context.limits,
+        audit=context.audit,
     )
-    return AdminApp(asgi=AuthMiddleware(routes, methods, context.limits, context.audit), routes=routes, url=url)
+    return AdminApp(asgi=middleware, routes=routes, url=url)
 
 
 def _handle_errors(routes: FastAPI, context: AppContext) -> None:
@@ -136,7 +140,7 @@ def _handle_errors(routes: FastAPI, context: AppContext) -> None:
 
     @routes.exception_handler(AdminError)
     def admin_error(request: Request, error: AdminError) -> Response:
-        status = status_of(error)
+        status = _STATUSES.get(type(error), 409)
         if isinstance(error, DeniedError):
             access = access_of(request)
             identity = access.origin.address if access.viewer is None else access.viewer.subject

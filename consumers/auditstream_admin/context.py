@@ -25,20 +25,12 @@ class AppContext:
     """The objects that all routes share.
 
     Attributes:
-        settings: Settings of the page.
-        url: Public address of the page, without a path.
-        store: Reads events.
-        cursors: Writes and reads cursors.
-        sessions: Writes and reads session cookies.
-        limits: Counts requests.
-        audit: Emits the audit events about the page itself.
         exports: Export jobs; None if exports are not configured.
         oidc: Sign-in by OpenID Connect; None if it is not configured.
         clock: Nanoseconds since the epoch.
     """
 
     settings: AdminSettings
-    url: str
     store: EventStore
     cursors: Cursors
     sessions: Sessions
@@ -60,11 +52,7 @@ Context = Annotated[AppContext, Depends(context_of)]
 
 
 def exports_of(request: Request, viewer: CurrentViewer, context: Context) -> ViewerExports:
-    """The exports of the viewer.
-
-    Raises:
-        HTTPException: 501: exports are not configured.
-    """
+    """The exports of the viewer; an `HTTPException` 501 if exports are not configured."""
     if context.exports is None:
         raise HTTPException(501, "exports are not configured: set AUDITSTREAM_EXPORT_TARGET")
     return ViewerExports(context.exports, viewer, access_of(request).origin)

@@ -12,6 +12,11 @@ from auditstream_schemas.settings import AuditTrailSettings, ClickHouseSettings,
 
 SignIn = Literal["", "oidc", "proxy", "development"]
 
+SIGNATURE_ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""Algorithms with public keys. HMAC is not among them: it would turn the issuer's public key into a shared secret."""
+
 _MIN_SECRET = 32
 
 
@@ -30,8 +35,7 @@ class AdminSettings(ClickHouseSettings, AuditTrailSettings):
         "Signs sessions and cursors: 32 characters or more, the same for every process; empty: new at each start.",
     )
     admin_sign_in: SignIn = setting(
-        "",
-        "Sign-in: 'oidc', 'proxy' (a signed header), 'development' (local stack only); empty: API tokens only.",
+        "", "Sign-in: 'oidc', 'proxy' (a signed header), 'development' (local stack only); empty: API tokens only."
     )
     admin_oidc_issuer: str = setting("", "OpenID Connect issuer; serves /.well-known/openid-configuration.")
     admin_oidc_client_id: str = setting("", "Client id at the issuer.")

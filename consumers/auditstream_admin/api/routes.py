@@ -10,15 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from auditstream_admin.api.models import (
-    ActionModel,
-    ActionsModel,
-    EventModel,
-    EventsModel,
-    ExportModel,
-    ExportRequestModel,
-    ExportsModel,
-)
+from auditstream_admin.api import models
 from auditstream_admin.auth.access import access_of
 from auditstream_admin.context import Context, CurrentViewer, Exports
 from auditstream_admin.events.event_filter import MAX_TEXT, EventFilter
@@ -37,7 +29,6 @@ def _problems(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
 
 _NOT_FOUND = _problems({404: "It does not exist, or the viewer may not see it."})
 _NO_EXPORTS = _problems({501: "Exports are not configured."})
-_CONFLICT = _problems({409: "The state of the export does not allow this."})
 
 router = APIRouter(
     prefix="/api/v1",
@@ -84,7 +75,7 @@ def _event_filter(  # noqa: PLR0917 - FastAPI passes them by name
 Filter = Annotated[EventFilter, Depends(_event_filter)]
 
 
-@router.get("/events", response_model=EventsModel)
+@router.get("/events", response_model=models.EventsModel)
 def events(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
     viewer: CurrentViewer,
@@ -99,7 +90,9 @@ def events(  # noqa: PLR0917 - FastAPI passes them by name
     """
     position = None if cursor is None else context.cursors.read(cursor, viewer, event_filter)
     page = context.store.page(viewer, event_filter, cursor=position, size=limit, now=context.clock(), whole=True)
-    context.audit.api_queried(access_of(request).origin, viewer, wanted=event_filter.to_dict(), rows=len(page.lines))
+    context.audit.api_queried(
+        access_of(request).origin, viewer, conditions=event_filter.to_dict(), rows=len(page.lines)
+    )
     lines = ",".join(line.to_api_json() for line in page.lines if isinstance(line, StoredEvent))
     next_cursor = "null" if page.older is None else f'"{context.cursors.write(page.older, viewer, event_filter)}"'
     searched_to = "null" if page.searched_to is None else f'"{format_timestamp(page.searched_to)}"'
@@ -107,27 +100,27 @@ def events(  # noqa: PLR0917 - FastAPI passes them by name
     return Response(text, media_type=_JSON)
 
 
-@router.get("/events/{id}", response_model=EventModel, responses=_NOT_FOUND)
+@router.get("/events/{id}", response_model=models.EventModel, responses=_NOT_FOUND)
 def event(request: Request, viewer: CurrentViewer, context: Context, id: UUID) -> Response:
     """Get one event by its id."""
     stored = context.store.events(viewer, id)
-    context.audit.api_queried(access_of(request).origin, viewer, wanted={"id": str(id)}, rows=len(stored))
+    context.audit.api_queried(access_of(request).origin, viewer, conditions={"id": str(id)}, rows=len(stored))
     if not stored:
         raise HTTPException(404, "this event does not exist, or you may not see it")
     return Response(stored[0].to_api_json(), media_type=_JSON)
 
 
 @router.get("/actions")
-def actions(request: Request, viewer: CurrentViewer, context: Context, event_filter: Filter) -> ActionsModel:
+def actions(request: Request, viewer: CurrentViewer, context: Context, event_filter: Filter) -> models.ActionsModel:
     """List the actions of the catalog and other actions in a time range. Only the time range of the filter is used."""
     counts = dict(context.store.actions(viewer, event_filter.time.span(context.clock())))
     context.audit.api_queried(
-        access_of(request).origin, viewer, wanted=event_filter.to_dict(), rows=sum(counts.values())
+        access_of(request).origin, viewer, conditions=event_filter.to_dict(), rows=sum(counts.values())
     )
     listed = catalog()
-    return ActionsModel(
+    return models.ActionsModel(
         actions=[
-            ActionModel(
+            models.ActionModel(
                 action=name,
                 events=counts.get(name, 0),
                 description=listed[name].description if name in listed else None,
@@ -138,27 +131,27 @@ def actions(request: Request, viewer: CurrentViewer, context: Context, event_fil
 
 
 @router.get("/exports", responses=_NO_EXPORTS)
-def exports(exports: Exports) -> ExportsModel:
+def exports(exports: Exports) -> models.ExportsModel:
     """List the latest exports of the viewer's organisations, newest first."""
-    return ExportsModel(exports=[ExportModel.of(job) for job in exports.jobs()])
+    return models.ExportsModel(exports=[models.ExportModel.of(job) for job in exports.jobs()])
 
 
 @router.post("/exports", status_code=202, responses=_NO_EXPORTS)
-def request_export(exports: Exports, context: Context, body: ExportRequestModel) -> ExportModel:
+def request_export(exports: Exports, context: Context, body: models.ExportRequestModel) -> models.ExportModel:
     """Request an export of the events that match a filter. Only admins of an organisation may."""
-    return ExportModel.of(exports.request(body.query, body.format, context.clock()))
+    return models.ExportModel.of(exports.request(body.query, body.format, context.clock()))
 
 
 @router.get("/exports/{id}", responses={**_NOT_FOUND, **_NO_EXPORTS})
-def export(exports: Exports, id: UUID) -> ExportModel:
+def export(exports: Exports, id: UUID) -> models.ExportModel:
     """Get one export with its progress."""
-    return ExportModel.of(exports.job(id))
+    return models.ExportModel.of(exports.job(id))
 
 
 @router.delete("/exports/{id}", responses={**_NOT_FOUND, **_NO_EXPORTS})
-def cancel_export(exports: Exports, id: UUID) -> ExportModel:
+def cancel_export(exports: Exports, id: UUID) -> models.ExportModel:
     """Cancel an export that is queued or running."""
-    return ExportModel.of(exports.cancel(id))
+    return models.ExportModel.of(exports.cancel(id))
 
 
 @router.get(
@@ -167,7 +160,7 @@ def cancel_export(exports: Exports, id: UUID) -> ExportModel:
     responses={
         200: {"description": "The file.", "content": {"application/octet-stream": {}}},
         **_NOT_FOUND,
-        **_CONFLICT,
+        **_problems({409: "The state of the export does not allow this."}),
         **_NO_EXPORTS,
     },
 )

@@ -1,4 +1,4 @@
-"""The authenticated request: its viewer, the auth method, and the origin of the request."""
+"""The authenticated request: its viewer, its auth method, and its origin."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,13 +16,12 @@ KEY = "auditstream.access"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a request comes from.
+    """The sender and the target of a request, for audit events.
 
     Attributes:
         request_id: Id of the request, also in the response header X-Request-Id.
         address: IP address of the client.
         user_agent: The header User-Agent, shortened.
-        method: HTTP method.
         path: Path without the query, shortened.
     """
 
@@ -39,9 +38,7 @@ class Access:
 
     Attributes:
         viewer: The authenticated viewer; None on the few paths that need none.
-        auth_method: How the viewer was authenticated.
         form_token: CSRF token for the forms of this viewer; empty for API tokens, which need none.
-        origin: Where the request comes from.
     """
 
     viewer: Viewer | None

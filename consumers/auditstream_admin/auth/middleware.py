@@ -4,10 +4,13 @@ Only `OPEN_PATHS` and `STATIC_PREFIX` are served without a viewer. A route that 
 default, and an unauthenticated client cannot find out which paths exist.
 """
 
+import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from anyio import to_thread
@@ -18,7 +21,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auditstream_admin.auth.access import KEY, Access, AuthMethod, Origin
-from auditstream_admin.auth.problems import problem
 from auditstream_admin.auth.proxy_assertion import ProxyAssertions
 from auditstream_admin.auth.rate_limits import RateLimits
 from auditstream_admin.auth.self_audit import SelfAudit
@@ -34,6 +36,7 @@ STATIC_PREFIX = "/static/"
 _WRITE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _MAX_FORM_BYTES = 64 * 1024
 _MAX_TEXT = 512
+_CHALLENGE = {"www-authenticate": "Bearer"}
 
 _SECURITY_HEADERS = {
     "content-security-policy": (
@@ -49,43 +52,35 @@ _SECURITY_HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthMethods:
-    """The ways to authenticate.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AuthMiddleware:
+    """Authenticates requests, limits their rate, checks CSRF tokens, and adds security headers to every response.
 
-    Attributes:
-        sessions: Session cookies; ignored if a proxy signs people in.
-        forms: CSRF tokens.
-        tokens: API tokens; for the API only.
-        proxy: Assertions of the sign-in proxy; None without a proxy.
-        url: Public address of the page, without a path.
+    The auth methods are API tokens (for the API only), and assertions of a proxy or, without a proxy, session cookies.
+    ``url`` is the public address of the page, without a path.
     """
 
+    app: ASGIApp
     sessions: Sessions
     forms: Forms
     tokens: TokenStore
     proxy: ProxyAssertions | None
     url: str
-
-
-class AuthMiddleware:
-    """Authenticates requests, limits their rate, checks CSRF tokens, and adds security headers to every response."""
-
-    def __init__(self, app: ASGIApp, methods: AuthMethods, limits: RateLimits, audit: SelfAudit) -> None:
-        self._app = app
-        self._methods = methods
-        self._limits = limits
-        self._audit = audit
+    limits: RateLimits
+    audit: SelfAudit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on to the application, or respond to it here."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
         origin = _origin(request)
-        respond = _Respond(send, is_secure=self._methods.url.startswith("https:"), request_id=origin.request_id)
+        headers = {**_SECURITY_HEADERS, "x-request-id": origin.request_id, "cache-control": "no-store"}
+        if self.url.startswith("https:"):
+            headers["strict-transport-security"] = "max-age=31536000"
+        respond = _with_headers(send, headers)
         try:
             access, session = await self._authenticate(request, origin)
             if access.viewer is not None and access.auth_method != "token" and origin.method in _WRITE_METHODS:
@@ -94,15 +89,15 @@ class AuthMiddleware:
             await _refused(request, error, origin)(scope, receive, respond)
             return
         scope[KEY] = access
-        if session is not None and (renewed := self._methods.sessions.renewed(session, int(time.time()))) is not None:
-            respond.cookie = self._methods.sessions.write(renewed)
-        await self._app(scope, receive, respond)
+        if session is not None and (renewed := self.sessions.renewed(session, int(time.time()))) is not None:
+            headers["set-cookie"] = self.sessions.write(renewed)
+        await self.app(scope, receive, respond)
 
     async def _authenticate(self, request: Request, origin: Origin) -> tuple[Access, Session | None]:
         path = request.scope["path"]
-        if path != HEALTH and request.headers.get("host", "") != urlsplit(self._methods.url).netloc:
+        if path != HEALTH and request.headers.get("host", "") != urlsplit(self.url).netloc:
             # Against DNS rebinding: another site can make its own name resolve to this machine.
-            raise HTTPException(HTTPStatus.MISDIRECTED_REQUEST, f"this page is at {self._methods.url}")
+            raise HTTPException(HTTPStatus.MISDIRECTED_REQUEST, f"this page is at {self.url}")
         is_static = path == HEALTH or path.startswith(STATIC_PREFIX)
         is_open = is_static or path in OPEN_PATHS
         viewer: Viewer | None = None
@@ -113,16 +108,16 @@ class AuthMiddleware:
         except DeniedError as error:
             if not is_open:
                 self._audit_denial(origin, str(error))
-                self._limit(self._limits.address(origin.address))
+                self._limit(self.limits.address(origin.address))
                 raise HTTPException(HTTPStatus.UNAUTHORIZED, str(error), _CHALLENGE) from error
         except AdminError as error:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         if viewer is not None:
-            self._limit(self._limits.viewer(viewer.subject))
-            token = "" if method == "token" else self._methods.forms.token(_holder(viewer, session))
+            self._limit(self.limits.viewer(viewer.subject))
+            token = "" if method == "token" else self.forms.token(_holder(viewer, session))
             return Access(viewer=viewer, auth_method=method, form_token=token, origin=origin), session
         if not is_static:
-            self._limit(self._limits.address(origin.address))
+            self._limit(self.limits.address(origin.address))
         if not is_open:
             if not _is_page(request):
                 self._audit_denial(origin, "the request has no credentials")
@@ -137,42 +132,37 @@ class AuthMiddleware:
         Raises:
             DeniedError: The credentials are not valid.
         """
-        methods = self._methods
         authorization = request.headers.get("authorization")
         if authorization is not None and request.scope["path"].startswith("/api/"):
             scheme, _, text = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise DeniedError("send the token as: Authorization: Bearer TOKEN")
-            return await to_thread.run_sync(methods.tokens.viewer, text.strip()), "token", None
-        if methods.proxy is not None:
-            text = request.headers.get(methods.proxy.header, "")
+            return await to_thread.run_sync(self.tokens.viewer, text.strip()), "token", None
+        if self.proxy is not None:
+            text = request.headers.get(self.proxy.header, "")
             if not text:
                 return None, "none", None
-            return await to_thread.run_sync(methods.proxy.viewer, text), "proxy", None
-        session = methods.sessions.read(request.cookies.get(methods.sessions.name), int(time.time()))
+            return await to_thread.run_sync(self.proxy.viewer, text), "proxy", None
+        session = self.sessions.read(request.cookies.get(self.sessions.name), int(time.time()))
         return (None, "none", None) if session is None else (session.viewer, "session", session)
 
     async def _check_form(self, request: Request, holder: str) -> Receive:
-        """Check the CSRF token of a request; return the request body, to be read again.
-
-        Raises:
-            HTTPException: The token is missing, not valid, or another site sent the request.
-        """
+        """Check the CSRF token of a request; return the request body, to be read again."""
         self._check_same_origin(request)
         token, receive = request.headers.get("x-csrf-token", ""), request.receive
         if not token and request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             body = await _body(request)
             token = parse_qs(body.decode("latin-1")).get("csrf", [""])[0]
             receive = _replay(body, receive)
-        if not self._methods.forms.is_valid(token, holder):
+        if not self.forms.is_valid(token, holder):
             raise HTTPException(HTTPStatus.FORBIDDEN, "the form has expired: reload its page and send it again")
         return receive
 
     def _check_same_origin(self, request: Request) -> None:
         """Refuse requests that a browser marks as sent by another site. Other clients send no such headers."""
         site = request.headers.get("sec-fetch-site", "none")
-        sender = request.headers.get("origin", self._methods.url)
-        if site not in {"same-origin", "none"} or sender != self._methods.url:
+        sender = request.headers.get("origin", self.url)
+        if site not in {"same-origin", "none"} or sender != self.url:
             raise HTTPException(HTTPStatus.FORBIDDEN, "another site sent this request")
 
     @staticmethod
@@ -182,31 +172,21 @@ class AuthMiddleware:
             raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, detail, {"retry-after": str(wait)})
 
     def _audit_denial(self, origin: Origin, reason: str) -> None:
-        if self._limits.allows_denial_event(origin.address):
-            self._audit.denied(origin, None, reason=reason, status=HTTPStatus.UNAUTHORIZED)
+        if self.limits.allows_denial_event(origin.address):
+            self.audit.denied(origin, None, reason=reason, status=HTTPStatus.UNAUTHORIZED)
 
 
-class _Respond:
-    """Wraps ``send`` to add the headers that every response carries."""
+def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    """Add headers to the response, unless the response has them already."""
 
-    def __init__(self, send: Send, *, is_secure: bool, request_id: str) -> None:
-        self._send = send
-        self._headers = {**_SECURITY_HEADERS, "x-request-id": request_id, "cache-control": "no-store"}
-        if is_secure:
-            self._headers["strict-transport-security"] = "max-age=31536000"
-        self.cookie: str | None = None
-
-    async def __call__(self, message: Message) -> None:
+    async def respond(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in self._headers.items():
-                headers.setdefault(name, value)
-            if self.cookie is not None:
-                headers.setdefault("set-cookie", self.cookie)
-        await self._send(message)
+            own = MutableHeaders(scope=message)
+            for name, value in headers.items():
+                own.setdefault(name, value)
+        await send(message)
 
-
-_CHALLENGE = {"www-authenticate": "Bearer"}
+    return respond
 
 
 def _refused(request: Request, error: HTTPException, origin: Origin) -> Response:
@@ -265,3 +245,10 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replayed
+
+
+def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
+    """A response with a problem document (RFC 9457); extra members follow the standard ones."""
+    document = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **members}
+    body = json.dumps(document, ensure_ascii=False).encode()
+    return Response(body, status, headers=headers, media_type="application/problem+json")

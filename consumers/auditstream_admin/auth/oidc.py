@@ -16,9 +16,8 @@ from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
-from auditstream_admin.auth.claims import SIGNATURE_ALGORITHMS
 from auditstream_admin.auth.sessions import signer
-from auditstream_admin.settings import AdminSettings
+from auditstream_admin.settings import SIGNATURE_ALGORITHMS, AdminSettings
 from auditstream_schemas.errors import DeniedError, StoreUnavailableError
 
 _TIMEOUT_SECONDS = 10.0
@@ -38,13 +37,7 @@ class OidcSignIn:
     """Signs viewers in at one issuer."""
 
     def __init__(self, settings: AdminSettings, secret: str, redirect_url: str) -> None:
-        """Does not contact the issuer yet.
-
-        Args:
-            settings: The issuer and the client id at the issuer.
-            secret: Signs the state of a sign-in.
-            redirect_url: Address to which the issuer sends the browser back.
-        """
+        """Does not contact the issuer yet. ``secret`` signs the state of a sign-in."""
         self._settings = settings
         self._issuer = settings.admin_oidc_issuer.rstrip("/")
         self._client_id = settings.admin_oidc_client_id
@@ -55,9 +48,6 @@ class OidcSignIn:
 
     async def begin(self, next_path: str) -> tuple[str, str]:
         """Start a sign-in; return the address at the issuer and the signed state to keep in a cookie.
-
-        Args:
-            next_path: Path of this page to open after the sign-in.
 
         Raises:
             StoreUnavailableError: The issuer cannot be reached.
@@ -73,10 +63,7 @@ class OidcSignIn:
     async def finish(self, code: str, state: str, begun: str) -> tuple[Mapping[str, Any], str]:
         """Finish a sign-in: exchange the code for an id token; return its claims and the path to open next.
 
-        Args:
-            code: Authorization code from the issuer.
-            state: Parameter ``state`` of the redirect from the issuer.
-            begun: The signed state of `begin`, from the browser's cookie.
+        ``begun`` is the signed state of `begin`, from the browser's cookie.
 
         Raises:
             DeniedError: Another browser started the sign-in, it took too long, or the id token is not valid.
@@ -116,13 +103,11 @@ class OidcSignIn:
             except InvalidKeyIdError:
                 # The issuer has rotated its keys since they were read.
                 decoded = jwt.decode(text, (await self._read_provider(refresh=True)).keys, algorithms=algorithms)
+            issuer = {"essential": True, "value": str(provider.metadata["issuer"])}
             claims = CodeIDToken(
                 decoded.claims,
                 decoded.header,
-                {
-                    "iss": {"essential": True, "value": str(provider.metadata["issuer"])},
-                    "aud": {"value": self._client_id},
-                },
+                {"iss": issuer, "aud": {"value": self._client_id}},
                 {"nonce": nonce, "client_id": self._client_id, "access_token": token.get("access_token")},
             )
             claims.validate(leeway=_LEEWAY_SECONDS)

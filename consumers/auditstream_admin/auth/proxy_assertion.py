@@ -12,9 +12,8 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 from joserfc.jwt import JWTClaimsRegistry
 
-from auditstream_admin.auth.claims import SIGNATURE_ALGORITHMS, viewer_of_claims
-from auditstream_admin.auth.viewer import Viewer
-from auditstream_admin.settings import AdminSettings
+from auditstream_admin.auth.viewer import Viewer, viewer_of_claims
+from auditstream_admin.settings import SIGNATURE_ALGORITHMS, AdminSettings
 from auditstream_schemas.errors import DeniedError, SettingsError, StoreUnavailableError
 
 _TIMEOUT_SECONDS = 10.0
@@ -23,7 +22,7 @@ _KEYS_SECONDS = 3600
 _RETRY_SECONDS = 60
 """If a key id is unknown, the keys are fetched again, but not more often than this."""
 
-Key = RSAKey | ECKey | OKPKey
+_PublicKey = RSAKey | ECKey | OKPKey
 
 
 class ProxyAssertions:
@@ -57,7 +56,7 @@ class ProxyAssertions:
         )
         self._lock = threading.Lock()
         self._is_remote = self._location.startswith(("https://", "http://"))
-        self._keys: KeySet | Key = KeySet([]) if self._is_remote else _from_file(Path(self._location))
+        self._keys: KeySet | _PublicKey = KeySet([]) if self._is_remote else _from_file(Path(self._location))
         self._read_at: float | None = None
 
     def viewer(self, text: str) -> Viewer:
@@ -77,7 +76,7 @@ class ProxyAssertions:
             raise DeniedError(f"the assertion of the proxy is not valid: {error}") from error
         return viewer_of_claims(token.claims, self._settings)
 
-    def _current_keys(self, seconds: float) -> KeySet | Key:
+    def _current_keys(self, seconds: float) -> KeySet | _PublicKey:
         """The keys, fetched again if they are older than ``seconds``."""
         with self._lock:
             now = time.monotonic()
@@ -94,7 +93,7 @@ class ProxyAssertions:
             return self._keys
 
 
-def _from_file(path: Path) -> KeySet | Key:
+def _from_file(path: Path) -> KeySet | _PublicKey:
     try:
         text = path.read_text("utf-8")
         if text.lstrip().startswith("{"):

@@ -1,4 +1,4 @@
-"""Rate limits. Each process counts for itself, so several processes together allow several times the rate."""
+"""Rate limits. Each process counts its own requests, so several processes together allow several times the rate."""
 
 import time
 

@@ -1,7 +1,8 @@
-"""The audit trail of the page: events of the catalog's ``audit_log.*``, on the same topic as all others."""
+"""The audit trail of the page: the catalog's events ``audit_log.*``, on the same topic as all other events."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from auditstream_admin.auth.access import Origin
 from auditstream_admin.auth.viewer import Viewer
@@ -13,50 +14,51 @@ _logger = logging.getLogger("auditstream.admin")
 
 
 class SelfAudit(AuditTrail):
-    """Emits what is done on the page. Never delays or fails a request: an event that cannot be emitted is logged."""
+    """Emits events about requests. Never delays or fails a request: if an event cannot be emitted, that is logged.
+
+    ``conditions`` are those of the request's filter; ``rows`` is the number of events in the response.
+    """
 
     def page_viewed(
-        self, origin: Origin, viewer: Viewer, page: str, *, wanted: Mapping[str, object], rows: int
+        self, origin: Origin, viewer: Viewer, page: str, *, conditions: Mapping[str, object], rows: int
     ) -> None:
-        """A person saw a page of events."""
-        payload = {"page": page, "filter": dict(wanted), "rows": rows}
-        self._note("audit_log.page.view", origin, viewer, _scopes_of(viewer, wanted), payload)
+        """A person viewed a page of events."""
+        payload = {"page": page, "filter": dict(conditions), "rows": rows}
+        self._emit_for("audit_log.page.view", origin, viewer, payload, conditions)
 
-    def api_queried(self, origin: Origin, viewer: Viewer, *, wanted: Mapping[str, object], rows: int) -> None:
+    def api_queried(self, origin: Origin, viewer: Viewer, *, conditions: Mapping[str, object], rows: int) -> None:
         """A program queried events."""
-        payload = {"path": origin.path, "filter": dict(wanted), "rows": rows}
-        self._note("audit_log.api.query", origin, viewer, _scopes_of(viewer, wanted), payload)
+        payload = {"path": origin.path, "filter": dict(conditions), "rows": rows}
+        self._emit_for("audit_log.api.query", origin, viewer, payload, conditions)
 
     def denied(self, origin: Origin, viewer: Viewer | None, *, reason: str, status: int) -> None:
         """A request was denied."""
         payload = {"path": origin.path, "method": origin.method, "reason": reason, "status": status}
-        scopes = () if viewer is None else _scopes_of(viewer, {})
-        self._note("audit_log.access.deny", origin, viewer, scopes, payload, success=False)
+        self._emit_for("audit_log.access.deny", origin, viewer, payload, success=False)
 
     def signed_in(self, origin: Origin, viewer: Viewer, *, method: str) -> None:
         """A person signed in."""
         payload = {"method": method, "role": str(viewer.role), "scopes": list(viewer.scopes)}
-        self._note("audit_log.session.create", origin, viewer, _scopes_of(viewer, {}), payload)
+        self._emit_for("audit_log.session.create", origin, viewer, payload)
 
-    def _note(
+    def _emit_for(
         self,
         action: str,
         origin: Origin,
         viewer: Viewer | None,
-        scopes: Sequence[str],
         payload: Mapping[str, object],
+        conditions: Mapping[str, object] = MappingProxyType({}),
         *,
         success: bool = True,
     ) -> None:
+        """Emit an event for the scope in the conditions, else for every scope of the viewer."""
+        scopes = () if viewer is None else viewer.scopes
+        scope = conditions.get("scope")
+        if viewer is not None and isinstance(scope, str) and viewer.may_see(scope):
+            scopes = (scope,)
+        actor, request = actor_of(viewer), request_of(origin)
         try:
-            self.record(
-                action,
-                actor=actor_of(viewer),
-                payload=payload,
-                scopes=scopes,
-                request=request_of(origin),
-                success=success,
-            )
+            self.record(action, actor=actor, payload=payload, scopes=scopes, request=request, success=success)
         except AuditstreamError as error:
             _logger.warning("%s of request %s was not emitted: %s", action, origin.request_id, error)
 
@@ -67,14 +69,8 @@ def request_of(origin: Origin) -> Request:
 
 
 def actor_of(viewer: Viewer | None) -> Entity:
-    """The actor of an event: a viewer, or nobody."""
+    """The actor of an event: the viewer, or ``nobody`` without a viewer."""
     if viewer is None:
         return Entity(id="nobody", type="anonymous")
     kind = "api_token" if viewer.subject.startswith("token:") else "user"
     return Entity(id=viewer.subject, type=kind, name=viewer.name, attributes={"role": str(viewer.role)})
-
-
-def _scopes_of(viewer: Viewer, wanted: Mapping[str, object]) -> tuple[str, ...]:
-    """The scopes that a request concerns: the one of its filter, else all of the viewer."""
-    scope = wanted.get("scope")
-    return (scope,) if isinstance(scope, str) and viewer.may_see(scope) else viewer.scopes

@@ -24,13 +24,7 @@ def signer(secret: str, purpose: str) -> URLSafeTimedSerializer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A signed-in viewer.
-
-    Attributes:
-        viewer: The viewer.
-        began: Time of the sign-in, seconds since the epoch.
-        used: Time at which the cookie was last written, seconds since the epoch.
-    """
+    """A signed-in viewer, the time of the sign-in, and the time at which the cookie was last written: Unix seconds."""
 
     viewer: Viewer
     began: int
@@ -60,19 +54,12 @@ class Sessions:
     """Writes and reads session cookies.
 
     Attributes:
-        is_secure: Whether the page is served over https.
+        is_secure: Whether the page is served over https, so that cookies are sent over https only.
         name: Name of the cookie.
     """
 
     def __init__(self, secret: str, *, seconds: int, idle_seconds: int, is_secure: bool) -> None:
-        """Set the limits.
-
-        Args:
-            secret: Signs the cookies.
-            seconds: A session ends this long after the sign-in.
-            idle_seconds: A session ends when it was not used for this long.
-            is_secure: The page is served over https, so cookies are sent over https only.
-        """
+        """A session ends ``seconds`` after the sign-in, or ``idle_seconds`` after its last use."""
         self._signer = signer(secret, "session")
         self._seconds = seconds
         self._idle_seconds = idle_seconds

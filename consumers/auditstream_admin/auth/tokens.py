@@ -1,12 +1,12 @@
-"""API tokens: stored as hashes, each with a role and scopes, valid until it expires or is revoked."""
+"""API tokens: stored as hashes, each with a role and scopes. A token is valid until it expires or is revoked."""
 
 import hashlib
 import hmac
 import re
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,7 +18,20 @@ from auditstream_storage import Connection
 
 _TOKEN = re.compile(r"ast_([0-9a-f]{32})_([A-Za-z0-9_-]{43})\Z")
 _TABLE = "{database:Identifier}.api_tokens"
-_COLUMNS = "id, hash, name, role, scopes, created_at, created_by, expires_at, revoked_at, revoked_by"
+_TIME = "DateTime64(3, 'UTC')"
+_COLUMNS = {
+    "id": "UUID",
+    "name": "String",
+    "role": "String",
+    "scopes": "Array(String)",
+    "created_at": _TIME,
+    "created_by": "String",
+    "expires_at": _TIME,
+    "revoked_at": f"Nullable({_TIME})",
+    "revoked_by": "String",
+    "hash": "String",
+}
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM {_TABLE} FINAL"
 _UNKNOWN = "the token is unknown, has expired or was revoked"
 
 
@@ -27,15 +40,15 @@ class ApiToken:
     """A token without its secret, which is not stored.
 
     Attributes:
-        id: Its id, which is part of it.
+        id: Its id, which is part of the token.
         name: Its purpose.
-        role: The role of a request with it.
+        role: The role of a request with the token.
         scopes: Ids of the scopes of an admin's token; empty for an auditor's.
-        created_at: Time at which it was made.
-        created_by: The person who made it.
-        expires_at: Time from which it is invalid.
-        revoked_at: Time at which it was revoked; None if it was not.
-        revoked_by: The person who revoked it; empty if it was not.
+        created_at: Time at which the token was created.
+        created_by: The person who created the token.
+        expires_at: Time at which the token expires.
+        revoked_at: Time at which the token was revoked; None if it was not.
+        revoked_by: The person who revoked the token; empty if it was not revoked.
     """
 
     id: UUID
@@ -45,8 +58,8 @@ class ApiToken:
     created_at: datetime
     created_by: str
     expires_at: datetime
-    revoked_at: datetime | None
-    revoked_by: str
+    revoked_at: datetime | None = None
+    revoked_by: str = ""
 
     def state(self, now: datetime) -> str:
         """``active``, ``expired`` or ``revoked``."""
@@ -54,29 +67,27 @@ class ApiToken:
             return "revoked"
         return "active" if now < self.expires_at else "expired"
 
-    def viewer(self) -> Viewer:
-        """The viewer of a request with this token."""
-        return Viewer(subject=f"token:{self.id}", name=self.name, role=self.role, scopes=self.scopes)
-
 
 class TokenStore:
-    """The tokens in ClickHouse. Safe to share between threads. Each method blocks on ClickHouse."""
+    """The tokens in ClickHouse. Safe to share between threads.
+
+    Every method blocks on ClickHouse, and raises `StoreUnavailableError` if ClickHouse is not available.
+    """
 
     def __init__(self, settings: ClickHouseSettings) -> None:
-        """Send nothing yet. Making and revoking tokens needs a ClickHouse user that may write."""
+        """Does not connect yet. Creating and revoking tokens needs a ClickHouse user that may write."""
         self._database = settings.clickhouse_database
         self._connection = Connection(
-            settings, lambda text: StoreUnavailableError(f"ClickHouse cannot be asked: {text}")
+            settings, lambda text: StoreUnavailableError(f"ClickHouse is not available: {text}")
         )
 
     def create(
         self, *, name: str, role: Role, scopes: Sequence[str], created_by: str, expires_at: datetime
     ) -> tuple[ApiToken, str]:
-        """Make a token; return its stored part, and the token itself, which cannot be shown again.
+        """Create a token; return its stored part, and the token itself, which cannot be shown again.
 
         Raises:
-            AdminError: An admin's token without a scope.
-            StoreUnavailableError: ClickHouse cannot be asked.
+            AdminError: An admin's token has no scope.
         """
         id, secret = uuid4(), secrets.token_urlsafe(32)
         token = ApiToken(
@@ -87,8 +98,6 @@ class TokenStore:
             created_at=datetime.now(UTC),
             created_by=created_by,
             expires_at=expires_at,
-            revoked_at=None,
-            revoked_by="",
         )
         self._write(token, _hash(secret))
         return token, f"ast_{id.hex}_{secret}"
@@ -97,13 +106,12 @@ class TokenStore:
         """Make a token invalid from now on.
 
         Raises:
-            AdminError: There is no such token, or it was revoked before.
-            StoreUnavailableError: ClickHouse cannot be asked.
+            AdminError: The token does not exist, or was revoked before.
         """
-        found = self._find(id)
-        if found is None:
-            raise AdminError(f"there is no token {id}: `auditstream token list` shows them")
-        token, hashed = found
+        stored = self._stored(id)
+        if stored is None:
+            raise AdminError(f"there is no token {id}: `auditstream token list` shows the tokens")
+        token, hashed = stored
         if token.revoked_at is not None:
             raise AdminError(f"token {id} was revoked at {token.revoked_at:%Y-%m-%dT%H:%M:%SZ} by {token.revoked_by}")
         revoked = replace(token, revoked_at=datetime.now(UTC), revoked_by=revoked_by)
@@ -111,72 +119,52 @@ class TokenStore:
         return revoked
 
     def tokens(self) -> list[ApiToken]:
-        """All tokens, newest first.
-
-        Raises:
-            StoreUnavailableError: ClickHouse cannot be asked.
-        """
-        rows = self._ask(f"SELECT {_COLUMNS} FROM {_TABLE} FINAL ORDER BY created_at DESC, id", {})
-        return [_token(row)[0] for row in rows]
+        """All tokens, newest first."""
+        return [token for token, _ in self._rows(f"{_SELECT} ORDER BY created_at DESC, id", {})]
 
     def viewer(self, text: str) -> Viewer:
-        """The viewer that a token stands for.
+        """The viewer of a request with a token.
 
         Raises:
-            DeniedError: It is malformed, unknown, expired or revoked; the message does not tell which.
-            StoreUnavailableError: ClickHouse cannot be asked.
+            DeniedError: The token is malformed, unknown, expired or revoked; the message is the same for all of these.
         """
         match = _TOKEN.match(text)
-        if match is None:
+        stored = self._stored(UUID(match[1])) if match else None
+        # Hashed even if no token has this id, so that both responses take the same time.
+        hashed = _hash(match[2]) if match else ""
+        if stored is None or not hmac.compare_digest(hashed, stored[1]):
             raise DeniedError(_UNKNOWN)
-        found = self._find(UUID(match[1]))
-        # Hashed even if no token has this id, so that both answers take the same time.
-        hashed = _hash(match[2])
-        if found is None or not hmac.compare_digest(hashed, found[1]):
-            raise DeniedError(_UNKNOWN)
-        token = found[0]
+        token, _ = stored
         if token.state(datetime.now(UTC)) != "active":
             raise DeniedError(_UNKNOWN)
-        return token.viewer()
+        return Viewer(subject=f"token:{token.id}", name=token.name, role=token.role, scopes=token.scopes)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connection."""
         self._connection.close()
 
-    def _find(self, id: UUID) -> tuple[ApiToken, str] | None:
-        rows = self._ask(f"SELECT {_COLUMNS} FROM {_TABLE} FINAL WHERE id = {{id:UUID}}", {"id": str(id)})
-        return _token(rows[0]) if rows else None
+    def _stored(self, id: UUID) -> tuple[ApiToken, str] | None:
+        return next(iter(self._rows(f"{_SELECT} WHERE id = {{id:UUID}}", {"id": id})), None)
+
+    def _rows(self, sql: str, parameters: Mapping[str, object]) -> list[tuple[ApiToken, str]]:
+        """Tokens with their hashes."""
+        with self._connection.client() as client:
+            rows = client.query(sql, {"database": self._database, **parameters}, tz_mode="aware").named_results()
+            return [(_token(row), row["hash"]) for row in rows]
 
     def _write(self, token: ApiToken, hashed: str) -> None:
-        self._command(
-            f"INSERT INTO {_TABLE} ({_COLUMNS}, changed_at) SELECT {{id:UUID}}, {{hash:String}}, {{name:String}},"
-            " {role:String}, {scopes:Array(String)}, {created_at:DateTime64(3, 'UTC')}, {created_by:String},"
-            " {expires_at:DateTime64(3, 'UTC')}, {revoked_at:Nullable(DateTime64(3, 'UTC'))}, {revoked_by:String},"
-            " {changed_at:UInt64}",
-            {
-                "id": str(token.id),
-                "hash": hashed,
-                "name": token.name,
-                "role": str(token.role),
-                "scopes": list(token.scopes),
-                "created_at": _seconds(token.created_at),
-                "created_by": token.created_by,
-                "expires_at": _seconds(token.expires_at),
-                "revoked_at": None if token.revoked_at is None else _seconds(token.revoked_at),
-                "revoked_by": token.revoked_by,
-                "changed_at": time.time_ns(),
-            },
-        )
-
-    def _ask(self, sql: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        values = ", ".join(f"{{{name}:{kind}}}" for name, kind in _COLUMNS.items())
+        parameters = {
+            "database": self._database,
+            **{name: _parameter(value) for name, value in asdict(token).items()},
+            "hash": hashed,
+            "changed_at": time.time_ns(),
+        }
         with self._connection.client() as client:
-            answer = client.query(sql, parameters={"database": self._database, **parameters})
-        rows: Sequence[Sequence[Any]] = answer.result_rows
-        return rows
-
-    def _command(self, sql: str, parameters: dict[str, Any]) -> None:
-        with self._connection.client() as client:
-            client.command(sql, parameters={"database": self._database, **parameters})
+            client.command(
+                f"INSERT INTO {_TABLE} ({', '.join(_COLUMNS)}, changed_at) SELECT {values}, {{changed_at:UInt64}}",
+                parameters,
+            )
 
 
 def _hash(secret: str) -> str:
@@ -184,26 +172,13 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _token(row: Sequence[Any]) -> tuple[ApiToken, str]:
-    id, hashed, name, role, scopes, created_at, created_by, expires_at, revoked_at, revoked_by = row
-    token = ApiToken(
-        id=id,
-        name=name,
-        role=Role(role),
-        scopes=tuple(scopes),
-        created_at=_utc(created_at),
-        created_by=created_by,
-        expires_at=_utc(expires_at),
-        revoked_at=None if revoked_at is None else _utc(revoked_at),
-        revoked_by=revoked_by,
-    )
-    return token, hashed
+def _token(row: Mapping[str, Any]) -> ApiToken:
+    values = {name: value for name, value in row.items() if name != "hash"}
+    return ApiToken(**{**values, "role": Role(row["role"]), "scopes": tuple(row["scopes"])})
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _seconds(moment: datetime) -> str:
-    """The form that ClickHouse reads: seconds and three decimals."""
-    return f"{moment.timestamp():.3f}"
+def _parameter(value: object) -> object:
+    """The form that ClickHouse reads: an array for a tuple, seconds and three decimals for a time."""
+    if isinstance(value, datetime):
+        return f"{value.timestamp():.3f}"
+    return list(value) if isinstance(value, tuple) else value

@@ -2,9 +2,9 @@
 
 The first page fixes the time range and a bound, the time of its query. Every event that was visible at that time and
 has ``ingested_at`` up to the bound is on exactly one page. Events that arrive later are on none of these pages, even if
-they occurred within the range: ``occurred_at`` comes from the emitter's clock, so they could belong between rows that
-were already shown. A new request for the first page shows them all. (An event with ``ingested_at`` before the bound
-that was stored after it may be on a page that has not been read yet; it is on no page twice.)
+they occurred within the range: ``occurred_at`` comes from the emitter's clock, so they could belong between rows of
+earlier pages. A new request for the first page contains them all. (An event with ``ingested_at`` before the bound that
+was stored after it may be on a page that has not been read yet; it is on no page twice.)
 
 A cursor of another viewer or another filter, or one that was tampered with, is rejected.
 """
@@ -17,12 +17,11 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from auditstream_admin.auth.sessions import signer
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.statements import Key, Offsets
+from auditstream_admin.events.statements import Key, ShownOffset
 from auditstream_admin.events.time_range import TimeSpan
 from auditstream_schemas.errors import FilterError
 
 Direction = Literal["older", "newer"]
-_DIRECTIONS: tuple[Direction, ...] = ("older", "newer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +43,12 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailMark:
-    """The position of a live tail.
+    """The position of a live tail: the last offset shown of each partition.
 
-    Attributes:
-        offsets: Last offset shown of each partition.
-        not_before: Earliest ``ingested_at`` that later polls read, milliseconds since the epoch.
+    ``not_before`` is the earliest ``ingested_at`` that later polls read, milliseconds since the epoch.
     """
 
-    offsets: tuple[Offsets, ...]
+    offsets: tuple[ShownOffset, ...]
     not_before: int
 
 
@@ -64,8 +61,7 @@ class Cursors:
     def write(self, cursor: Cursor, viewer: Viewer, event_filter: EventFilter) -> str:
         """The cursor as a URL parameter."""
         key, span = cursor.key, cursor.span
-        direction = _DIRECTIONS.index(cursor.direction)
-        values = [direction, key.occurred_at, key.id, span.start, span.end, cursor.bound]
+        values = [cursor.direction, key.occurred_at, key.id, span.start, span.end, cursor.bound]
         return str(self._signer("cursor", viewer, event_filter).dumps(values))
 
     def read(self, text: str, viewer: Viewer, event_filter: EventFilter) -> Cursor:
@@ -75,17 +71,12 @@ class Cursors:
             FilterError: The cursor was not written for this viewer and this filter.
         """
         direction, time, id, start, end, bound = self._values("cursor", text, viewer, event_filter)
-        return Cursor(
-            direction=_DIRECTIONS[direction],
-            key=Key(occurred_at=time, id=id),
-            span=TimeSpan(start=start, end=end),
-            bound=bound,
-        )
+        key, span = Key(occurred_at=time, id=id), TimeSpan(start=start, end=end)
+        return Cursor(direction=direction, key=key, span=span, bound=bound)
 
     def write_mark(self, mark: TailMark, viewer: Viewer, event_filter: EventFilter) -> str:
         """The tail mark as a URL parameter."""
-        offsets = [(last.topic_id, last.partition, last.offset) for last in mark.offsets]
-        return str(self._signer("tail", viewer, event_filter).dumps([mark.not_before, offsets]))
+        return str(self._signer("tail", viewer, event_filter).dumps([mark.not_before, mark.offsets]))
 
     def read_mark(self, text: str, viewer: Viewer, event_filter: EventFilter) -> TailMark:
         """Read a tail mark.
@@ -94,13 +85,7 @@ class Cursors:
             FilterError: The mark was not written for this viewer and this filter.
         """
         not_before, offsets = self._values("tail", text, viewer, event_filter)
-        return TailMark(
-            not_before=not_before,
-            offsets=tuple(
-                Offsets(topic_id=topic_id, partition=partition, offset=offset)
-                for topic_id, partition, offset in offsets
-            ),
-        )
+        return TailMark(not_before=not_before, offsets=tuple(ShownOffset(*values) for values in offsets))
 
     def _values(self, kind: str, text: str, viewer: Viewer, event_filter: EventFilter) -> list[Any]:
         try:

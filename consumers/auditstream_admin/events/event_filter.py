@@ -1,6 +1,6 @@
-"""The filter of the page. The URL is the state: a filter is read from it and written to it, nowhere else."""
+"""The filter of the page. The URL contains its whole state: a filter is read from a URL and written to a URL."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from typing import Self
@@ -17,7 +17,7 @@ MAX_VALUES = 40
 
 _SINGLE = ("actor", "target", "scope", "request")
 _EXACT = frozenset({*_SINGLE, "meta"})
-"""Parameters whose blanks at the ends are part of the value: the values come from events."""
+"""Parameters whose leading and trailing blanks are part of the value, because the values come from events."""
 _SUCCESS = {"true": True, "false": False}
 KEYS = frozenset({"range", "from", "to", "tz", "action", *_SINGLE, "success", "meta", "q"})
 """The parameters of a URL that belong to a filter."""
@@ -25,22 +25,17 @@ KEYS = frozenset({"range", "from", "to", "tz", "action", *_SINGLE, "success", "m
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter(EventConditions):
-    """The conditions on the events of a list, and the zone of its times.
-
-    Attributes:
-        time: The range of ``occurred_at``.
-        zone: IANA name of the zone in which times are shown; does not change the result.
-    """
+    """The conditions on the events of a list, and the IANA name of the zone in which times are shown."""
 
     time: TimeRange = field(default_factory=TimeRange)
     zone: str = "UTC"
 
     @classmethod
     def read(cls, parameters: Sequence[tuple[str, str]]) -> Self:
-        """Read the parameters of a URL. Empty ones, which a form sends, and unknown ones are ignored.
+        """Read the parameters of a URL. Empty parameters, which a form sends, and unknown parameters are ignored.
 
         Raises:
-            FilterError: A value is malformed; names the parameter.
+            FilterError: A value is malformed; the error names the parameter.
         """
         given: dict[str, list[str]] = {}
         for key, value in parameters:
@@ -48,20 +43,20 @@ class EventFilter(EventConditions):
                 given.setdefault(key, []).append(_checked(key, value if key in _EXACT else value.strip()))
         for key, values in given.items():
             if len(values) > (MAX_VALUES if key in {"action", "meta"} else 1):
-                raise FilterError(key, f"given {len(values)} times: too often")
-        one: Callable[[str], str | None] = lambda key: given.get(key, [None])[0]  # noqa: E731
-        success = one("success")
+                raise FilterError(key, f"given {len(values)} times: give it less often")
+        single = {key: values[0] for key, values in given.items()}
+        success = single.get("success")
         if success is not None and success not in _SUCCESS:
             raise FilterError("success", f"{success[:40]!r} is neither true nor false")
-        zone = read_zone(one("tz"))
+        zone = single.get("tz")
         return cls(
-            time=read_range(one("range"), one("from"), one("to"), zone),
-            zone=one("tz") or "UTC",
+            time=read_range(single.get("range"), single.get("from"), single.get("to"), read_zone(zone)),
+            zone=zone or "UTC",
             actions=tuple(dict.fromkeys(given.get("action", []))),
             success=None if success is None else _SUCCESS[success],
             metadata=tuple(dict.fromkeys(_pair(text) for text in given.get("meta", []))),
-            text=one("q"),
-            **{name: one(name) for name in _SINGLE},
+            text=single.get("q"),
+            **{name: single.get(name) for name in _SINGLE},
         )
 
     @property
@@ -90,33 +85,20 @@ class EventFilter(EventConditions):
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def to_dict(self) -> Mapping[str, object]:
-        """The conditions that are given, for the audit trail."""
+        """The conditions, for the audit trail."""
         parameters = self.with_(zone="UTC").parameters()
         conditions: dict[str, object] = dict(parameters)
         for key in {"action", "meta"} & conditions.keys():
             conditions[key] = [value for name, value in parameters if name == key]
         return conditions
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the filter has no condition, time and zone apart."""
-        return self.with_(time=TimeRange(), zone="UTC") == type(self)()
-
 
 def _checked(key: str, value: str) -> str:
     if len(value) > MAX_TEXT:
-        raise FilterError(key, f"{len(value)} characters: {MAX_TEXT} at most")
-    if "\0" in value or not _is_text(value):
-        raise FilterError(key, "an event cannot have this text: it has NUL or half a surrogate pair")
+        raise FilterError(key, f"has {len(value)} characters: give {MAX_TEXT} or fewer")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise FilterError(key, "no event contains NUL or half a surrogate pair")
     return value
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _pair(text: str) -> tuple[str, str]:

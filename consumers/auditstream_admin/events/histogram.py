@@ -15,13 +15,9 @@ _WIDTHS = tuple(seconds * NANOSECONDS for seconds in _SECONDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistogramBucket:
-    """The number of events in a part of the range.
+    """The events in a part of the range: how many, and how many of them have ``success`` false.
 
-    Attributes:
-        start: First instant, nanoseconds since the epoch; not before the range.
-        end: First instant after the bucket; not after the range.
-        events: Number of events.
-        failed: Number of events with ``success`` false.
+    ``start`` and ``end`` are nanoseconds since the epoch, within the range; ``end`` is exclusive.
     """
 
     start: int
@@ -35,7 +31,6 @@ class Histogram:
     """The buckets of a range, oldest first, including empty ones.
 
     Attributes:
-        span: The range.
         width: Width of a bucket, nanoseconds.
         buckets: The buckets; the range may cut the first and the last one.
         is_exact: Whether each event is counted once. With millions of events, copies are not removed: an event that
@@ -68,19 +63,14 @@ class Histogram:
 def bucket_width(span: TimeSpan) -> int:
     """The smallest bucket width with at most `MAX_BUCKETS` buckets, nanoseconds."""
     length = span.end - span.start
-    return next(
-        (width for width in _WIDTHS if length <= width * MAX_BUCKETS),
-        -(-length // MAX_BUCKETS // _WIDTHS[-1]) * _WIDTHS[-1],
-    )
+    longest = -(-length // MAX_BUCKETS // _WIDTHS[-1]) * _WIDTHS[-1]
+    return next((width for width in _WIDTHS if length <= width * MAX_BUCKETS), longest)
 
 
 def first_bucket(span: TimeSpan, width: int, *, offset: int) -> int:
-    """Start of the first bucket, at or before the start of the range; nanoseconds since the epoch.
+    """Start of the first bucket, at or before the start of the range; all in nanoseconds.
 
-    Args:
-        span: The range.
-        width: Width of a bucket, nanoseconds.
-        offset: UTC offset, nanoseconds, of the zone in which daily buckets start at midnight.
+    ``offset`` is the UTC offset of the zone in which daily buckets start at midnight.
     """
     return span.start - (span.start + offset) % width
 
@@ -88,19 +78,14 @@ def first_bucket(span: TimeSpan, width: int, *, offset: int) -> int:
 def fill_buckets(
     span: TimeSpan, width: int, origin: int, counts: Mapping[int, tuple[int, int]]
 ) -> tuple[HistogramBucket, ...]:
-    """All buckets of a range.
+    """All buckets of a range; bucket 0 starts at ``origin``.
 
-    Args:
-        span: The range.
-        width: Width of a bucket, nanoseconds.
-        origin: Start of bucket 0.
-        counts: Numbers of events and of failed events by bucket number; missing buckets are empty.
+    ``counts`` has the numbers of events and of failed events by bucket number; missing buckets are empty.
     """
     buckets = []
     for number in range(-(-(span.end - origin) // width)):
         events, failed = counts.get(number, (0, 0))
-        start, end = origin + number * width, origin + (number + 1) * width
-        buckets.append(
-            HistogramBucket(start=max(start, span.start), end=min(end, span.end), events=events, failed=failed)
-        )
+        start = max(origin + number * width, span.start)
+        end = min(origin + (number + 1) * width, span.end)
+        buckets.append(HistogramBucket(start=start, end=end, events=events, failed=failed))
     return tuple(buckets)

@@ -11,14 +11,7 @@ from auditstream_schemas.timestamp import format_timestamp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityView:
-    """An actor, a target or a scope.
-
-    Attributes:
-        id: Its id.
-        type: Its type.
-        name: Its name, or None.
-        attributes: Other attributes, sorted; empty in a list.
-    """
+    """An actor, a target or a scope; ``attributes`` is sorted, and empty in a list."""
 
     id: str
     type: str
@@ -38,17 +31,7 @@ class EntityView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSummary:
-    """An event in a list.
-
-    Attributes:
-        key: Position in the list: time and id.
-        action: The action.
-        success: Whether the action succeeded.
-        actor: The actor.
-        target: The target.
-        scope: The account or organisation that owns the target, or None.
-        request_id: Id of the request that caused the event, or None.
-    """
+    """An event in a list; ``key`` is its position in the list: time and id."""
 
     key: Key
     action: str
@@ -75,14 +58,7 @@ class StoredEvent(EventSummary):
 
     Attributes:
         payload: JSON text of one object, exactly as stored.
-        metadata: Strings by key, sorted.
-        version: Version of the payload schema.
-        request_attributes: Attributes of the request, sorted.
         ingested_at: Time by the sink's clock, milliseconds since the epoch.
-        kafka_topic: Kafka topic.
-        kafka_topic_id: Id of the topic.
-        kafka_partition: Partition of the topic.
-        kafka_offset: Offset in the partition.
     """
 
     payload: str
@@ -101,15 +77,11 @@ class StoredEvent(EventSummary):
         values = dict(zip(WHOLE, row, strict=True))
         return cls(
             **_summary(values),
-            payload=values["payload"],
+            **{name: values[name] for name in ("payload", "version", "kafka_topic", "kafka_partition", "kafka_offset")},
             metadata=_sorted(values["metadata"]),
-            version=values["version"],
             request_attributes=_sorted(values["request.attributes"]),
             ingested_at=values["toUnixTimestamp64Milli(ingested_at)"],
-            kafka_topic=values["kafka_topic"],
             kafka_topic_id=values["toString(kafka_topic_id)"],
-            kafka_partition=values["kafka_partition"],
-            kafka_offset=values["kafka_offset"],
         )
 
     def to_json(self) -> str:

@@ -1,5 +1,6 @@
-"""The time range of a page: a preset that ends now, or a custom range. All instants are UTC."""
+"""The time range of a page: a preset that ends now, or a custom range; and its parts, which are searched in turn."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -24,15 +25,16 @@ PRESETS = {
 
 DEFAULT_PRESET = "30d"
 
+FIRST_WINDOW = _DAY
+"""Length of the first window, nanoseconds."""
+_GROWTH = 8
+"""Growth of the window length while there are no results; four windows cover a year."""
+_MARGIN = 1.3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSpan:
-    """A half-open range of ``occurred_at``.
-
-    Attributes:
-        start: First instant, nanoseconds since the epoch.
-        end: First instant after the range.
-    """
+    """A half-open range of ``occurred_at``, in nanoseconds since the epoch."""
 
     start: int
     end: int
@@ -70,11 +72,8 @@ class TimeRange:
 def read_range(preset: str | None, start: str | None, end: str | None, zone: tzinfo) -> TimeRange:
     """Read the range from URL parameters. A custom range takes precedence over a preset.
 
-    Args:
-        preset: Name of a preset.
-        start: A date or an ISO-8601 time; without a zone it is in ``zone``, because HTML date fields send no zone.
-        end: As ``start``; None for now.
-        zone: Time zone of the page.
+    ``start`` and ``end`` are dates or ISO-8601 times. Without a zone of their own they are in ``zone``, because HTML
+    date fields send no zone. Without an end, the range ends now.
 
     Raises:
         FilterError: The preset is unknown, a time is malformed, or the range is empty.
@@ -119,19 +118,62 @@ def date_time(nanoseconds: int, zone: tzinfo) -> str:
     return f"{local(nanoseconds, zone):%Y-%m-%d %H:%M:%S}.{nanoseconds % NANOSECONDS // 1_000_000:03d}"
 
 
+class Windows:
+    """The adjacent windows of a range, in search order.
+
+    Iterate, and call `widen` after each window: it estimates the length of the next window from the results so far. A
+    page of a common filter is complete after the first small window. For a rare filter the windows grow quickly.
+    """
+
+    def __init__(self, span: TimeSpan, *, newest_first: bool) -> None:
+        self._rest = span
+        self._newest_first = newest_first
+        self._width = FIRST_WINDOW
+        self._searched = 0
+
+    def __iter__(self) -> Iterator[TimeSpan]:
+        while self._rest.start < self._rest.end:
+            start, end = self._rest.start, self._rest.end
+            if self._newest_first:
+                window = TimeSpan(start=max(start, end - self._width), end=end)
+                self._rest = TimeSpan(start=start, end=window.start)
+            else:
+                window = TimeSpan(start=start, end=min(end, start + self._width))
+                self._rest = TimeSpan(start=window.end, end=end)
+            self._searched += window.end - window.start
+            yield window
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all windows were returned."""
+        return self._rest.start >= self._rest.end
+
+    def widen(self, *, results: int, missing: int) -> None:
+        """Choose the length of the next window from the results in all windows so far, and those still missing."""
+        if results == 0:
+            self._width *= _GROWTH
+        else:
+            self._width = max(self._width, int(missing * self._searched / results * _MARGIN))
+
+
+def doubling(span: TimeSpan, *, first: int) -> Iterator[TimeSpan]:
+    """Adjacent windows of a range, newest first, each twice as long as the previous one."""
+    width, end = first, span.end
+    while span.start < end:
+        window = TimeSpan(start=max(span.start, end - width), end=end)
+        yield window
+        end, width = window.start, width * 2
+
+
 def _moment(field: str, text: str, zone: tzinfo) -> int:
+    """Parse a date or time; without a zone of its own it is in ``zone``."""
     try:
-        return _parse(text, zone)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return parse_moment(text)
+        return from_datetime(moment.replace(tzinfo=zone)) if moment.tzinfo is None else parse_moment(text)
     except (ValueError, OverflowError):
         raise FilterError(
             field, f"{text[:40]!r}: write a date such as 2026-01-31, or a time such as 2026-01-31T09:00Z"
         ) from None
-
-
-def _parse(text: str, zone: tzinfo) -> int:
-    """Parse a date or time; without a zone of its own it is in ``zone``."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return parse_moment(text)
-    return from_datetime(moment.replace(tzinfo=zone)) if moment.tzinfo is None else parse_moment(text)

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from typing import Any
 from urllib.parse import parse_qsl, quote
 from uuid import UUID
 
@@ -22,17 +24,20 @@ from auditstream_schemas.errors import (
     ExportSourceError,
     StoreUnavailableError,
 )
+from auditstream_storage import EventConditions
 
 
 class ViewerExports:
-    """The export jobs of one viewer, and the only place that compares a job's scopes with those of a viewer.
+    """The export jobs of one viewer. Only this class compares the scopes of a job with those of a viewer.
 
     Every method may block on ClickHouse, Kafka or the file storage, and may raise `StoreUnavailableError` or
-    `AdminError`. `ExportJobs` emits an audit event before each action; without the event the action is refused.
+    `AdminError`. Methods with an id raise `HTTPException` 404 if the job does not exist or the viewer may not see it;
+    both responses are the same. `ExportJobs` emits an audit event before each action; without the event, the action is
+    refused.
     """
 
     def __init__(self, jobs: ExportJobs, viewer: Viewer, origin: Origin) -> None:
-        """Bind the jobs to a viewer and to the request that they make."""
+        """Limit the jobs to a viewer; ``origin`` is that of the viewer's request."""
         self._jobs = jobs
         self._viewer = viewer
         self._actor = actor_of(viewer)
@@ -41,10 +46,7 @@ class ViewerExports:
     def request(self, query: str, format: Format, now: int) -> ExportJob:
         """Request an export of the events that the page lists for a query; CSV and NDJSON files are compressed.
 
-        Args:
-            query: Query of the page's URL.
-            format: File format.
-            now: End of a relative time range, nanoseconds since the epoch.
+        A relative time range ends at ``now``, in nanoseconds since the epoch.
 
         Raises:
             FilterError: The query is malformed.
@@ -55,9 +57,14 @@ class ViewerExports:
         if event_filter.scope is not None and not self._viewer.may_see(event_filter.scope):
             raise DeniedError("exports contain events of your own organisations only")
         span = event_filter.time.span(now)
+        # The scopes limit the export to those of the viewer, in addition to the filter of the page.
+        conditions: dict[str, Any] = {
+            field.name: getattr(event_filter, field.name) for field in fields(EventConditions)
+        }
         with _translated_errors():
+            export_filter = ExportFilter(scopes=None if self._viewer.sees_all else self._viewer.scopes, **conditions)
             return self._jobs.request(
-                ExportRequest(start=span.start, end=span.end, filter=self._export_filter(event_filter)),
+                ExportRequest(start=span.start, end=span.end, filter=export_filter),
                 requester=self._actor,
                 output_format=OutputFormat(format=format),
                 suffix="" if format == "parquet" else ".gz",
@@ -72,11 +79,7 @@ class ViewerExports:
         return [job for job in jobs if self._may_see(job)]
 
     def job(self, id: UUID) -> ExportJob:
-        """One job.
-
-        Raises:
-            HTTPException: 404: the job does not exist, or the viewer may not see it. The response is the same.
-        """
+        """One job."""
         with _translated_errors():
             job = self._jobs.job(id)
         if job is None or not self._may_see(job):
@@ -88,7 +91,6 @@ class ViewerExports:
 
         Raises:
             DeniedError: The viewer may not cancel exports.
-            HTTPException: 404, as for `job`.
         """
         job = self.job(id)
         self._require_admin()
@@ -99,7 +101,6 @@ class ViewerExports:
         """Stream a file of a finished job: the named one, or the first file with events.
 
         Raises:
-            HTTPException: 404, as for `job`.
             AdminError: The job is not finished, has expired, or has no such file.
         """
         job = self.job(id)
@@ -114,20 +115,6 @@ class ViewerExports:
 
         headers = {"content-length": str(file.size), "content-disposition": _attachment(file.name)}
         return StreamingResponse(pieces(), media_type=file.media_type, headers=headers)
-
-    def _export_filter(self, event_filter: EventFilter) -> ExportFilter:
-        """The conditions of the page; ``scopes`` limits the export to the viewer's scopes, whatever the filter is."""
-        return ExportFilter(
-            scopes=None if self._viewer.sees_all else self._viewer.scopes,
-            actions=event_filter.actions,
-            scope=event_filter.scope,
-            actor=event_filter.actor,
-            target=event_filter.target,
-            success=event_filter.success,
-            request=event_filter.request,
-            metadata=event_filter.metadata,
-            text=event_filter.text,
-        )
 
     def _may_see(self, job: ExportJob) -> bool:
         # A job without scopes contains the events of all of them.

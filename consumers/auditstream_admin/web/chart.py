@@ -22,15 +22,7 @@ _DAY = 86_400 * NANOSECONDS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """The bar of one bucket; its failed part stands at the bottom.
-
-    Attributes:
-        bucket: The bucket.
-        x: Left edge.
-        height: Height of the bar.
-        failed_height: Height of the failed part.
-        label: Time and counts, as text.
-    """
+    """The bar of one bucket, in units of the SVG; its failed part is at the bottom. The label has time and counts."""
 
     bucket: HistogramBucket
     x: int
@@ -41,13 +33,9 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """The chart of a histogram.
+    """The bars of a histogram, and the labels of its axis, evenly spaced from start to end.
 
-    Attributes:
-        bars: One bar per bucket, oldest first.
-        ticks: Labels of the axis, evenly spaced from start to end.
-        width: Width of the SVG, in its own units.
-        bucket: Length of a bucket, as text.
+    ``width`` is that of the SVG, in its own units; ``bucket`` is the length of a bucket, as text.
     """
 
     bars: Sequence[Bar]

@@ -20,23 +20,10 @@ PRESET_NAMES = {
 """Labels of the presets in `time_range`."""
 
 ZONES = (
-    "UTC",
-    "America/Los_Angeles",
-    "America/Denver",
-    "America/Chicago",
-    "America/New_York",
-    "America/Sao_Paulo",
-    "Europe/London",
-    "Europe/Berlin",
-    "Europe/Helsinki",
-    "Africa/Johannesburg",
-    "Asia/Dubai",
-    "Asia/Kolkata",
-    "Asia/Singapore",
-    "Asia/Tokyo",
-    "Australia/Sydney",
-    "Pacific/Auckland",
-)
+    "UTC", "America/Los_Angeles", "America/Denver", "America/Chicago", "America/New_York", "America/Sao_Paulo",
+    "Europe/London", "Europe/Berlin", "Europe/Helsinki", "Africa/Johannesburg", "Asia/Dubai", "Asia/Kolkata",
+    "Asia/Singapore", "Asia/Tokyo", "Australia/Sydney", "Pacific/Auckland",
+)  # fmt: skip
 """Time zones in the menu; the browser adds its own zone, and the URL accepts every zone."""
 
 _LABELS = {"actor": "Actor", "target": "Target", "scope": "Scope", "request": "Request"}
@@ -44,13 +31,7 @@ _LABELS = {"actor": "Actor", "target": "Target", "scope": "Scope", "request": "R
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
-    """One active condition.
-
-    Attributes:
-        label: Name of the condition.
-        value: Its value.
-        without: URL of the list without this condition.
-    """
+    """One active condition; ``without`` is the URL of the list without it."""
 
     label: str
     value: str
@@ -65,8 +46,6 @@ class ActionBranch:
         name: Last word of the action or of the common prefix.
         glob: Pattern that its checkbox adds to the filter: the action, or ``prefix.*`` for the whole branch.
         description: Description in the catalog; empty for a branch.
-        is_checked: Whether the filter contains the pattern.
-        branches: Child nodes by name.
     """
 
     name: str
@@ -121,8 +100,7 @@ def range_name(time: TimeRange, zone: tzinfo) -> str:
     if time.end is None:
         return f"since {first}"
     last = _short(time.end, zone)
-    day = first[:10]
-    return f"{first} – {last[11:] if last.startswith(day) else last}"  # noqa: RUF001 - a range
+    return f"{first} – {last[11:] if last[:10] == first[:10] else last}"  # noqa: RUF001 - a range
 
 
 def form_time(nanoseconds: int, zone: tzinfo, *, edge: Literal["start", "end"]) -> str:
@@ -134,14 +112,9 @@ def form_time(nanoseconds: int, zone: tzinfo, *, edge: Literal["start", "end"]) 
 
 
 def action_tree(names: Iterable[tuple[str, str]], checked: Iterable[str]) -> tuple[ActionBranch, list[str]]:
-    """The tree of actions, with one level per word.
+    """The root of the tree of actions, with one level per word; and the checked patterns that are not nodes of it.
 
-    Args:
-        names: Actions with their descriptions.
-        checked: Patterns in the filter.
-
-    Returns:
-        The root of the tree, and the patterns in the filter that are not nodes of it.
+    ``names`` are actions with their descriptions.
     """
     patterns = list(checked)
     root = ActionBranch(name="", glob="*")

@@ -1,12 +1,24 @@
-"""Template filters for times, durations and numbers."""
+"""Template filters for times, durations, numbers and JSON."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import tzinfo
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from auditstream_admin.events.time_range import date_time, local
 from auditstream_schemas.timestamp import NANOSECONDS
 
+_MAX_MARKED = 256 * 1024
+"""Longer texts, in characters, are indented but not marked."""
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s"{}\[\],:]+', re.DOTALL)
+_MARKED = re.compile(
+    r'(?P<key>"(?:[^"\\]|\\.)*")(?=: )|(?P<text>"(?:[^"\\]|\\.)*")'
+    r"|(?P<word>true|false|null)|(?P<number>-?\d[\d.eE+-]*)",
+    re.DOTALL,
+)
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -72,13 +84,44 @@ def counted(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def thousands(count: int) -> str:
-    """A number with thousands separators."""
-    return f"{count:,}"
+def indented(text: str, *, indent: str = "  ") -> str:
+    """Put each member and element of a JSON text on its own line, as ``json.dumps`` with an indent does.
+
+    The text is not parsed. Only white space between tokens changes: every digit and escape stays as it is.
+    """
+    parts: list[str] = []
+    depth = 0
+    after_open = False
+    for piece in _TOKEN.findall(text):
+        is_close = piece in "}]"
+        if is_close:
+            depth = max(0, depth - 1)
+        if after_open != is_close:
+            parts.append("\n" + indent * depth)
+        after_open = piece in "{["
+        if after_open:
+            depth += 1
+        parts.append({",": ",\n" + indent * depth, ":": ": "}.get(piece, piece))
+    return "".join(parts)
+
+
+def marked(text: str) -> Markup:
+    """Indent a JSON text, and give each kind of token a CSS class. Strings are isolated against right-to-left text."""
+    text = indented(text)
+    if len(text) > _MAX_MARKED:
+        return escape(text)
+    parts: list[str | Markup] = []
+    end = 0
+    for match in _MARKED.finditer(text):
+        parts.append(escape(text[end : match.start()]))
+        parts.append(Markup('<bdi class="j-{}">{}</bdi>').format(match.lastgroup, match[0]))
+        end = match.end()
+    return Markup("").join([*parts, escape(text[end:])])
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "time": date_time,
-    **{function.__name__: function for function in (day, clock, long, moment, duration, size, counted, thousands)},
+    "thousands": "{:,}".format,
+    **{function.__name__: function for function in (day, clock, long, moment, duration, size, counted)},
 }
 """The filters by their name in templates."""

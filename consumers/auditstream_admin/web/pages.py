@@ -1,6 +1,5 @@
 """The HTML pages. The URL contains the whole state of a page."""
 
-import time
 from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -12,21 +11,20 @@ from starlette.responses import RedirectResponse, Response
 from auditstream_admin.auth.access import access_of
 from auditstream_admin.auth.viewer import Viewer
 from auditstream_admin.context import AppContext, Context, CurrentViewer, Exports, context_of, exports_of
-from auditstream_admin.events.completeness import Completeness
 from auditstream_admin.events.cursors import Cursor
 from auditstream_admin.events.event_filter import EventFilter
+from auditstream_admin.events.event_store import Completeness
 from auditstream_admin.web.filter_view import PRESET_NAMES, ZONES, action_tree, chips, list_url, range_name
 from auditstream_admin.web.templating import templates
 from auditstream_export import Format
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.errors import FilterError, StoreUnavailableError
-from auditstream_storage.retention import RETENTION_MONTHS
+from auditstream_storage import RETENTION_MONTHS
 
 router = APIRouter()
 
 PAGE_SIZE = 50
-
-_templates = templates(time.time_ns)
+_templates = templates()
 
 
 @router.get("/healthz")
@@ -61,9 +59,9 @@ def events(  # noqa: PLR0917 - FastAPI passes them by name
     page = context.store.page(viewer, event_filter, cursor=position, size=PAGE_SIZE, now=context.clock())
     opened = () if open is None else context.store.events(viewer, open)
     origin = access_of(request).origin
-    context.audit.page_viewed(origin, viewer, "events", wanted=event_filter.to_dict(), rows=len(page.lines))
+    context.audit.page_viewed(origin, viewer, "events", conditions=event_filter.to_dict(), rows=len(page.lines))
     if opened:
-        context.audit.page_viewed(origin, viewer, "event", wanted={"id": str(open)}, rows=len(opened))
+        context.audit.page_viewed(origin, viewer, "event", conditions={"id": str(open)}, rows=len(opened))
 
     def link(cursor: Cursor | None) -> str | None:
         if cursor is None:
@@ -105,7 +103,7 @@ def histogram(request: Request, viewer: CurrentViewer, context: Context) -> Resp
 def event(request: Request, viewer: CurrentViewer, context: Context, id: UUID) -> Response:
     """One complete event."""
     stored = context.store.events(viewer, id)
-    context.audit.page_viewed(access_of(request).origin, viewer, "event", wanted={"id": str(id)}, rows=len(stored))
+    context.audit.page_viewed(access_of(request).origin, viewer, "event", conditions={"id": str(id)}, rows=len(stored))
     if not stored:
         raise HTTPException(404, "this event does not exist, or you may not see it")
     is_panel = "hx-request" in request.headers and "hx-boosted" not in request.headers
@@ -122,7 +120,7 @@ def tail(request: Request, viewer: CurrentViewer, context: Context, mark: str | 
     if mark is None:
         # One audit event per live list, not one per poll.
         origin = access_of(request).origin
-        context.audit.page_viewed(origin, viewer, "tail", wanted=event_filter.to_dict(), rows=len(arrivals.lines))
+        context.audit.page_viewed(origin, viewer, "tail", conditions=event_filter.to_dict(), rows=len(arrivals.lines))
     text = context.cursors.write_mark(arrivals.mark, viewer, event_filter)
     next_url = f"/tail?{urlencode([*event_filter.parameters(), ('mark', text)])}"
     return render(request, "tail.html", **_list_context(viewer, event_filter), arrivals=arrivals, next_url=next_url)
@@ -132,7 +130,7 @@ def tail(request: Request, viewer: CurrentViewer, context: Context, mark: str | 
 def exports(request: Request, viewer: CurrentViewer, context: Context) -> Response:
     """The latest exports."""
     jobs = [] if context.exports is None else exports_of(request, viewer, context).jobs()
-    context.audit.page_viewed(access_of(request).origin, viewer, "exports", wanted={}, rows=len(jobs))
+    context.audit.page_viewed(access_of(request).origin, viewer, "exports", conditions={}, rows=len(jobs))
     return render(request, "exports.html", section="exports", jobs=jobs, **_zone(request))
 
 
@@ -220,13 +218,8 @@ def _without_error(parameters: list[tuple[str, str]], error: FilterError) -> Eve
         return EventFilter()
 
 
-_PARAMETER_LABELS = {
-    "range": "Time range",
-    "tz": "Time zone",
-    "meta": "Metadata",
-    "q": "Payload",
-    "cursor": "Page of the list",
-}
+_LABELS = {"range": "Time range", "tz": "Time zone", "meta": "Metadata", "q": "Payload", "cursor": "Page of the list"}
+"""Labels of parameters with unclear names."""
 
 
 def _list_context(viewer: Viewer, event_filter: EventFilter, *, error: FilterError | None = None) -> dict[str, Any]:
@@ -246,7 +239,7 @@ def _list_context(viewer: Viewer, event_filter: EventFilter, *, error: FilterErr
         "range_label": range_name(event_filter.time, zone),
         "show_scope": viewer.sees_all or len(viewer.scopes) > 1,
         "error": error,
-        "error_label": "" if error is None else _PARAMETER_LABELS.get(error.parameter, error.parameter.title()),
+        "error_label": "" if error is None else _LABELS.get(error.parameter, error.parameter.title()),
         "page": None,
         "open_id": None,
         "live": False,

@@ -7,10 +7,9 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from auditstream_admin.auth.access import access_of
-from auditstream_admin.auth.claims import viewer_of_claims
 from auditstream_admin.auth.oidc import OidcSignIn
 from auditstream_admin.auth.sessions import Session, cookie
-from auditstream_admin.auth.viewer import Role, Viewer
+from auditstream_admin.auth.viewer import Role, Viewer, viewer_of_claims
 from auditstream_admin.context import AppContext, Context
 from auditstream_admin.web import pages
 from auditstream_schemas.errors import DeniedError

@@ -1,12 +1,12 @@
 """The Jinja environment: templates, functions and filters."""
 
 import hashlib
-from collections.abc import Callable
+import time
 from functools import cache
 from importlib import resources
 
 from fastapi.templating import Jinja2Templates
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -17,7 +17,6 @@ from auditstream_admin.events.time_range import DEFAULT_PRESET, PRESETS, TimeRan
 from auditstream_admin.web import formatting
 from auditstream_admin.web.chart import chart
 from auditstream_admin.web.filter_view import form_time, list_url
-from auditstream_admin.web.json_markup import marked
 from auditstream_schemas.catalog import catalog
 from auditstream_schemas.timestamp import format_timestamp
 
@@ -48,18 +47,17 @@ def event_url(id: str, event_filter: EventFilter) -> str:
     return f"/events/{id}?{query}" if query else f"/events/{id}"
 
 
-def templates(now: Callable[[], int]) -> Jinja2Templates:
-    """Load the templates; ``now`` is the clock, in nanoseconds since the epoch."""
+def pivot(event: EventSummary, event_filter: EventFilter, **conditions: object) -> str:
+    """The URL of the list of related events, over a preset range that includes the event."""
+    age = time.time_ns() - event.key.occurred_at
+    preset = next((name for name in (DEFAULT_PRESET, "90d") if PRESETS[name] > age), "12mo")
+    return list_url(EventFilter(zone=event_filter.zone, time=TimeRange(preset=preset)), **conditions)
 
-    def pivot(event: EventSummary, event_filter: EventFilter, **conditions: object) -> str:
-        """The URL of the list of related events, over a preset range that includes the event."""
-        age = now() - event.key.occurred_at
-        fits = [name for name in (DEFAULT_PRESET, "90d") if PRESETS[name] > age]
-        time = TimeRange(preset=fits[0] if fits else "12mo")
-        return list_url(EventFilter(zone=event_filter.zone, time=time), **conditions)
 
+def templates() -> Jinja2Templates:
+    """Load the templates."""
     environment = Environment(
-        loader=FileSystemLoader(str(resources.files("auditstream_admin.web").joinpath("templates"))),
+        loader=PackageLoader("auditstream_admin.web"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -75,7 +73,7 @@ def templates(now: Callable[[], int]) -> Jinja2Templates:
         form_time=form_time,
         iso=format_timestamp,
         lapse=formatting.lapse,
-        marked=marked,
+        marked=formatting.marked,
         pivot=pivot,
         zone_name=formatting.zone_name,
     )

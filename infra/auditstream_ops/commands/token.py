@@ -9,8 +9,7 @@ from uuid import UUID
 import click
 from typed_settings import click_options
 
-from auditstream_admin.auth.tokens import ApiToken, TokenStore
-from auditstream_admin.auth.viewer import Role
+from auditstream_admin import ApiToken, Role, TokenStore
 from auditstream_ops.commands.confirmation import operator
 from auditstream_ops.self_audit import TrailEmitter
 from auditstream_schemas.event import Entity

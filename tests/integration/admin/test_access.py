@@ -124,7 +124,7 @@ def test_without_sign_in_only_health_and_sign_in_are_open(setup: AccessSetup) ->
 
 @pytest.mark.parametrize("viewer", [GLOBEX, ACME, AUDITOR], ids=["another", "admin", "auditor"])
 def test_every_route_is_limited_to_the_scopes_of_the_viewer(setup: AccessSetup, viewer: Viewer) -> None:
-    seen = set()
+    paths_with_secret = set()
     with setup.admin_page.client(viewer) as client:
         form = form_of(client)
         for method, path, more in requests(setup):
@@ -133,7 +133,7 @@ def test_every_route_is_limited_to_the_scopes_of_the_viewer(setup: AccessSetup, 
             if path not in OPEN:
                 assert answer.status_code in expected, (method, path, answer.text)
             if MARK in answer.text:
-                seen.add(path)
+                paths_with_secret.add(path)
     own = {
         f"/events/{setup.event.id}",
         "/api/v1/events",
@@ -141,7 +141,7 @@ def test_every_route_is_limited_to_the_scopes_of_the_viewer(setup: AccessSetup, 
         f"/exports/{setup.export}/file",
         f"/api/v1/exports/{setup.export}/file",
     }
-    assert seen == (set() if viewer is GLOBEX else own)
+    assert paths_with_secret == (set() if viewer is GLOBEX else own)
 
 
 def test_events_and_exports_of_other_organisations_are_not_found(setup: AccessSetup) -> None:

@@ -223,9 +223,9 @@ def test_events_with_hostile_content_are_shown_as_text(database: ClickHouseSetti
     with page.client(AUDITOR) as client:
         pages = [client.get("/events?range=30d").text]
         for event in events:
-            shown = client.get(f"/events/{event.id}")
-            assert shown.status_code == 200
-            pages.append(shown.text)
+            response = client.get(f"/events/{event.id}")
+            assert response.status_code == 200
+            pages.append(response.text)
             # "Same actor" finds the event by every id.
             same = client.get("/api/v1/events", params={"actor": event.actor.id, "range": "30d"})
             assert [event["id"] for event in same.json()["events"]] == [str(event.id)]

@@ -182,8 +182,8 @@ def test_an_event_is_shown_exactly_as_stored(many: tuple[ClickHouseSettings, lis
         for event in events[-25:]:
             answer = client.get(f"/api/v1/events/{event.id}")
             assert answer.status_code == 200
-            shown = json.loads(answer.text)
-            stored = shown.pop("kafka"), shown.pop("ingested_at")
+            document = json.loads(answer.text)
+            stored = document.pop("kafka"), document.pop("ingested_at")
             assert all(stored)
             assert AuditEvent.from_json(answer.text.partition(',"ingested_at"')[0] + "}") == event
             page = client.get(f"/events/{event.id}", params={"tz": "Asia/Tokyo"})
@@ -197,8 +197,8 @@ def test_an_admin_finds_events_of_their_scopes_only_with_every_filter(
     own = {str(event.id) for event in events if event.scope is not None and event.scope.id == "org-0"}
     made = admin_page(settings)
     with made.client(ACME) as client:
-        seen = client.get("/api/v1/events?range=30d&limit=1000").json()["events"]
-        assert {event["id"] for event in seen} == own
+        listed = client.get("/api/v1/events?range=30d&limit=1000").json()["events"]
+        assert {event["id"] for event in listed} == own
         for query, _ in CONDITIONS:
             matching = client.get(f"/api/v1/events?range=30d&limit=1000&{query}").json()["events"]
             assert {event["id"] for event in matching} <= own
@@ -266,10 +266,10 @@ def test_the_documented_row_policy_shows_the_same_events_as_the_page(
             return {row[0] for row in client.query(sql, parameters={"setting": setting}).result_rows}
 
         for viewer in (ACME, odd, AUDITOR):
-            shown = set(ids(log.page(viewer, EVERYTHING, cursor=None, size=50, now=now())))
+            listed = set(ids(log.page(viewer, EVERYTHING, cursor=None, size=50, now=now())))
             quoted = policy_value(viewer)
             # Some servers keep the quotes as part of the value.
-            assert visible(quoted) == visible(quoted.strip("'")) == shown
+            assert visible(quoted) == visible(quoted.strip("'")) == listed
         for value in ("none", "", "''", "6F72672D"):
             assert visible(value) == set()
     client.close()

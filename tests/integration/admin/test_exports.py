@@ -28,8 +28,8 @@ def test_each_file_of_a_split_export_can_be_downloaded(tenant: Tenant, tmp_path:
     create_topics(settings, plan, dead_letter_topic=tenant.dlq_topic, request_topic=settings.requests)
     store(settings, [make_event(number) for number in range(12)], ingested_at=datetime.now(UTC) - timedelta(minutes=5))
     jobs = ExportJobs(settings, lambda _event: None)
-    wanted = ExportRequest(start=0, end=from_datetime(datetime.now(UTC)), filter=ExportFilter())
-    job = jobs.request(wanted, requester=ANN, output_format=OutputFormat(format="ndjson", split_rows=5))
+    export_request = ExportRequest(start=0, end=from_datetime(datetime.now(UTC)), filter=ExportFilter())
+    job = jobs.request(export_request, requester=ANN, output_format=OutputFormat(format="ndjson", split_rows=5))
     run_exporter(settings)
     with admin_page(settings, exports=jobs).client(AUDITOR) as ann:
         row = ann.get(f"/exports/{job.id}").text
@@ -44,10 +44,7 @@ def test_an_export_contains_the_listed_events_and_is_hidden_from_other_organisat
 ) -> None:
     settings = job_settings(tenant, tmp_path / "exports", export_quota=3)
     create_topics(
-        settings,
-        TopicPlan(request_partitions=1),
-        dead_letter_topic=tenant.dlq_topic,
-        request_topic=settings.requests,
+        settings, TopicPlan(request_partitions=1), dead_letter_topic=tenant.dlq_topic, request_topic=settings.requests
     )
     events = [make_event(number) for number in range(60)]
     store(settings, events, ingested_at=datetime.now(UTC) - timedelta(minutes=5))
@@ -58,22 +55,22 @@ def test_an_export_contains_the_listed_events_and_is_hidden_from_other_organisat
     with page.client(ACME) as ada, page.client(GLOBEX) as eve, page.client(AUDITOR) as ann:
         csrf = ada.get("/events").text.partition('csrf-token" content="')[2].partition('"')[0]
         form = {"x-csrf-token": csrf}
-        shown = {event["id"] for event in ada.get(f"/api/v1/events?{query}").json()["events"]}
-        assert shown
-        asked = ada.post("/api/v1/exports", json={"query": query, "format": "ndjson"}, headers=form)
-        assert asked.status_code == 202
-        job = asked.json()
+        listed = {event["id"] for event in ada.get(f"/api/v1/events?{query}").json()["events"]}
+        assert listed
+        response = ada.post("/api/v1/exports", json={"query": query, "format": "ndjson"}, headers=form)
+        assert response.status_code == 202
+        job = response.json()
         assert (job["state"], job["scopes"], job["requested_by"]) == ("queued", ["org-0"], "ada")
         assert ada.get(f"/exports/{job['id']}/file").status_code == 409
         run_exporter(settings)
         done = ada.get(f"/api/v1/exports/{job['id']}").json()
-        assert (done["state"], done["rows"], done["total"]) == ("finished", len(shown), len(shown))
+        assert (done["state"], done["rows"], done["total"]) == ("finished", len(listed), len(listed))
         data, manifest, *_ = done["files"]
         answer = ada.get(f"/exports/{job['id']}/file")
         assert hashlib.sha256(answer.content).hexdigest() == done["sha256"]
         assert data in answer.headers["content-disposition"]
         rows = [json.loads(line) for line in gzip.decompress(answer.content).splitlines()]
-        assert {row["id"] for row in rows} == shown
+        assert {row["id"] for row in rows} == listed
         manifest_json = ada.get(f"/api/v1/exports/{job['id']}/file", params={"name": manifest}).json()
         assert manifest_json["filter"]["scopes"] == ["org-0"]
         # An auditor may download it, an admin of another organisation gets 404, and no file name leads outside.

@@ -1,4 +1,4 @@
-"""What the page says about completeness and about missing exports."""
+"""The completeness of the ledger, and a page on which exports are not configured."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -43,22 +43,22 @@ def _line(
 
 
 def test_the_ledger_balances_until_a_line_does_not_add_up(database: ClickHouseSettings) -> None:
-    def look() -> tuple[datetime | None, int]:
-        completeness = EventStore(as_page(database)).completeness()
-        until = None if completeness.until is None else datetime.fromtimestamp(completeness.until / 1000, UTC)
-        return until, completeness.faults
+    def completeness() -> tuple[datetime | None, int]:
+        stored = EventStore(as_page(database)).completeness()
+        until = None if stored.until is None else datetime.fromtimestamp(stored.until / 1000, UTC)
+        return until, stored.faults
 
-    assert look() == (None, 0)
+    assert completeness() == (None, 0)
     _line(database, 0, 9, read=10, stored=9)
     # Offsets without a record, and a line written twice.
     _line(database, 10, 19, read=7, stored=6)
     _line(database, 10, 19, read=7, stored=6)
     _line(database, 5, 7, read=3, stored=2, partition=1)
-    assert look() == (datetime.fromtimestamp(1_700_000_019, UTC), 0)
+    assert completeness() == (datetime.fromtimestamp(1_700_000_019, UTC), 0)
     _line(database, 8, 9, read=2, stored=2, partition=1)
-    assert look()[1] == 1, "a ledger line that does not add up"
+    assert completeness()[1] == 1, "a ledger line that does not add up"
     _line(database, 25, 29, read=5, stored=4)
-    assert look()[1] == 2, "offsets without a ledger line"
+    assert completeness()[1] == 2, "offsets without a ledger line"
 
 
 def test_a_page_without_exports_says_how_to_configure_them(database: ClickHouseSettings) -> None:

@@ -5,17 +5,19 @@ import re
 from datetime import UTC
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditstream_admin.events.completeness import SECONDS, CachedCompleteness, Completeness
 from auditstream_admin.events.event_filter import EventFilter
+from auditstream_admin.events.event_store import COMPLETENESS_SECONDS, EventStore
 from auditstream_admin.events.histogram import Histogram, HistogramBucket
 from auditstream_admin.events.time_range import TimeSpan
 from auditstream_admin.web import formatting
 from auditstream_admin.web.chart import HEIGHT, chart
 from auditstream_admin.web.filter_view import action_tree, chips, form_time
-from auditstream_admin.web.json_markup import indented, marked
+from auditstream_admin.web.formatting import indented, marked
+from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import NANOSECONDS
 from tests.support.events import json_objects, payload_texts, texts
 
@@ -23,17 +25,17 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def test_a_chip_removes_its_own_condition_only() -> None:
-    given = [
+    parameters = [
         ("range", "7d"), ("action", "context.*"), ("action", "user.create"), ("actor", "a b"), ("success", "false"),
         ("meta", "region=eu"), ("meta", "k=v=w"), ("q", "word"), ("tz", "Europe/Berlin"),
     ]  # fmt: skip
-    shown = chips(EventFilter.read(given), BERLIN)
-    assert [(chip.label, chip.value) for chip in shown] == [
+    active = chips(EventFilter.read(parameters), BERLIN)
+    assert [(chip.label, chip.value) for chip in active] == [
         ("Time", "Last 7 days"), ("Action", "context.*"), ("Action", "user.create"), ("Actor", "a b"),
         ("Outcome", "Failed"), ("region", "eu"), ("k", "v=w"), ("Payload contains", "word"),
     ]  # fmt: skip
-    for number, chip in enumerate(shown):
-        rest = EventFilter.read([pair for other, pair in enumerate(given) if other != number])
+    for number, chip in enumerate(active):
+        rest = EventFilter.read([pair for other, pair in enumerate(parameters) if other != number])
         assert chip.without == f"/events?{rest.query()}"
 
 
@@ -121,10 +123,11 @@ def test_durations_and_sizes_are_rounded() -> None:
     ]  # fmt: skip
 
 
-def test_completeness_is_read_again_after_some_seconds() -> None:
-    answers = iter([Completeness(until=1, faults=0), Completeness(until=2, faults=0)])
+def test_completeness_is_read_again_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = iter([[(1, 1, 0)], [(2, 1, 0)]])
+    monkeypatch.setattr(EventStore, "_rows", lambda *_arguments: next(results))
     now = [0.0]
-    kept = CachedCompleteness(lambda: next(answers), lambda: now[0])
-    assert (kept.get().until, kept.get().until) == (1, 1)
-    now[0] = SECONDS
-    assert kept.get().until == 2
+    store = EventStore(ClickHouseSettings(), clock=lambda: now[0])
+    assert (store.completeness().until, store.completeness().until) == (1, 1)
+    now[0] = COMPLETENESS_SECONDS
+    assert store.completeness().until == 2

@@ -4,12 +4,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from auditstream_admin.auth.claims import viewer_of_claims
 from auditstream_admin.auth.sessions import Forms, Session, Sessions
-from auditstream_admin.auth.viewer import Role, Viewer
+from auditstream_admin.auth.viewer import Role, Viewer, viewer_of_claims
 from auditstream_admin.events.cursors import Cursor, Cursors, TailMark
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.statements import Key, Offsets
+from auditstream_admin.events.statements import Key, ShownOffset
 from auditstream_admin.events.time_range import TimeRange, TimeSpan
 from auditstream_admin.settings import AdminSettings
 from auditstream_admin.web.sign_in import own_path
@@ -107,7 +106,7 @@ def test_a_cursor_is_valid_for_one_viewer_and_one_filter() -> None:
 
 
 def test_a_tail_mark_survives_its_text() -> None:
-    mark = TailMark(offsets=(Offsets(topic_id=CURSOR.key.id, partition=3, offset=2**40),), not_before=5)
+    mark = TailMark(offsets=(ShownOffset(CURSOR.key.id, 3, 2**40),), not_before=5)
     text = Cursors(KEY).write_mark(mark, ADA, EventFilter())
     assert Cursors(KEY).read_mark(text, ADA, EventFilter()) == mark
 

@@ -143,8 +143,8 @@ def test_the_development_sign_in_is_off_by_default(provider: Provider) -> None:
         assert cross.status_code == 403
         answer = client.post("/login/development", data={"role": "admin", "scopes": "org-1, org-2", "next_path": "//x"})
         assert answer.headers["location"] == "/"
-        shown = client.get("/exports").text
-        assert all(f"<bdi>{scope}</bdi>" in shown for scope in ("org-1", "org-2"))
+        page = client.get("/exports").text
+        assert all(f"<bdi>{scope}</bdi>" in page for scope in ("org-1", "org-2"))
 
 
 EC = ECKey.generate_key("P-256", {"kid": "proxy"})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from auditstream_admin.auth.viewer import Role, Viewer
 from auditstream_admin.events.event_filter import EventFilter
-from auditstream_admin.events.statements import EventStatement, EventStatements, Key, Offsets
+from auditstream_admin.events.statements import EventStatement, EventStatements, Key, ShownOffset
 from auditstream_admin.events.time_range import TimeSpan
 from auditstream_schemas.errors import AdminError
 from auditstream_storage import words
@@ -22,16 +22,14 @@ KEY = Key(occurred_at=5, id="00000000-0000-0000-0000-000000000001", scope="org-9
 
 
 def all_of(viewer: Viewer, event_filter: EventFilter) -> dict[str, EventStatement]:
-    statements = EventStatements(viewer, database="audit")
+    statements = EventStatements(viewer)
     return {
         "keys": statements.keys(event_filter, SPAN, bound=1, limit=2, after=KEY, newest_first=True),
         "event": statements.event(KEY.id),
         "rows": statements.rows([KEY], whole=True),
         "estimate": statements.estimate(event_filter, SPAN),
         "buckets": statements.buckets(event_filter, SPAN, origin=0, width=1, exact=True),
-        "arrived": statements.arrived(
-            event_filter, [Offsets(topic_id=KEY.id, partition=0, offset=3)], not_before=0, limit=5
-        ),
+        "arrived": statements.arrived(event_filter, [ShownOffset(KEY.id, 0, 3)], not_before=0, limit=5),
         "actions": statements.actions(SPAN),
     }
 

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditstream_admin.events.histogram import MAX_BUCKETS, bucket_width, fill_buckets, first_bucket
-from auditstream_admin.events.time_range import TimeSpan
-from auditstream_admin.events.windows import FIRST, Windows, doubling
+from auditstream_admin.events.time_range import FIRST_WINDOW, TimeSpan, Windows, doubling
 from auditstream_schemas.timestamp import NANOSECONDS
 
 DAY = 24 * 3600 * NANOSECONDS
@@ -14,13 +13,13 @@ spans = st.tuples(st.integers(-(10**18), 10**18), st.integers(1, 400 * DAY)).map
 )
 
 
-@given(span=spans, newest_first=st.booleans(), found=st.lists(st.integers(0, 50), min_size=1))
-def test_windows_cover_the_range_once_in_order(span: TimeSpan, newest_first: bool, found: list[int]) -> None:
+@given(span=spans, newest_first=st.booleans(), results=st.lists(st.integers(0, 50), min_size=1))
+def test_windows_cover_the_range_once_in_order(span: TimeSpan, newest_first: bool, results: list[int]) -> None:
     windows = Windows(span, newest_first=newest_first)
     cut = []
     for window in windows:
         cut.append(window)
-        windows.widen(found=found[len(cut) % len(found)], missing=51)
+        windows.widen(results=results[len(cut) % len(results)], missing=51)
     assert windows.is_done
     in_time = cut[::-1] if newest_first else cut
     assert (in_time[0].start, in_time[-1].end) == (span.start, span.end)
@@ -34,16 +33,16 @@ def test_windows_grow_without_results_and_are_estimated_from_results() -> None:
     windows = Windows(year, newest_first=True)
     count = 0
     for _ in windows:
-        windows.widen(found=0, missing=51)
+        windows.widen(results=0, missing=51)
         count += 1
     assert count == 4
     windows = Windows(year, newest_first=True)
     lengths = []
     for window in windows:
         lengths.append((window.end - window.start) // DAY)
-        windows.widen(found=10 * len(lengths), missing=40)
+        windows.widen(results=10 * len(lengths), missing=40)
     assert lengths[:2] == [1, 5]
-    assert TimeSpan(start=366 * DAY - FIRST, end=366 * DAY) == next(iter(Windows(year, newest_first=True)))
+    assert TimeSpan(start=366 * DAY - FIRST_WINDOW, end=366 * DAY) == next(iter(Windows(year, newest_first=True)))
 
 
 @given(spans)
