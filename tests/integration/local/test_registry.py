@@ -297,7 +297,7 @@ def test_credentials_are_sent_and_never_shown(scripted: Any) -> None:
 @pytest.mark.parametrize("body", ["<html>", "[]", "{}", '{"schema": 7}'])
 def test_an_answer_that_is_not_a_registrys_is_an_error(scripted: Any, body: str) -> None:
     address, _ = scripted((200, body))
-    with pytest.raises(RegistryError, match="no schema registry's answer"):
+    with pytest.raises(RegistryError, match="not an answer of a schema registry"):
         RegistryClient(f"http://{address}").schema(1)
 
 
