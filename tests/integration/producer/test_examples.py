@@ -75,14 +75,12 @@ def test_the_quickstart_works_as_written(tenant: Tenant, tmp_path: Path) -> None
     (script,) = code_blocks("docs/quickstart.md", "python")
     (tmp_path / "hello_audit.py").write_text(script, "utf-8")
     commands = [block for block in code_blocks("docs/quickstart.md", "sh") if not block.startswith("make ")]
-    # `make up` gives the user `default`, who may do everything: one environment for all commands.
-    environment = {name: value for name, value in tenant.env.items() if not name.startswith("AUDITSTREAM_CLICKHOUSE_")}
-    environment |= {
-        name: tenant.env[name] for name in ("AUDITSTREAM_CLICKHOUSE_URL", "AUDITSTREAM_CLICKHOUSE_DATABASE")
-    }
+    # As `make up` does: the user that may do everything, because `auditstream migrate` makes the database.
+    administrator = {"AUDITSTREAM_CLICKHOUSE_USER": "default", "AUDITSTREAM_CLICKHOUSE_PASSWORD": ""}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-eu", "-c", "\n".join(commands)],
-        env={**os.environ, **environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env={**os.environ, **tenant.env, **administrator, "PATH": path},
         cwd=tmp_path,
         capture_output=True,
         text=True,
