@@ -13,8 +13,7 @@ from auditstream_export.files import Digest, ExportWriter, FileSummary, open_wri
 from auditstream_export.formats import OutputFormat, numbered_name, stored_rows
 from auditstream_export.query.ledger_extract import LedgerExtract
 from auditstream_export.query.request import ExportRequest
-from auditstream_export.query.slices import ROWS, Slice
-from auditstream_export.query.snapshot import Snapshot, connect, wrong_count
+from auditstream_export.query.snapshot import ROWS, Slice, Snapshot, connect, wrong_count
 from auditstream_export.query.statements import header
 from auditstream_export.query.watermark import Watermark
 from auditstream_export.settings import ExportSettings
@@ -183,11 +182,7 @@ def write_events(
 
     with closing(connect(settings)) as client:
         snapshot = Snapshot(
-            client,
-            request,
-            database=settings.clickhouse_database,
-            output_format=output_format,
-            watermark=watermark,
+            client, request, database=settings.clickhouse_database, output_format=output_format, watermark=watermark
         )
         write(header(output_format))
         with closing(snapshot):
@@ -267,7 +262,7 @@ def _compare(
     earlier = [(entry["rows"], entry["content_sha256"]) for entry in manifest["files"]]
     if [(file.rows, file.content_sha256) for file in files] == earlier:
         return
-    writer.reject()
+    writer.is_rejected = True
     rows = sum(file.rows for file in files)
     reason = retention.notice(request.start, now=now) or (
         "the range is within the retention: find the cause with `auditstream verify`"

@@ -8,6 +8,7 @@ import hashlib
 import shutil
 from collections.abc import Generator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import obstore
@@ -20,15 +21,15 @@ from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import ExportError
 
 _PART_BYTES = 8 * 1024 * 1024
-"""Bytes of an uploaded part; an upload holds three in memory. S3 accepts 10,000 parts: files of up to 80 GB."""
+"""Bytes of an uploaded part; three are in memory at once. S3 accepts 10,000 parts: files of up to 80 GB."""
 _PARTS_AT_ONCE = 3
 _RETRY_TIMEOUT = timedelta(seconds=60)
 
 
 class BucketDirectory:
-    """Objects below a prefix of a bucket.
+    """Objects below a prefix of a bucket, with the methods of `LocalDirectory`.
 
-    Calls that an export makes run in a thread: obstore does not return on a signal, so the waiting must be elsewhere.
+    An export's calls run in a thread: obstore ignores signals, but the wait for the thread is interrupted by them.
     """
 
     def __init__(self, bucket: str, prefix: str, spool: Path) -> None:
@@ -50,7 +51,7 @@ class BucketDirectory:
         return self._address + name
 
     def local_path(self, name: str) -> Path:
-        """A path in the spool; an export to the same address finds the same path again and can be resumed."""
+        """A path in the spool: always the same for one address, so that the export can be resumed."""
         directory = self._spool_of(name)
         make_directory(directory, "AUDITSTREAM_EXPORT_SPOOL_DIR")
         return directory / Path(name).name
@@ -67,14 +68,9 @@ class BucketDirectory:
 
     def publish(self, part: Path, name: str) -> None:
         """Upload the file, a large one in parts; the object appears when all parts are uploaded."""
-
-        def upload() -> object:
-            return obstore.put(
-                self._store, self._prefix + name, part, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
-            )
-
+        put = partial(obstore.put, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
         try:
-            in_background(upload, "export-upload").result()
+            in_background(lambda: put(self._store, self._prefix + name, part), "export-upload").result()
         except (BaseError, OSError) as error:
             hint = f"; the export is kept in {part.parent}: --resume uploads it"
             raise self._failed("write", name, error, hint) from error
@@ -102,8 +98,8 @@ class BucketDirectory:
     def clear(self, subdirectory: str, *, keep: str = "") -> None:
         """Delete the objects."""
         try:
-            objects = [item for page in obstore.list(self._store, f"{self._prefix}{subdirectory}/") for item in page]
-            keys = [str(item["path"]) for item in objects]
+            pages = obstore.list(self._store, f"{self._prefix}{subdirectory}/")
+            keys = [str(item["path"]) for page in pages for item in page]
             keys = [key for key in keys if not keep or not key.startswith(f"{self._prefix}{keep}/")]
             if keys:
                 obstore.delete(self._store, keys)

@@ -1,16 +1,73 @@
 """One file of an export while it is being written, named like the final file plus ``.part``."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from auditstream_export.files.compression import Compressor, contents
-from auditstream_export.files.digests import Digest, RowRanges
 from auditstream_export.formats import CSV, LINES, Chunk, OutputFormat, Records, compression_of
 from auditstream_export.query.statements import header
 from auditstream_schemas.errors import ExportError
+
+RANGES = 10_000
+"""Checksums per export, about. An export of at most so many rows has one for each row."""
+
+
+class Digest:
+    """Length and SHA-256 of a run of bytes."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._hash = hashlib.sha256()
+
+    def add(self, data: bytes) -> None:
+        """Add the next bytes."""
+        self.bytes += len(data)
+        self._hash.update(data)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the bytes so far, hexadecimal."""
+        return self._hash.hexdigest()
+
+
+class RowRanges:
+    """CRC-32 of every run of ``size`` rows.
+
+    The checksums locate a difference. Only the SHA-256 proves that a file is unchanged. It is five times as slow.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.rows = 0
+        self._size = size
+        self._whole: list[str] = []
+        self._crc = 0
+
+    def add(self, data: bytes, starts: Sequence[int]) -> None:
+        """Add whole rows; ``starts`` has the position of the first byte of each, beginning with 0."""
+        view, begin = memoryview(data), 0
+        edge = self._size - self.rows % self._size
+        while edge <= len(starts):
+            end = starts[edge] if edge < len(starts) else len(data)
+            self._whole.append(f"{zlib.crc32(view[begin:end], self._crc):08x}")
+            self._crc, begin = 0, end
+            edge += self._size
+        self._crc = zlib.crc32(view[begin:], self._crc)
+        self.rows += len(starts)
+
+    @property
+    def checksums(self) -> list[str]:
+        """One per run so far, hexadecimal; the last run may have fewer rows."""
+        return [*self._whole, f"{self._crc:08x}"] if self.rows % self._size else list(self._whole)
+
+
+def range_size(rows: int) -> int:
+    """Rows per run in an export of this many rows."""
+    return max(1, -(-rows // RANGES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +97,7 @@ class FileSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """The start of an unfinished file up to which it can be resumed.
-
-    Attributes:
-        bytes: Length of the start.
-        sha256: SHA-256 of these bytes, hexadecimal.
-    """
+    """Length and SHA-256 (hexadecimal) of the start of an unfinished file, after which it can be resumed."""
 
     bytes: int
     sha256: str
@@ -57,11 +109,10 @@ class PartFile:
     def __init__(
         self, path: Path, output_format: OutputFormat, *, first_row: int, range_size: int, checkpoint: Checkpoint | None
     ) -> None:
-        """Create the part file of ``path``; with a checkpoint, truncate it there and resume it.
+        """Create the part file of ``path``; with a checkpoint, truncate the existing one there and resume it.
 
         Raises:
-            OSError: A new part file exists already, or the file cannot be read or written.
-            ExportError: The start of the part file is not what was written.
+            ExportError: The part file was changed since the checkpoint.
         """
         self.path = part_path(path)
         self.rows = 0
@@ -111,16 +162,13 @@ class PartFile:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def close(self) -> None:
-        """Sync and close the file; call `end_member` before."""
+    def close(self, *, sync: bool = True) -> None:
+        """Close the file. Call `end_member` before, unless the file is abandoned."""
         try:
-            self.sync()
+            if sync:
+                self.sync()
         finally:
             self._stream.close()
-
-    def abandon(self) -> None:
-        """Close the file without a sync."""
-        self._stream.close()
 
     def summary(self, rows: int | None = None) -> FileSummary:
         """Describe the file; call `end_member` before. ``rows`` is given if they were not written with `write`."""
@@ -146,7 +194,7 @@ class PartFile:
             self._stored.add(piece)
         if (self._stored.bytes, self._stored.sha256) != (checkpoint.bytes, checkpoint.sha256):
             self._stream.close()
-            raise ExportError(f"{self.path} is not as the export had left it: begin anew (--force)")
+            raise ExportError(f"{self.path} was changed after the export broke off: begin anew (--force)")
         content = None if self._content is self._stored else self._content
         for chunk in rows_of(self.path, self._output_format, compression_of(self._name), content):
             self._ranges.add(chunk.data, chunk.starts)
@@ -174,8 +222,7 @@ def rows_of(
         chunk = records.feed(piece if number else piece[len(expected) :])
         if chunk.data:
             yield chunk
-    last = records.end()
-    if last.data:
+    if (last := records.end()).data:
         yield last
 
 

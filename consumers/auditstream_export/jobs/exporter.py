@@ -22,7 +22,7 @@ from auditstream_export.jobs.export_job import ExportJob, job_from_request
 from auditstream_export.jobs.job_audit import JobAudit
 from auditstream_export.jobs.job_run import JobInterruptedError, JobRun
 from auditstream_export.jobs.job_store import JobStore
-from auditstream_export.query.slices import ROWS
+from auditstream_export.query.snapshot import ROWS
 from auditstream_export.settings import JobSettings
 from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import ExportError

@@ -61,10 +61,7 @@ def settings(tenant: Tenant, tmp_path: Path) -> Iterator[JobSettings]:
     settings = job_settings(tenant, tmp_path / "exports")
     kafka = KafkaSettings(kafka_bootstrap_servers=settings.kafka_bootstrap_servers, topic=settings.topic)
     create_topics(
-        kafka,
-        TopicPlan(request_partitions=4),
-        dead_letter_topic=tenant.dlq_topic,
-        request_topic=settings.requests,
+        kafka, TopicPlan(request_partitions=4), dead_letter_topic=tenant.dlq_topic, request_topic=settings.requests
     )
     moments = (START + timedelta(hours=number % HOURS, seconds=number) for number in range(EVENTS))
     store(settings, [make_event(number, occurred_at=moment) for number, moment in enumerate(moments)])
@@ -263,11 +260,7 @@ def test_files_of_an_expired_job_are_deleted(settings: JobSettings, target: Path
     assert Attempt(settings, job).outcome.result(60).state == "finished"
     with jobs.open(job.id, by=ANN) as file:
         content = b"".join(file.pieces)
-    assert (len(content), file.size, file.media_type) == (
-        job_bytes(jobs, job),
-        len(content),
-        "text/csv; charset=utf-8",
-    )
+    assert (len(content), file.size, file.media_type) == (job_bytes(jobs, job), len(content), "text/csv; charset=utf-8")
     later = time.time_ns() + 31 * DAY_NS
     late = ExportJobs(settings, Emitted(), clock=lambda: later)
     with pytest.raises(ExportError, match="is expired: there is no file"), late.open(job.id, by=ANN):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from auditstream_export.files import RowRanges
 from auditstream_export.formats import CSV, LINES, Layout, Records
-from auditstream_export.query.slices import MAX_SLICES, Slice, cut
+from auditstream_export.query.snapshot import MAX_SLICES, Slice, cut
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import parse_timestamp
 from auditstream_storage import retention
