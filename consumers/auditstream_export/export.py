@@ -41,7 +41,7 @@ class ExportResult:
         rows: Number of events in all files.
         watermark: The offsets up to which events are included.
         balanced: Whether the ledger balances up to the watermark.
-        retention_notice: A warning if the range begins before the retention, else None.
+        retention_notice: A notice if the range begins before the retention, else None.
     """
 
     files: tuple[FileSummary, ...]
@@ -69,9 +69,9 @@ def export_events(
 ) -> ExportResult:
     """Export the events of a request to one file or several, with a manifest.
 
-    Blocks until everything is on the disk or in the bucket. Memory does not grow with the number of events. An
-    exception, one of ``progress`` or of a signal included, leaves no file under a final name. If at least one slice
-    was complete, the part files stay and the export can be resumed.
+    Blocks until everything is on the disk or in the bucket. Memory does not grow with the number of events. After an
+    exception, also one of ``progress`` or of a signal, there is no file with a final name. If at least one slice was
+    complete, the part files stay and the export can be resumed.
 
     Args:
         settings: Connection to ClickHouse; `ExportSettings` also names the signing key.
@@ -80,12 +80,12 @@ def export_events(
             ``output_format.split_rows`` files are numbered: ``january-00001.csv``.
         output_format: Format and profile; csv, raw, in one file by default.
         watermark: The offsets up to which events are included; the end of the ledger by default.
-        repeats: The manifest of an earlier export; the export fails if its content is not the same.
+        repeats: The manifest of an earlier export; if the content is not the same, the export fails.
         requester: Name for the manifest; the user of this process by default.
         overwrite: Replace existing files.
         resume: Resume an unfinished export of the same request to the same target.
         slice_rows: Events per query; the export can be resumed after each slice.
-        progress: Called with the progress.
+        progress: Called after every chunk.
 
     Raises:
         ExportError: A file exists or cannot be written, ClickHouse failed or sent too few events, or the content
@@ -98,7 +98,7 @@ def export_events(
     directory, name = split_target(target, settings)
     output_format = output_format or OutputFormat()
     output_format.check_name(name)
-    first_name = name if output_format.split_rows is None else numbered_name(name, 1)
+    first_name = numbered_name(name, 1) if output_format.split_rows else name
     for file_name in () if resume or overwrite else (first_name, manifest_name(name)):
         if directory.exists(file_name):
             raise ExportError(f"{directory.display_name(file_name)} exists: choose another name, or use --force")
@@ -166,15 +166,14 @@ def write_events(
     Blocks until everything is written. Memory does not grow with the number of events.
 
     Raises:
-        ExportError: ClickHouse failed or sent too few events; what the stream received must be discarded.
+        ExportError: ClickHouse failed or sent too few events; discard the content of the stream.
         OSError: The stream cannot be written.
     """
     now = datetime.now(UTC)
-    digest = Digest()
     output_format = output_format or OutputFormat()
     if output_format.format == "parquet":
         raise ExportError("parquet cannot be written to a stream: its reader could not detect missing rows")
-    rows = 0
+    digest, rows = Digest(), 0
 
     def write(data: bytes) -> None:
         digest.add(data)
@@ -192,23 +191,15 @@ def write_events(
                     rows += len(chunk.starts)
                     progress(rows, snapshot.rows)
     stream.flush()
-    file = FileSummary(
-        name="-",
-        rows=rows,
-        first_row=1,
-        bytes=digest.bytes,
-        sha256=digest.sha256,
-        content_bytes=digest.bytes,
-        content_sha256=digest.sha256,
-        checksums=(),
-    )
+    size, sha256 = digest.bytes, digest.sha256
+    file = FileSummary(name="-", rows=rows, bytes=size, sha256=sha256, content_bytes=size, content_sha256=sha256)
     return _result([file], snapshot.ledger, request, now)
 
 
 def _plan_of(
     writer: ExportWriter, description: Mapping[str, object], watermark: Watermark | None
 ) -> tuple[Watermark | None, Sequence[Slice] | None]:
-    """Return watermark and slices: those of the journal if an export is resumed."""
+    """Return watermark and slices; if an export is resumed, those of its journal."""
     if writer.plan is None:
         return watermark, None
     differing = [name for name, value in description.items() if writer.plan.get(name) != value]
@@ -217,8 +208,8 @@ def _plan_of(
         differing.append("watermark")
     if differing:
         raise ExportError(
-            f"the unfinished export to {writer.path} differs in {', '.join(differing)}: resume it with the options "
-            "that it began with, or begin anew (--force)"
+            f"the unfinished export to {writer.path} differs in {', '.join(differing)}: resume it with its first "
+            "options, or begin anew (--force)"
         )
     return resumed, [Slice(**part) for part in writer.plan["slices"]]
 
@@ -232,13 +223,13 @@ def _write_rows(writer: ExportWriter, snapshot: Snapshot, progress: Progress) ->
         writer.checkpoint()
     files = writer.finish()
     if sum(file.rows for file in files) != snapshot.rows:
-        raise ExportError(f"the files do not have the {snapshot.rows:,} rows that were counted: begin anew (--force)")
+        raise ExportError(f"the files do not have the {snapshot.rows:,} counted rows: begin anew (--force)")
     return files
 
 
 def _write_parquet(writer: ExportWriter, snapshot: Snapshot, progress: Progress) -> list[FileSummary]:
-    """Write the one slice; the footer has the number of rows, for the file is no sequence of records."""
-    part = snapshot.slices[0]
+    """Write the only slice. The footer of the file has the number of rows: they cannot be counted while they come."""
+    (part,) = snapshot.slices
     progress(0, snapshot.rows)
     for piece in snapshot.pieces(part):
         writer.write_bytes(piece)
@@ -258,7 +249,7 @@ def _compare(
     writer: ExportWriter,
     now: datetime,
 ) -> None:
-    """Raise an `ExportError` if the content differs from that of an earlier export with the same watermark."""
+    """Raise ExportError if the content differs from that of an earlier export with the same watermark."""
     earlier = [(entry["rows"], entry["content_sha256"]) for entry in manifest["files"]]
     if [(file.rows, file.content_sha256) for file in files] == earlier:
         return

@@ -22,8 +22,7 @@
     ├── ExportError                      the export was not written
     │   ├── ExportSourceError            ClickHouse failed: try again
     │   └── ExportDeniedError            the requester may not have it
-    ├── JobInterruptedError          auditstream_export.jobs.job_run: the exporter leaves its job to another
-    │   └── LeaseLostError               auditstream_export.jobs.job_run: another exporter has the job
+    ├── JobInterruptedError              auditstream_export.jobs.job_run: the exporter leaves its job to another
     ├── AdminError                       the page cannot answer the request
     │   ├── FilterError                  a parameter of the URL is malformed; names it
     │   ├── DeniedError                  the viewer may not do this

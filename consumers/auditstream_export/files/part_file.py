@@ -82,17 +82,17 @@ class FileSummary:
         sha256: SHA-256 of the file, hexadecimal.
         content_bytes: Length of the decompressed content.
         content_sha256: SHA-256 of the decompressed content, hexadecimal.
-        checksums: CRC-32 of every run of ``rows_per_checksum`` rows, hexadecimal; none for parquet.
+        checksums: CRC-32 of every run of ``rows_per_checksum`` rows, hexadecimal; none for parquet or a stream.
     """
 
     name: str
     rows: int
-    first_row: int
+    first_row: int = 1
     bytes: int
     sha256: str
     content_bytes: int
     content_sha256: str
-    checksums: tuple[str, ...]
+    checksums: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,25 +50,14 @@ class Slice:
 
 
 def connect(settings: ClickHouseSettings) -> Client:
-    """Connect to ClickHouse; blocks until it answers.
-
-    Raises:
-        ExportSourceError: ClickHouse does not answer, or refuses the user.
-        SettingsError: A setting is malformed.
-    """
+    """Connect to ClickHouse; blocks until it answers. Raises ExportSourceError if it does not, or refuses the user."""
     where = f"no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL for user {settings.clickhouse_user}"
     with failing_as(lambda text: ExportSourceError(f"{where}: {text}; nothing was exported")):
         return connect_to_clickhouse(settings)
 
 
 class Snapshot:
-    """The events that match a request up to a watermark, whatever arrives later.
-
-    Attributes:
-        ledger: The ledger up to the watermark.
-        slices: The ranges of time that are read one after another.
-        rows: Number of events.
-    """
+    """The events that match a request up to a watermark: ``rows`` events in ``slices``, and the ledger up to there."""
 
     def __init__(
         self,
@@ -117,7 +106,7 @@ class Snapshot:
     def records(self, part: Slice) -> Generator[Chunk]:
         """Yield the records of a slice, in chunks of about a megabyte. Not for parquet.
 
-        Blocks on ClickHouse between chunks. When the iterator ends, all events were received and counted.
+        Blocks on ClickHouse between chunks. If it ends without an error, all events of the slice were received.
 
         Raises:
             ExportSourceError: ClickHouse failed, or its answer is incomplete. Discard the chunks of this slice.

@@ -47,7 +47,7 @@ def manifest_bytes(
     now: datetime,
     key: SigningKey | None,
 ) -> bytes:
-    """Write the manifest of an export to files of this name. ``ledger`` ends at the watermark; ``key`` will sign it."""
+    """Write the manifest of an export to files of this name. ``ledger`` ends at the watermark; ``key`` signs later."""
     is_parquet = output_format.format == "parquet"
     manifest = {
         "manifest_version": VERSION,

@@ -18,7 +18,7 @@ from auditstream_export.verify.signing import PublicKey, parse_public_key
 from auditstream_schemas.errors import ExportError
 
 _SHOWN_RUNS = 10
-"""Runs of rows that are named; further ones are counted."""
+"""Runs of rows that are reported one by one; further ones are counted."""
 _NUMBER = re.compile(r"-\d{5}(?=\.|$)")
 
 SignatureState = Literal["trusted", "untrusted", "invalid", "unsigned"]
@@ -114,7 +114,7 @@ def verify_export(
     content, text = read_manifest(manifest_path)
     entries = _entries(content)
     if is_manifest:
-        selected = [(manifest_path.with_name(str(entry["name"])), entry) for entry in entries]
+        selected = [(manifest_path.with_name(entry["name"]), entry) for entry in entries]
     else:
         selected = [(path, _entry(path, manifest_path, entries))]
     return Verification(
@@ -156,11 +156,9 @@ def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _entry(path: Path, manifest: Path, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    if len(entries) == 1:
-        # The file may have been renamed; its hash identifies it.
-        return entries[0]
     for entry in entries:
-        if entry["name"] == path.name:
+        # The only file of an export may have been renamed: its hash identifies it.
+        if entry["name"] == path.name or len(entries) == 1:
             return entry
     raise ExportError(f"{manifest} has no file {path.name}, but {len(entries)} others")
 
@@ -174,9 +172,9 @@ def _check_signature(
     trusted_ids: Collection[str],
 ) -> Signature:
     path = manifest.with_name(f"{manifest.name}.sig")
-    claimed = content.get("signed_by")
+    signed_by = content.get("signed_by")
     if not path.exists():
-        if claimed:
+        if signed_by:
             return _invalid(f"the manifest names the key that signed it, but {path.name} is missing")
         return Signature(state="unsigned", key_id=None, text="the manifest is not signed: anybody may have written it")
     try:
@@ -186,25 +184,19 @@ def _check_signature(
     for key in trusted:
         if key.is_signature(signature, text):
             return Signature(state="trusted", key_id=key.key_id, text=f"signed by the key {key.key_id}")
-    own_key = _own_key(claimed)
+    pem = signed_by.get("public_key") if isinstance(signed_by, dict) else None
+    own_key = parse_public_key(pem.encode(), source="the key in the manifest") if isinstance(pem, str) else None
     if own_key is None or not own_key.is_signature(signature, text):
         return _invalid(f"{path.name} is not a signature of this manifest")
     description = f"signed by the key {own_key.key_id}"
     if own_key.key_id in trusted_ids:
         return Signature(state="trusted", key_id=own_key.key_id, text=description)
-    hint = "which only the manifest itself names: trust it with --public-key or --key-id"
+    hint = "which nothing but the manifest names: trust it with --public-key or --key-id"
     return Signature(state="untrusted", key_id=own_key.key_id, text=f"{description}, {hint}")
 
 
 def _invalid(text: str) -> Signature:
     return Signature(state="invalid", key_id=None, text=text)
-
-
-def _own_key(claimed: object) -> PublicKey | None:
-    """The public key in the manifest."""
-    if not isinstance(claimed, dict) or not isinstance(claimed.get("public_key"), str):
-        return None
-    return parse_public_key(claimed["public_key"].encode(), source="the key in the manifest")
 
 
 def _check_file(path: Path, entry: Mapping[str, Any], content: Mapping[str, Any]) -> CheckedFile:
@@ -236,7 +228,6 @@ def _row_differences(path: Path, entry: Mapping[str, Any], content: Mapping[str,
     size = content["rows_per_checksum"]
     ranges, digest = RowRanges(size), Digest()
     differences = []
-    checksums: Sequence[str]
     try:
         for chunk in rows_of(path, OutputFormat.from_dict(content), content["compression"], digest):
             ranges.add(chunk.data, chunk.starts)
