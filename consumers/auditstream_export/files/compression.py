@@ -53,12 +53,7 @@ def pieces_of(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def contents(path: Path, compression: str | None) -> Iterator[bytes]:
-    """Yield the decompressed content of a file in pieces of up to a megabyte.
-
-    Raises:
-        ExportError: The file is not compressed so, or breaks off.
-        OSError: The file cannot be read.
-    """
+    """Yield the decompressed content of a file in pieces. Raises ExportError if it is malformed or breaks off."""
     try:
         with _OPEN[compression](path, "rb") as stream:
             yield from pieces_of(stream)

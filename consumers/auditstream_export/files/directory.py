@@ -24,11 +24,7 @@ _S3 = "s3://"
 
 
 def open_directory(address: str | Path, settings: ExportSettings) -> Directory:
-    """Return the directory of a path or ``s3://bucket/prefix``. Does not connect.
-
-    Raises:
-        ExportError: The address is malformed, or the extra for S3 is not installed.
-    """
+    """Return the directory of a path or ``s3://bucket/prefix``. Does not connect. Raises ExportError."""
     text = str(address)
     if not text.startswith(_S3):
         return LocalDirectory(Path(address))
@@ -46,11 +42,7 @@ def open_directory(address: str | Path, settings: ExportSettings) -> Directory:
 
 
 def split_target(target: str | Path, settings: ExportSettings) -> tuple[Directory, str]:
-    """Return directory and name of the file that an export to this path or ``s3://bucket/key`` writes.
-
-    Raises:
-        ExportError: The target is a directory or malformed, or the extra for S3 is not installed.
-    """
+    """Return directory and name of a file from its path or ``s3://bucket/key``. Raises ExportError."""
     text = str(target)
     if not text.startswith(_S3):
         path = Path(target)

@@ -73,10 +73,7 @@ class ExportWriter:
     def begin(self, plan: dict[str, Any], output_format: OutputFormat, *, range_size: int) -> None:
         """Write the plan and create the first part file, or open the part files at the last checkpoint.
 
-        Each run of ``range_size`` rows gets a checksum.
-
-        Raises:
-            ExportError: A part file was changed since the last checkpoint.
+        Each run of ``range_size`` rows gets a checksum. Raises ExportError if a part file was changed meanwhile.
         """
         self._output_format, self._range_size = output_format, range_size
         if self.plan is None:
@@ -129,7 +126,9 @@ class ExportWriter:
 
     def finish(self, rows: int | None = None) -> list[FileSummary]:
         """Close the last file and return all files; ``rows`` is given if `write_bytes` was used. Blocks on the disk."""
-        self._close_file(rows)
+        if rows is not None:
+            self._part.rows = rows
+        self._close_file()
         self._disk.wait()
         return list(self._closed)
 
@@ -193,11 +192,11 @@ class ExportWriter:
         )
         self._part_paths.append(self._open.path)
 
-    def _close_file(self, rows: int | None = None) -> None:
+    def _close_file(self) -> None:
         part = self._part
         part.end_member()
         self._disk.submit(part.close)
-        self._closed.append(part.summary(rows))
+        self._closed.append(part.summary())
         self._rows += self._closed[-1].rows
         self._open = None
 
@@ -229,10 +228,7 @@ class ExportWriter:
 
 
 class _BackgroundSync:
-    """Runs blocking disk calls one after another in a thread, while the next bytes are received.
-
-    An error of a call is raised by a later `submit`, or by `wait`.
-    """
+    """Runs blocking disk calls in a thread, in order. A later `submit` or `wait` raises the error of a call."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "export-sync")
@@ -263,11 +259,10 @@ class _BackgroundSync:
 def open_writer(path: Path, *, overwrite: bool, resume: bool) -> Iterator[ExportWriter]:
     """Open the writer of an export to this name, new or resumed.
 
-    An exception in the block deletes the part files, unless a slice is complete: then they stay to be resumed.
+    After an exception in the block, the part files stay if a slice is complete; otherwise they are deleted.
 
     Raises:
-        ExportError: Another export is writing to this name; or an unfinished export exists, and is neither to be
-            resumed nor overwritten; or no unfinished export exists, and one is to be resumed.
+        ExportError: The options do not fit the unfinished export, or another process is writing to this name.
     """
     journal = journal_path(path)
     is_unfinished = journal.exists()

@@ -35,11 +35,7 @@ class LocalDirectory:
         return (self._path / name).exists()
 
     def publish(self, part: Path, name: str) -> None:
-        """Move or upload a complete local file to this name. Readers see the whole file or no file.
-
-        Raises:
-            OSError: The file cannot be renamed.
-        """
+        """Move or upload a complete local file to this name. Readers see the whole file or no file."""
         part.replace(self._path / name)
 
     def finish(self, name: str) -> None:
@@ -51,10 +47,7 @@ class LocalDirectory:
             os.close(directory)
 
     def read(self, name: str) -> Generator[bytes]:
-        """Open a file, and yield its content in pieces of about a megabyte.
-
-        The call itself raises the error if the file does not exist.
-        """
+        """Open a file, which may raise ExportError, and yield its content in pieces of about a megabyte."""
         path = self._path / name
         try:
             stream = path.open("rb")

@@ -36,10 +36,7 @@ class Digest:
 
 
 class RowRanges:
-    """CRC-32 of every run of ``size`` rows.
-
-    The checksums locate a difference. Only the SHA-256 proves that a file is unchanged. It is five times as slow.
-    """
+    """CRC-32 of every run of ``size`` rows: locates a difference. Only SHA-256, five times as slow, is a proof."""
 
     def __init__(self, size: int) -> None:
         self.rows = 0
@@ -104,16 +101,12 @@ class Checkpoint:
 
 
 class PartFile:
-    """A file while it is being written; ``path`` is that of the part file, ``rows`` counts its rows so far."""
+    """A file while it is being written. ``path`` is the path of the part file, ``rows`` the number of rows so far."""
 
     def __init__(
         self, path: Path, output_format: OutputFormat, *, first_row: int, range_size: int, checkpoint: Checkpoint | None
     ) -> None:
-        """Create the part file of ``path``; with a checkpoint, truncate the existing one there and resume it.
-
-        Raises:
-            ExportError: The part file was changed since the checkpoint.
-        """
+        """Create the part file of ``path``; with a checkpoint, truncate the existing one there and resume it."""
         self.path = part_path(path)
         self.rows = 0
         self._name = path.name
@@ -170,11 +163,11 @@ class PartFile:
         finally:
             self._stream.close()
 
-    def summary(self, rows: int | None = None) -> FileSummary:
-        """Describe the file; call `end_member` before. ``rows`` is given if they were not written with `write`."""
+    def summary(self) -> FileSummary:
+        """Describe the file; call `end_member` before."""
         return FileSummary(
             name=self._name,
-            rows=self.rows if rows is None else rows,
+            rows=self.rows,
             first_row=self._first_row,
             bytes=self._stored.bytes,
             sha256=self._stored.sha256,
@@ -206,11 +199,8 @@ def rows_of(
 ) -> Iterator[Chunk]:
     """Yield the rows of a file, without its header, in chunks of about a megabyte.
 
-    The decompressed content, header included, is added to the digest ``content``.
-
-    Raises:
-        ExportError: The file does not consist of such rows.
-        OSError: The file cannot be read.
+    The decompressed content, including the header, is added to the digest ``content``. Raises ExportError if the file
+    does not consist of rows of this format.
     """
     expected = header(output_format)
     records = Records(CSV if output_format.format == "csv" else LINES)

@@ -12,7 +12,6 @@ from auditstream_export.formats.output_format import (
 )
 from auditstream_export.formats.parquet import stored_rows
 from auditstream_export.formats.records import CSV, LINES, Chunk, Layout, Records
-from auditstream_export.formats.rows import event_json_from_row
 
 __all__ = [
     "CSV",
@@ -26,7 +25,6 @@ __all__ = [
     "Profile",
     "Records",
     "compression_of",
-    "event_json_from_row",
     "format_of",
     "numbered_name",
     "stored_rows",

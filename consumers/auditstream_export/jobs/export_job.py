@@ -165,11 +165,7 @@ def request_json(job: ExportJob) -> str:
 
 
 def job_from_request(text: str | bytes) -> ExportJob:
-    """Read the JSON of `request_json` as a job without a stored state.
-
-    Raises:
-        ExportError: The text is malformed.
-    """
+    """Read the JSON of `request_json` as a job without a stored state. Raises ExportError if it is malformed."""
     try:
         record: dict[str, Any] = json.loads(text)
         requested_at = parse_timestamp(record["requested_at"])

@@ -1,7 +1,7 @@
 """The exporter: reads requests from their topic, runs one job at a time, and commits a request when its job has ended.
 
-The consumer group is the lease on a job. The loop polls the consumer while a job runs in another thread, so a job may
-take any time. Requests that arrive meanwhile wait in memory, in order.
+The consumer group assigns a job to one exporter. The loop polls the consumer while a job runs in another thread, so a
+job may take any time. Requests that arrive meanwhile wait in memory, in order.
 """
 
 import logging

@@ -55,10 +55,7 @@ class _CancelledError(AuditstreamError):
 class JobRun:
     """Runs a job of the request topic in the thread that calls `run`; `stop` may be called from another thread.
 
-    Attributes:
-        job: The job with its present state.
-        directory: Contains the files of all jobs.
-        worker: Name of the exporter.
+    ``job`` has its present state. ``directory`` contains the files of all jobs. ``worker`` is the exporter's name.
     """
 
     job: ExportJob
@@ -228,12 +225,7 @@ class JobRun:
         self._retry(lambda: self._write(**changes))
 
     def _write(self, **changes: Any) -> None:
-        """Change the state, and check that the job still belongs to this exporter.
-
-        Raises:
-            _LeaseLostError: Another exporter has the job.
-            _CancelledError: The job was cancelled.
-        """
+        """Change the state. Raises _LeaseLostError if another exporter has the job, _CancelledError if cancelled."""
         job = replace(self.job, version=self.job.version + 1, changed_at=self.clock(), **changes)
         self.store.write(job)
         self.job = job
@@ -248,11 +240,7 @@ class JobRun:
             raise _CancelledError
 
     def _retry(self, call: Callable[[], _T]) -> _T:
-        """Call until ClickHouse answers.
-
-        Raises:
-            JobInterruptedError: The job was interrupted meanwhile.
-        """
+        """Call until ClickHouse answers. Raises JobInterruptedError if the job is interrupted meanwhile."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:

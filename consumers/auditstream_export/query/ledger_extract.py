@@ -31,10 +31,7 @@ class PartitionLedger(LedgerTotals):
     """The ledger of one partition, up to the watermark.
 
     Attributes:
-        topic: Name of the topic.
         topic_id: Id of the topic, assigned by the broker.
-        partition: Kafka partition.
-        first_offset: First offset in the ledger.
         last_offset: Last offset in the ledger up to the watermark, inclusive.
         breaks: Number of lines that do not begin where the previous line ends, or whose counts do not add up.
         last_at: Time at which the last of the lines was written, ISO-8601.
@@ -85,11 +82,7 @@ class LedgerExtract:
 
 
 def read_ledger(ask: Ask, watermark: Watermark | None) -> LedgerExtract:
-    """Read the ledger up to a watermark, or to its end.
-
-    Raises:
-        ExportError: The ledger ends before the watermark.
-    """
+    """Read the ledger up to a watermark, or to its end. Raises ExportError if it ends before the watermark."""
     within = "true" if watermark is None else watermark.at_or_below("topic_id", "partition", "last_offset")
     sql = (
         f"SELECT {', '.join(_CELLS.values())}, max(last_offset) FROM (SELECT *, {within} AS is_within"

@@ -16,8 +16,7 @@ class ExportFilter(EventConditions):
     """The conditions on the events of an export.
 
     Attributes:
-        scopes: Ids of the scopes that the requester may see. Events of other scopes are never exported. None for no
-            such limit.
+        scopes: Ids of the scopes that the requester may see; events of others are never exported. None for no limit.
 
     Raises:
         ExportError: An id, a glob or the list of scopes is empty, or the text has no word.
@@ -98,11 +97,7 @@ class ExportRequest:
 
     @classmethod
     def from_dict(cls, manifest: Mapping[str, Any]) -> "ExportRequest":
-        """Read range and filter from a manifest or a request, where `to_dict` wrote them.
-
-        Raises:
-            ExportError: They are missing or malformed.
-        """
+        """Read range and filter from a manifest or a request, where `to_dict` wrote them. Raises ExportError."""
         try:
             return cls(
                 start=parse_timestamp(manifest["from"]),

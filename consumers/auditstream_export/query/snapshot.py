@@ -17,7 +17,7 @@ from auditstream_export.formats.output_format import OutputFormat
 from auditstream_export.formats.records import CSV, LINES, Chunk, Records
 from auditstream_export.query.ledger_extract import read_ledger
 from auditstream_export.query.request import ExportRequest
-from auditstream_export.query.statements import COUNTING, SETTINGS, ExportStatements, clickhouse_format
+from auditstream_export.query.statements import COUNTING, SETTINGS, ExportStatements
 from auditstream_export.query.watermark import Watermark
 from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import ExportError, ExportSourceError
@@ -32,17 +32,12 @@ MAX_SLICES = 50
 """Approximate limit. Each slice reads every granule that its time touches, and with many scopes that is most of the
 month. So huge exports get larger slices, which ClickHouse sorts on disk."""
 _PIECE_BYTES = 1024 * 1024
+_CLICKHOUSE_FORMATS = {"csv": "CSV", "ndjson": "TSVRaw", "parquet": "Parquet"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """A range of time, whose events ClickHouse can sort with little memory.
-
-    Attributes:
-        start: First instant, nanoseconds since the epoch.
-        end: First instant after the range, nanoseconds since the epoch.
-        rows: Number of events when the export began.
-    """
+    """A half-open range of time (nanoseconds since the epoch) with so few events that ClickHouse can sort them."""
 
     start: int
     end: int
@@ -104,9 +99,7 @@ class Snapshot:
         self.rows = sum(part.rows for part in self.slices)
 
     def records(self, part: Slice) -> Generator[Chunk]:
-        """Yield the records of a slice, in chunks of about a megabyte. Not for parquet.
-
-        Blocks on ClickHouse between chunks. If it ends without an error, all events of the slice were received.
+        """Yield the records of a slice, in chunks of about a megabyte. Not for parquet. Blocks between chunks.
 
         Raises:
             ExportSourceError: ClickHouse failed, or its answer is incomplete. Discard the chunks of this slice.
@@ -130,12 +123,9 @@ class Snapshot:
         yield last
 
     def pieces(self, part: Slice) -> Generator[bytes]:
-        """Yield ClickHouse's answer for a slice, piece by piece.
+        """Yield ClickHouse's answer for a slice, piece by piece. Raises ExportSourceError.
 
         An answer may break off without an error, so the caller must compare the number of rows.
-
-        Raises:
-            ExportSourceError: ClickHouse failed.
         """
         answer = self._prefetched.pop(part, None) or self._ask(part)
         with failing_as(_failed):
@@ -163,7 +153,7 @@ class Snapshot:
                 self._statements.rows(),
                 parameters=self._parameters | {"start": part.start, "end": part.end},
                 settings=SETTINGS,
-                fmt=clickhouse_format(self._output_format),
+                fmt=_CLICKHOUSE_FORMATS[self._output_format.format],
                 use_database=False,
             )
             return cast("BaseHTTPResponse", response)

@@ -92,11 +92,6 @@ class ExportStatements:
         )
 
 
-def clickhouse_format(output_format: OutputFormat) -> str:
-    """ClickHouse's name of the format in which it sends the rows."""
-    return {"csv": "CSV", "ndjson": "TSVRaw", "parquet": "Parquet"}[output_format.format]
-
-
 def header(output_format: OutputFormat) -> bytes:
     """The bytes before the first row of a file."""
     if output_format.format != "csv":

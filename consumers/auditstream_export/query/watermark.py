@@ -48,11 +48,7 @@ class Watermark:
 
     @classmethod
     def from_json(cls, content: object) -> "Watermark":
-        """Read the list that `to_dict` wrote, or a manifest that contains it.
-
-        Raises:
-            ExportError: The content is malformed.
-        """
+        """Read the list that `to_dict` wrote, or a manifest with that list. Raises ExportError if it is malformed."""
         if isinstance(content, dict):
             content = content.get("watermark")
         if not isinstance(content, list):

@@ -89,6 +89,19 @@ def load_signing_key(path: Path) -> SigningKey:
     return SigningKey(key)
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a file, such as a key or a manifest. Raises ExportError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"cannot read {path}: {error.strerror}") from error
+
+
+def load_public_key(path: Path) -> PublicKey:
+    """Read a public key. Raises ExportError if the file cannot be read, or is not an Ed25519 public key."""
+    return parse_public_key(read_bytes(path), source=str(path))
+
+
 def parse_public_key(pem: bytes, *, source: str) -> PublicKey:
     """Read a public key from its PEM. Raises ExportError if the text is not an Ed25519 public key."""
     try:

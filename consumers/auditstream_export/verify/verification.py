@@ -14,7 +14,7 @@ from typing import Any, Literal
 from auditstream_export.files import Digest, RowRanges, rows_of
 from auditstream_export.formats import OutputFormat
 from auditstream_export.verify.manifest import manifest_name, read_manifest
-from auditstream_export.verify.signing import PublicKey, parse_public_key
+from auditstream_export.verify.signing import PublicKey, parse_public_key, read_bytes
 from auditstream_schemas.errors import ExportError
 
 _SHOWN_RUNS = 10
@@ -177,10 +177,7 @@ def _check_signature(
         if signed_by:
             return _invalid(f"the manifest names the key that signed it, but {path.name} is missing")
         return Signature(state="unsigned", key_id=None, text="the manifest is not signed: anybody may have written it")
-    try:
-        signature = path.read_bytes()
-    except OSError as error:
-        raise ExportError(f"cannot read {path}: {error.strerror}") from error
+    signature = read_bytes(path)
     for key in trusted:
         if key.is_signature(signature, text):
             return Signature(state="trusted", key_id=key.key_id, text=f"signed by the key {key.key_id}")
