@@ -93,7 +93,8 @@ def export_events(
         SettingsError: The signing key cannot be read.
     """
     now = datetime.now(UTC)
-    settings = _export_settings(settings)
+    if not isinstance(settings, ExportSettings):
+        settings = ExportSettings(**{field.name: getattr(settings, field.name) for field in fields(ClickHouseSettings)})
     key = load_signing_key(settings.export_key_file) if settings.export_key_file else None
     directory, name = split_target(target, settings)
     output_format = output_format or OutputFormat()
@@ -282,12 +283,6 @@ def _result(
         balanced=ledger.is_balanced,
         retention_notice=retention.notice(request.start, now=now),
     )
-
-
-def _export_settings(settings: ClickHouseSettings) -> ExportSettings:
-    if isinstance(settings, ExportSettings):
-        return settings
-    return ExportSettings(**{field.name: getattr(settings, field.name) for field in fields(ClickHouseSettings)})
 
 
 def _this_user() -> str:

@@ -1,6 +1,7 @@
 """The audit trail of exports: events of the catalog's ``audit_log.export.*``."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from auditstream_export.jobs.export_job import ExportJob, JobFile
 from auditstream_export.query.request import ExportFilter
@@ -39,31 +40,22 @@ class JobAudit(AuditTrail):
         payload = {"rows": job.rows if job.data else 0, "bytes": job.bytes, "sha256": job.sha256}
         if job.error:
             payload["error"] = job.error
-        worker = Entity(id=job.worker or "exporter", type="service")
-        self._record_job("finish", job, worker, payload, success=not job.error, is_repeatable=True)
+        self._record_job(
+            "finish",
+            job,
+            Entity(id=job.worker or "exporter", type="service"),
+            payload,
+            success=not job.error,
+            occurred_at=job.ended_at,
+            id_from=(job.id, f"finish {job.queued_at}"),
+        )
 
     def _record_job(
-        self,
-        action: str,
-        job: ExportJob,
-        actor: Entity,
-        payload: Mapping[str, object],
-        *,
-        request: Request | None = None,
-        success: bool = True,
-        is_repeatable: bool = False,
+        self, action: str, job: ExportJob, actor: Entity, payload: Mapping[str, object], **details: Any
     ) -> None:
-        self.record(
-            f"audit_log.export.{action}",
-            actor=actor,
-            payload=payload,
-            scopes=job.scopes,
-            target=Entity(id=str(job.id), type="audit_log_export"),
-            request=request,
-            success=success,
-            occurred_at=job.ended_at if is_repeatable else None,
-            id_from=(job.id, f"{action} {job.queued_at}") if is_repeatable else None,
-        )
+        target = Entity(id=str(job.id), type="audit_log_export")
+        action = f"audit_log.export.{action}"
+        self.record(action, actor=actor, payload=payload, scopes=job.scopes, target=target, **details)
 
 
 def _url_parameters(export_filter: ExportFilter) -> dict[str, object]:

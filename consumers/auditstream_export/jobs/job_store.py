@@ -16,17 +16,10 @@ from auditstream_storage import Connection
 
 _TIMEOUT_SECONDS = 30
 _DAY = 24 * 3600 * NANOSECONDS
-_TIMES = ("queued_at", "changed_at")
-_OPTIONAL_TIMES = ("started_at", "ended_at", "expires_at")
+_TIMES = ("queued_at", "changed_at", "started_at", "ended_at", "expires_at")
 _PLAIN = ("version", "state", "worker", "directory", "rows", "total", "rate", "manifest", "key_id", "error")
-_COLUMNS = ", ".join(
-    [
-        *("request", "watermark", "files", *_PLAIN),
-        *(f"toUnixTimestamp64Nano({name})" for name in (*_TIMES, *_OPTIONAL_TIMES)),
-    ]
-)
-_EXPORTS = "{database:Identifier}.exports"
-_JOBS = "{database:Identifier}.export_jobs"
+_CELLS = ("request", "watermark", "files", *_PLAIN, *(f"toUnixTimestamp64Nano({name})" for name in _TIMES))
+_SELECT = f"SELECT {', '.join(_CELLS)} FROM {{database:Identifier}}.exports"
 
 
 class JobStore:
@@ -59,7 +52,7 @@ class JobStore:
     def write(self, job: ExportJob) -> None:
         """Write a job's state. It has no effect if this version or a higher one is stored."""
         row: dict[str, object] = {name: getattr(job, name) for name in _PLAIN}
-        times = {name: getattr(job, name) for name in ("requested_at", *_TIMES, *_OPTIONAL_TIMES)}
+        times = {name: getattr(job, name) for name in ("requested_at", *_TIMES)}
         row |= {name: None if value is None else format_timestamp(value) for name, value in times.items()}
         row |= {
             "id": str(job.id),
@@ -79,26 +72,20 @@ class JobStore:
 
     def job(self, id: UUID) -> ExportJob | None:
         """One job, or None."""
-        rows = self._rows(f"SELECT {_COLUMNS} FROM {_EXPORTS} WHERE id = {{id:UUID}}", {"id": str(id)})
+        rows = self._rows(f"{_SELECT} WHERE id = {{id:UUID}}", {"id": str(id)})
         return _job(rows[0]) if rows else None
 
     def jobs(self, scopes: Sequence[str] | None, *, limit: int) -> list[ExportJob]:
         """The latest jobs of at least one of these scopes, newest first; None for all scopes."""
         where = "true" if scopes is None else "hasAny(scopes, {scopes:Array(String)})"
-        rows = self._rows(
-            f"SELECT {_COLUMNS} FROM {_EXPORTS} WHERE {where} ORDER BY requested_at DESC, id LIMIT {{limit:UInt32}}",
-            {"limit": limit, "scopes": list(scopes or ())},
-        )
+        sql = f"{_SELECT} WHERE {where} ORDER BY requested_at DESC, id LIMIT {{limit:UInt32}}"
+        rows = self._rows(sql, {"limit": limit, "scopes": list(scopes or ())})
         return [_job(row) for row in rows]
 
     def expired(self, now: int) -> list[ExportJob]:
         """Up to 100 finished jobs whose files have expired by ``now``, nanoseconds since the epoch."""
-        rows = self._rows(
-            f"SELECT {_COLUMNS} FROM {_EXPORTS} WHERE state = 'finished'"
-            " AND expires_at <= fromUnixTimestamp64Nano({now:Int64}, 'UTC') LIMIT 100",
-            {"now": now},
-        )
-        return [_job(row) for row in rows]
+        is_expired = "state = 'finished' AND expires_at <= fromUnixTimestamp64Nano({now:Int64}, 'UTC')"
+        return [_job(row) for row in self._rows(f"{_SELECT} WHERE {is_expired} LIMIT 100", {"now": now})]
 
     def cancel(self, id: UUID) -> None:
         """Cancel a job. It has no effect on a job that has ended."""
@@ -121,7 +108,7 @@ class JobStore:
             return None
         day = job.requested_at - job.requested_at % _DAY
         rows = self._rows(
-            f"SELECT scope FROM (SELECT id, requested_at, state, scopes FROM {_JOBS} FINAL)"
+            "SELECT scope FROM (SELECT id, requested_at, state, scopes FROM {database:Identifier}.export_jobs FINAL)"
             " ARRAY JOIN if(empty(scopes), [''], scopes) AS scope"
             " WHERE state != 'failed' AND scope IN {scopes:Array(String)}"
             " AND requested_at >= fromUnixTimestamp64Nano({day:Int64}, 'UTC')"
@@ -146,7 +133,7 @@ class JobStore:
 def _job(row: Sequence[Any]) -> ExportJob:
     request, watermark, files, *values = row
     plain = dict(zip(_PLAIN, values[: len(_PLAIN)], strict=True))
-    times = dict(zip((*_TIMES, *_OPTIONAL_TIMES), values[len(_PLAIN) :], strict=True))
+    times = dict(zip(_TIMES, values[len(_PLAIN) :], strict=True))
     if plain["state"] not in get_args(JobState):
         raise ExportError(f"a job in ClickHouse has the state {plain['state']!r}, which this auditstream does not know")
     return replace(

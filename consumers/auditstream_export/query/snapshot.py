@@ -67,14 +67,8 @@ class Snapshot:
     ) -> None:
         """Read the ledger and count the events; blocks on ClickHouse.
 
-        Args:
-            client: Connection to ClickHouse; used by nothing else until `close`.
-            request: Range and filter of the events.
-            database: Database of the audit tables.
-            output_format: The format of the bytes.
-            watermark: The offsets up to which events are included; None for the end of the ledger now.
-            slices: The slices of an earlier snapshot of the same request and watermark; None to count the events.
-            slice_rows: Events per slice.
+        Nothing else may use ``client`` until `close`. Without ``watermark``, events up to the end of the ledger are
+        included. ``slices`` of an earlier snapshot of the same request and watermark make the counting unnecessary.
 
         Raises:
             ExportError: ClickHouse failed, or the ledger ends before the watermark.
@@ -83,9 +77,8 @@ class Snapshot:
         self._prefetched: dict[Slice, Future[BaseHTTPResponse]] = {}
         self._parameters: dict[str, object] = {"database": database}
         self.ledger = read_ledger(self._query, watermark)
-        self._statements = ExportStatements(
-            filter=request.filter, watermark=self.ledger.watermark, output_format=output_format
-        )
+        watermark = self.ledger.watermark
+        self._statements = ExportStatements(filter=request.filter, watermark=watermark, output_format=output_format)
         self._parameters |= self._statements.parameters()
         self._output_format = output_format
         if slices is None:

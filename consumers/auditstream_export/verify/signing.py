@@ -70,11 +70,7 @@ class SigningKey:
 
 
 def load_signing_key(path: Path) -> SigningKey:
-    """Read a private key.
-
-    Raises:
-        SettingsError: The file cannot be read, or is not an Ed25519 private key.
-    """
+    """Read a private key. Raises SettingsError if the file cannot be read, or is not an Ed25519 private key."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:

@@ -48,7 +48,7 @@ class CheckedFile:
 
     Attributes:
         path: Path of the file.
-        rows: Number of rows in the manifest.
+        rows: Number of rows according to the manifest.
         differences: The differences; empty if the file is the one that was exported.
     """
 
