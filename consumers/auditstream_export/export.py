@@ -26,10 +26,6 @@ Progress = Callable[[int, int], object]
 """Called with the rows written so far and the total, after every chunk of about a megabyte."""
 
 
-def _no_progress(rows: int, total: int) -> None:
-    del rows, total
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
     """A finished export.
@@ -65,7 +61,7 @@ def export_events(
     overwrite: bool = False,
     resume: bool = False,
     slice_rows: int = ROWS,
-    progress: Progress = _no_progress,
+    progress: Progress = lambda _rows, _total: None,
 ) -> ExportResult:
     """Export the events of a request to one file or several, with a manifest.
 
@@ -160,7 +156,7 @@ def write_events(
     *,
     output_format: OutputFormat | None = None,
     watermark: Watermark | None = None,
-    progress: Progress = _no_progress,
+    progress: Progress = lambda _rows, _total: None,
 ) -> ExportResult:
     """Write the events of a request to a stream, such as a pipe, without a manifest.
 

@@ -7,7 +7,6 @@ from auditstream_export.formats.output_format import (
     OutputFormat,
     Profile,
     compression_of,
-    format_of,
     numbered_name,
 )
 from auditstream_export.formats.parquet import stored_rows
@@ -25,7 +24,6 @@ __all__ = [
     "Profile",
     "Records",
     "compression_of",
-    "format_of",
     "numbered_name",
     "stored_rows",
 ]

@@ -240,16 +240,14 @@ class ExportJobs:
     def _connected(self) -> Producer:
         with self._lock:
             if self._producer is None:
-                self._producer = Producer(
-                    {
-                        **self._settings.librdkafka_client("exports"),
-                        "enable.idempotence": True,
-                        "message.timeout.ms": int(_SEND_SECONDS * 1000),
-                        # A misspelt topic must be an error, not a new topic that no exporter reads.
-                        "allow.auto.create.topics": "false",
-                        "topic.metadata.propagation.max.ms": _PROPAGATION_MS,
-                        # A duplicate request is harmless, a lost one is not.
-                        "acks": "all",
-                    }
-                )
+                options = {
+                    "enable.idempotence": True,
+                    "message.timeout.ms": int(_SEND_SECONDS * 1000),
+                    # A misspelt topic must be an error, not a new topic that no exporter reads.
+                    "allow.auto.create.topics": "false",
+                    "topic.metadata.propagation.max.ms": _PROPAGATION_MS,
+                    # A duplicate request is harmless, a lost one is not.
+                    "acks": "all",
+                }
+                self._producer = Producer(self._settings.librdkafka_client("exports") | options)
             return self._producer

@@ -40,15 +40,9 @@ class JobAudit(AuditTrail):
         payload = {"rows": job.rows if job.data else 0, "bytes": job.bytes, "sha256": job.sha256}
         if job.error:
             payload["error"] = job.error
-        self._record_job(
-            "finish",
-            job,
-            Entity(id=job.worker or "exporter", type="service"),
-            payload,
-            success=not job.error,
-            occurred_at=job.ended_at,
-            id_from=(job.id, f"finish {job.queued_at}"),
-        )
+        worker = Entity(id=job.worker or "exporter", type="service")
+        same_event = {"occurred_at": job.ended_at, "id_from": (job.id, f"finish {job.queued_at}")}
+        self._record_job("finish", job, worker, payload, success=not job.error, **same_event)
 
     def _record_job(
         self, action: str, job: ExportJob, actor: Entity, payload: Mapping[str, object], **details: Any

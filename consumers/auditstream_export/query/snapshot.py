@@ -82,8 +82,7 @@ class Snapshot:
         self._parameters |= self._statements.parameters()
         self._output_format = output_format
         if slices is None:
-            rows = self._query(self._statements.hours(), {"start": request.start, "end": request.end})
-            hours = [(hour, events) for hour, events in rows]
+            hours = self._query(self._statements.hours(), {"start": request.start, "end": request.end})
             if output_format.format == "parquet":
                 slices = [Slice(start=request.start, end=request.end, rows=sum(events for _, events in hours))]
             else:
@@ -160,7 +159,7 @@ class Snapshot:
         return rows
 
 
-def cut(start: int, end: int, hours: Sequence[tuple[int, int]], *, rows: int = ROWS) -> Iterator[Slice]:
+def cut(start: int, end: int, hours: Sequence[Sequence[int]], *, rows: int = ROWS) -> Iterator[Slice]:
     """Cut a range at full hours into slices without gaps. An hour is never divided.
 
     ``hours`` has first nanosecond and number of events of each hour with events, in order. A slice has up to ``rows``

@@ -116,7 +116,10 @@ def verify_export(
     if is_manifest:
         selected = [(manifest_path.with_name(entry["name"]), entry) for entry in entries]
     else:
-        selected = [(path, _entry(path, manifest_path, entries))]
+        # The only file of an export may have been renamed: its hash identifies it.
+        selected = [(path, entry) for entry in entries if entry["name"] == path.name or len(entries) == 1]
+        if not selected:
+            raise ExportError(f"{manifest_path} has no file {path.name}, but {len(entries)} others")
     return Verification(
         manifest=manifest_path,
         signature=_check_signature(content, text, manifest_path, trusted=trusted, trusted_ids=trusted_ids),
@@ -153,14 +156,6 @@ def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExportError(f"the manifest is malformed: {error}") from error
     return entries
-
-
-def _entry(path: Path, manifest: Path, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    for entry in entries:
-        # The only file of an export may have been renamed: its hash identifies it.
-        if entry["name"] == path.name or len(entries) == 1:
-            return entry
-    raise ExportError(f"{manifest} has no file {path.name}, but {len(entries)} others")
 
 
 def _check_signature(

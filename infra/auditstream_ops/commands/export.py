@@ -156,7 +156,7 @@ def _print(result: ExportResult, output: str, *, as_json: bool) -> None:
         click.echo(f"auditstream: {result.retention_notice}", err=True)
     if not result.balanced:
         click.echo("auditstream: the ledger does not balance: see `auditstream verify`", err=True)
-    # Without a file, standard output has the rows.
+    # If standard output has the rows, the summary goes to standard error.
     err = result.manifest is None
     if as_json:
         files = [{name: value for name, value in asdict(file).items() if name != "checksums"} for file in result.files]

@@ -47,8 +47,8 @@ def verify(
 ) -> None:
     """Check files of an export against their manifest, and the manifest against its signature.
 
-    FILE is a file of an export, or a manifest to check all its files. Needs no server. The differing row of a file is
-    printed; in a large file a range of rows. With --against the differing cells are printed.
+    FILE is a file of an export, or a manifest to check all its files. Needs no server. Prints the differing row of a
+    file, in a large file a range of rows. With --against it prints the differing cells.
 
     \b
     Exit codes:
@@ -89,8 +89,8 @@ def verify(
 def keygen(*, path: Path) -> None:
     """Make a key pair for manifests: FILE signs and stays on this machine, FILE.pub verifies.
 
-    Set AUDITSTREAM_EXPORT_KEY_FILE to FILE for `auditstream export`. Send the key id to the verifiers on another way
-    than the exports, because their trust rests on it.
+    Set AUDITSTREAM_EXPORT_KEY_FILE to FILE for `auditstream export`. Send the key id to the verifiers by another way
+    than the exports: a verifier trusts a signature because of this id.
     """
     click.echo(f"{path.name}.pub, key id {make_key(path).key_id}")
 
