@@ -22,7 +22,7 @@ from auditstream_schemas.settings import loaders
 from auditstream_schemas.timestamp import format_timestamp
 
 _JOB = click.argument("id", type=click.UUID)
-_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _SETTINGS = click_options(JobSettings, loaders(), argname="settings", show_envvars_in_help=True)
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object for each export.")
 _REQUESTER_HELP = "Name for the audit log; the user of this process by default."
@@ -125,7 +125,7 @@ def retry(settings: JobSettings, *, id: UUID, requester: str | None, as_json: bo
 
 @jobs.command()
 @_JOB
-@click.option("-o", "--output", type=_DIRECTORY, default=".", metavar="DIRECTORY", help="By default the current one.")
+@click.option("-o", "--output", type=_FOLDER, default=".", help="Directory for the files; by default the current one.")
 @_REQUESTER
 @_SETTINGS
 def fetch(settings: JobSettings, *, id: UUID, output: Path, requester: str | None) -> None:
