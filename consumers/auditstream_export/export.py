@@ -225,7 +225,7 @@ def _write_rows(writer: ExportWriter, snapshot: Snapshot, progress: Progress) ->
 
 
 def _write_parquet(writer: ExportWriter, snapshot: Snapshot, progress: Progress) -> list[FileSummary]:
-    """Write the only slice. The footer of the file has the number of rows: they cannot be counted while they come."""
+    """Write the only slice. The rows are counted from the file's footer, because the file has no separate records."""
     (part,) = snapshot.slices
     progress(0, snapshot.rows)
     for piece in snapshot.pieces(part):

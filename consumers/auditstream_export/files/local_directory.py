@@ -12,8 +12,7 @@ from auditstream_schemas.errors import ExportError
 class LocalDirectory:
     """A directory on the local disk. Names may contain subdirectories.
 
-    `BucketDirectory` has the same methods. Each of them blocks on the disk or the network, and raises ExportError if
-    the storage refuses or does not answer.
+    `BucketDirectory` has the same methods. They block on the disk or the network, and raise ExportError if it fails.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +76,7 @@ class LocalDirectory:
 
 
 def make_directory(path: Path, variable: str) -> None:
-    """Create a directory and its parents, for their owner only. The error names the variable that has the path."""
+    """Create a directory and its parents, for their owner only. ``variable`` is named in the error."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -123,8 +123,9 @@ class Snapshot:
         with failing_as(_failed):
             response = answer.result()
             try:
-                for following in self.slices[self.slices.index(part) + 1 :][:1]:
-                    self._prefetched[following] = self._ask(following)
+                following = self.slices.index(part) + 1
+                if following < len(self.slices):
+                    self._prefetched[self.slices[following]] = self._ask(self.slices[following])
                 while piece := response.read(_PIECE_BYTES):
                     yield piece
             finally:

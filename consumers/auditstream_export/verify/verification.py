@@ -144,8 +144,9 @@ def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             raise ExportError(f"the manifest is malformed: it has a checksum for every {size} rows")
         next_row = 1
         for entry in entries:
-            if Path(entry["name"]).name != entry["name"] or len(entry["sha256"] + entry["content_sha256"]) != 128:
-                raise ExportError(f"the manifest is malformed: {entry['name']!r} is not a file with two hashes")
+            name = entry["name"]
+            if not name or Path(name).name != name or len(entry["sha256"] + entry["content_sha256"]) != 128:
+                raise ExportError(f"the manifest is malformed: {name!r} is not a file with two hashes")
             if entry["first_row"] != next_row or entry["rows"] < 0:
                 raise ExportError("the manifest contradicts itself: its files do not follow each other")
             if len((entry["checksums"] or "").split()) != (-(-entry["rows"] // size) if size is not None else 0):
