@@ -13,8 +13,7 @@ from auditstream_export.files import Digest, ExportWriter, FileSummary, open_wri
 from auditstream_export.formats import OutputFormat, numbered_name, stored_rows
 from auditstream_export.query.ledger_extract import LedgerExtract
 from auditstream_export.query.request import ExportRequest
-from auditstream_export.query.slices import ROWS, Slice
-from auditstream_export.query.snapshot import Snapshot, connect, wrong_count
+from auditstream_export.query.snapshot import ROWS, Slice, Snapshot, connect, wrong_count
 from auditstream_export.query.statements import header
 from auditstream_export.query.watermark import Watermark
 from auditstream_export.settings import ExportSettings
@@ -25,10 +24,6 @@ from auditstream_storage import retention
 
 Progress = Callable[[int, int], object]
 """Called with the rows written so far and the total, after every chunk of about a megabyte."""
-
-
-def _no_progress(rows: int, total: int) -> None:
-    del rows, total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +37,7 @@ class ExportResult:
         rows: Number of events in all files.
         watermark: The offsets up to which events are included.
         balanced: Whether the ledger balances up to the watermark.
-        retention_notice: A warning if the range begins before the retention, else None.
+        retention_notice: A notice if the range begins before the retention, else None.
     """
 
     files: tuple[FileSummary, ...]
@@ -66,13 +61,13 @@ def export_events(
     overwrite: bool = False,
     resume: bool = False,
     slice_rows: int = ROWS,
-    progress: Progress = _no_progress,
+    progress: Progress = lambda _rows, _total: None,
 ) -> ExportResult:
     """Export the events of a request to one file or several, with a manifest.
 
-    Blocks until everything is on the disk or in the bucket. Memory does not grow with the number of events. An
-    exception, one of ``progress`` or of a signal included, leaves no file under a final name. If at least one slice
-    was complete, the part files stay and the export can be resumed.
+    Blocks until everything is on the disk or in the bucket. Memory does not grow with the number of events. After an
+    exception, also one of ``progress`` or of a signal, there is no file with a final name. If at least one slice was
+    complete, the part files stay and the export can be resumed.
 
     Args:
         settings: Connection to ClickHouse; `ExportSettings` also names the signing key.
@@ -81,12 +76,12 @@ def export_events(
             ``output_format.split_rows`` files are numbered: ``january-00001.csv``.
         output_format: Format and profile; csv, raw, in one file by default.
         watermark: The offsets up to which events are included; the end of the ledger by default.
-        repeats: The manifest of an earlier export; the export fails if its content is not the same.
+        repeats: The manifest of an earlier export; if the content is not the same, the export fails.
         requester: Name for the manifest; the user of this process by default.
         overwrite: Replace existing files.
         resume: Resume an unfinished export of the same request to the same target.
         slice_rows: Events per query; the export can be resumed after each slice.
-        progress: Called with the progress.
+        progress: Called after every chunk.
 
     Raises:
         ExportError: A file exists or cannot be written, ClickHouse failed or sent too few events, or the content
@@ -94,12 +89,13 @@ def export_events(
         SettingsError: The signing key cannot be read.
     """
     now = datetime.now(UTC)
-    settings = _export_settings(settings)
+    if not isinstance(settings, ExportSettings):
+        settings = ExportSettings(**{field.name: getattr(settings, field.name) for field in fields(ClickHouseSettings)})
     key = load_signing_key(settings.export_key_file) if settings.export_key_file else None
     directory, name = split_target(target, settings)
     output_format = output_format or OutputFormat()
     output_format.check_name(name)
-    first_name = name if output_format.split_rows is None else numbered_name(name, 1)
+    first_name = numbered_name(name, 1) if output_format.split_rows else name
     for file_name in () if resume or overwrite else (first_name, manifest_name(name)):
         if directory.exists(file_name):
             raise ExportError(f"{directory.display_name(file_name)} exists: choose another name, or use --force")
@@ -160,22 +156,21 @@ def write_events(
     *,
     output_format: OutputFormat | None = None,
     watermark: Watermark | None = None,
-    progress: Progress = _no_progress,
+    progress: Progress = lambda _rows, _total: None,
 ) -> ExportResult:
     """Write the events of a request to a stream, such as a pipe, without a manifest.
 
     Blocks until everything is written. Memory does not grow with the number of events.
 
     Raises:
-        ExportError: ClickHouse failed or sent too few events; what the stream received must be discarded.
+        ExportError: ClickHouse failed or sent too few events; discard the content of the stream.
         OSError: The stream cannot be written.
     """
     now = datetime.now(UTC)
-    digest = Digest()
     output_format = output_format or OutputFormat()
     if output_format.format == "parquet":
         raise ExportError("parquet cannot be written to a stream: its reader could not detect missing rows")
-    rows = 0
+    digest, rows = Digest(), 0
 
     def write(data: bytes) -> None:
         digest.add(data)
@@ -183,11 +178,7 @@ def write_events(
 
     with closing(connect(settings)) as client:
         snapshot = Snapshot(
-            client,
-            request,
-            database=settings.clickhouse_database,
-            output_format=output_format,
-            watermark=watermark,
+            client, request, database=settings.clickhouse_database, output_format=output_format, watermark=watermark
         )
         write(header(output_format))
         with closing(snapshot):
@@ -197,23 +188,15 @@ def write_events(
                     rows += len(chunk.starts)
                     progress(rows, snapshot.rows)
     stream.flush()
-    file = FileSummary(
-        name="-",
-        rows=rows,
-        first_row=1,
-        bytes=digest.bytes,
-        sha256=digest.sha256,
-        content_bytes=digest.bytes,
-        content_sha256=digest.sha256,
-        checksums=(),
-    )
+    size, sha256 = digest.bytes, digest.sha256
+    file = FileSummary(name="-", rows=rows, bytes=size, sha256=sha256, content_bytes=size, content_sha256=sha256)
     return _result([file], snapshot.ledger, request, now)
 
 
 def _plan_of(
     writer: ExportWriter, description: Mapping[str, object], watermark: Watermark | None
 ) -> tuple[Watermark | None, Sequence[Slice] | None]:
-    """Return watermark and slices: those of the journal if an export is resumed."""
+    """Return watermark and slices; if an export is resumed, those of its journal."""
     if writer.plan is None:
         return watermark, None
     differing = [name for name, value in description.items() if writer.plan.get(name) != value]
@@ -222,8 +205,8 @@ def _plan_of(
         differing.append("watermark")
     if differing:
         raise ExportError(
-            f"the unfinished export to {writer.path} differs in {', '.join(differing)}: resume it with the options "
-            "that it began with, or begin anew (--force)"
+            f"the unfinished export to {writer.path} differs in {', '.join(differing)}: resume it with its first "
+            "options, or begin anew (--force)"
         )
     return resumed, [Slice(**part) for part in writer.plan["slices"]]
 
@@ -237,13 +220,13 @@ def _write_rows(writer: ExportWriter, snapshot: Snapshot, progress: Progress) ->
         writer.checkpoint()
     files = writer.finish()
     if sum(file.rows for file in files) != snapshot.rows:
-        raise ExportError(f"the files do not have the {snapshot.rows:,} rows that were counted: begin anew (--force)")
+        raise ExportError(f"the files do not have the {snapshot.rows:,} counted rows: begin anew (--force)")
     return files
 
 
 def _write_parquet(writer: ExportWriter, snapshot: Snapshot, progress: Progress) -> list[FileSummary]:
-    """Write the one slice; the footer has the number of rows, for the file is no sequence of records."""
-    part = snapshot.slices[0]
+    """Write the only slice. The rows are counted from the file's footer, because the file has no separate records."""
+    (part,) = snapshot.slices
     progress(0, snapshot.rows)
     for piece in snapshot.pieces(part):
         writer.write_bytes(piece)
@@ -263,11 +246,11 @@ def _compare(
     writer: ExportWriter,
     now: datetime,
 ) -> None:
-    """Raise an `ExportError` if the content differs from that of an earlier export with the same watermark."""
+    """Raise ExportError if the content differs from that of an earlier export with the same watermark."""
     earlier = [(entry["rows"], entry["content_sha256"]) for entry in manifest["files"]]
     if [(file.rows, file.content_sha256) for file in files] == earlier:
         return
-    writer.reject()
+    writer.is_rejected = True
     rows = sum(file.rows for file in files)
     reason = retention.notice(request.start, now=now) or (
         "the range is within the retention: find the cause with `auditstream verify`"
@@ -296,12 +279,6 @@ def _result(
         balanced=ledger.is_balanced,
         retention_notice=retention.notice(request.start, now=now),
     )
-
-
-def _export_settings(settings: ClickHouseSettings) -> ExportSettings:
-    if isinstance(settings, ExportSettings):
-        return settings
-    return ExportSettings(**{field.name: getattr(settings, field.name) for field in fields(ClickHouseSettings)})
 
 
 def _this_user() -> str:

@@ -34,11 +34,7 @@ class JobSettings(ExportSettings, RequestSettings, AuditTrailSettings):
     )
 
     def checked(self) -> "JobSettings":
-        """Return the settings if jobs can be run, and their files read, with them.
-
-        Raises:
-            SettingsError: A setting is missing or out of range; the message names it.
-        """
+        """Return the settings. Raises SettingsError if a setting that a job needs is missing or out of range."""
         if not self.export_target:
             raise SettingsError(
                 "AUDITSTREAM_EXPORT_TARGET is not set: name the directory, or s3://bucket/prefix, of the files"

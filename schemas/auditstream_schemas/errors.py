@@ -23,7 +23,6 @@
     │   ├── ExportSourceError            ClickHouse failed: try again
     │   └── ExportDeniedError            the requester may not have the export
     ├── JobInterruptedError              auditstream_export.jobs.job_run: the exporter leaves its job to another
-    │   └── LeaseLostError               auditstream_export.jobs.job_run: another exporter has the job
     ├── AdminError                       a request to the page failed
     │   ├── FilterError                  a parameter of the URL is malformed; names it
     │   ├── DeniedError                  the viewer may not do this

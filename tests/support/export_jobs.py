@@ -114,7 +114,7 @@ class Attempt:
         self, settings: JobSettings, job: ExportJob, *, worker: str = "w", emitted: Emitted | None = None
     ) -> None:
         self.run = JobRun(
-            job,
+            job=job,
             settings=settings,
             store=JobStore(settings),
             directory=open_directory(settings.export_target, settings),

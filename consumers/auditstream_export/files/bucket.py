@@ -6,8 +6,10 @@ Location and credentials come from the standard AWS variables: ``AWS_ACCESS_KEY_
 
 import hashlib
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import obstore
@@ -20,23 +22,19 @@ from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import ExportError
 
 _PART_BYTES = 8 * 1024 * 1024
-"""Bytes of an uploaded part; an upload holds three in memory. S3 accepts 10,000 parts: files of up to 80 GB."""
+"""Bytes of an uploaded part; three are in memory at once. S3 accepts 10,000 parts: files of up to 80 GB."""
 _PARTS_AT_ONCE = 3
 _RETRY_TIMEOUT = timedelta(seconds=60)
 
 
 class BucketDirectory:
-    """Objects below a prefix of a bucket.
+    """Objects below a prefix of a bucket, with the methods of `LocalDirectory`.
 
-    Calls that an export makes run in a thread: obstore does not return on a signal, so the waiting must be elsewhere.
+    Calls of an export run in a thread: signals do not interrupt obstore, but they interrupt the wait for the thread.
     """
 
     def __init__(self, bucket: str, prefix: str, spool: Path) -> None:
-        """Read the AWS variables; does not connect. Part files lie below the local directory ``spool``.
-
-        Raises:
-            ExportError: A variable is malformed.
-        """
+        """Read the AWS variables; does not connect. Part files lie below the local directory ``spool``."""
         self._prefix = f"{prefix}/" if prefix else ""
         self._address = f"s3://{bucket}/{self._prefix}"
         self._spool = spool
@@ -50,34 +48,25 @@ class BucketDirectory:
         return self._address + name
 
     def local_path(self, name: str) -> Path:
-        """A path in the spool; an export to the same address finds the same path again and can be resumed."""
+        """A path in the spool: always the same for one address, so that the export can be resumed."""
         directory = self._spool_of(name)
         make_directory(directory, "AUDITSTREAM_EXPORT_SPOOL_DIR")
         return directory / Path(name).name
 
     def exists(self, name: str) -> bool:
         """Whether the object exists."""
-        try:
-            in_background(lambda: obstore.head(self._store, self._prefix + name), "export-bucket").result()
-        except FileNotFoundError:
-            return False
-        except BaseError as error:
-            raise self._failed("look for", name, error, "; nothing was exported") from error
+        with self._failing("look for", name, "; nothing was exported"):
+            try:
+                in_background(lambda: obstore.head(self._store, self._prefix + name), "export-bucket").result()
+            except FileNotFoundError:
+                return False
         return True
 
     def publish(self, part: Path, name: str) -> None:
         """Upload the file, a large one in parts; the object appears when all parts are uploaded."""
-
-        def upload() -> object:
-            return obstore.put(
-                self._store, self._prefix + name, part, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
-            )
-
-        try:
-            in_background(upload, "export-upload").result()
-        except (BaseError, OSError) as error:
-            hint = f"; the export is kept in {part.parent}: --resume uploads it"
-            raise self._failed("write", name, error, hint) from error
+        put = partial(obstore.put, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+        with self._failing("write", name, f"; the export is kept in {part.parent}: --resume uploads it"):
+            in_background(lambda: put(self._store, self._prefix + name, part), "export-upload").result()
 
     def finish(self, name: str) -> None:
         """Delete the spool of the export."""
@@ -85,30 +74,24 @@ class BucketDirectory:
 
     def read(self, name: str) -> Generator[bytes]:
         """Download the object."""
-        try:
+        with self._failing("read", name):
             response = obstore.get(self._store, self._prefix + name)
-        except (BaseError, OSError) as error:
-            raise self._failed("read", name, error) from error
 
         def pieces() -> Generator[bytes]:
-            try:
+            with self._failing("read", name):
                 for piece in response.stream(min_chunk_size=PIECE_BYTES):
                     yield bytes(piece)
-            except (BaseError, OSError) as error:
-                raise self._failed("read", name, error) from error
 
         return pieces()
 
     def clear(self, subdirectory: str, *, keep: str = "") -> None:
         """Delete the objects."""
-        try:
-            objects = [item for page in obstore.list(self._store, f"{self._prefix}{subdirectory}/") for item in page]
-            keys = [str(item["path"]) for item in objects]
+        with self._failing("remove", subdirectory):
+            pages = obstore.list(self._store, f"{self._prefix}{subdirectory}/")
+            keys = [str(item["path"]) for page in pages for item in page]
             keys = [key for key in keys if not keep or not key.startswith(f"{self._prefix}{keep}/")]
             if keys:
                 obstore.delete(self._store, keys)
-        except (BaseError, OSError) as error:
-            raise self._failed("remove", subdirectory, error) from error
 
     def forget(self, name: str) -> None:
         """Delete the spool of the export."""
@@ -117,8 +100,13 @@ class BucketDirectory:
     def _spool_of(self, name: str) -> Path:
         return self._spool / hashlib.sha256(self.display_name(name).encode()).hexdigest()[:16]
 
-    def _failed(self, action: str, name: str, error: Exception, hint: str = "") -> ExportError:
-        return ExportError(f"cannot {action} {self.display_name(name)}: {_first_line(error)}{hint}")
+    @contextmanager
+    def _failing(self, action: str, name: str, hint: str = "") -> Iterator[None]:
+        """Within the block, raise errors of the storage as ExportError."""
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise ExportError(f"cannot {action} {self.display_name(name)}: {_first_line(error)}{hint}") from error
 
 
 def _first_line(error: Exception) -> str:

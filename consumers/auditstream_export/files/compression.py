@@ -7,9 +7,9 @@ same bytes with the same ends always give the same file, because it contains no 
 import gzip
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from auditstream_export.formats import compression_of
 from auditstream_schemas.errors import ExportError
@@ -20,11 +20,12 @@ else:
     from backports import zstd
 
 PIECE_BYTES = 1024 * 1024
+_OPEN: dict[str | None, Callable[..., IO[bytes]]] = {None: open, "gzip": gzip.open, "zstd": zstd.open}  # type: ignore[dict-item]
 _BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
 
 
 class Compressor:
-    """Compresses bytes into members that can be read on their own, as the suffix of a file's name says."""
+    """Compresses bytes into members that can be read on their own. The suffix of the file's name selects the method."""
 
     def __init__(self, name: str) -> None:
         self._compression = compression_of(name)
@@ -52,22 +53,9 @@ def pieces_of(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def contents(path: Path, compression: str | None) -> Iterator[bytes]:
-    """Yield the decompressed content of a file in pieces of up to a megabyte.
-
-    Raises:
-        ExportError: The file is not compressed so, or breaks off.
-        OSError: The file cannot be read.
-    """
+    """Yield the decompressed content of a file in pieces. Raises ExportError if it is malformed or breaks off."""
     try:
-        with _opened(path, compression) as stream:
+        with _OPEN[compression](path, "rb") as stream:
             yield from pieces_of(stream)
     except _BROKEN as error:
         raise ExportError(f"{path} is not a valid {compression} file: {error}") from error
-
-
-def _opened(path: Path, compression: str | None) -> IO[bytes]:
-    if compression == "gzip":
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    if compression == "zstd":
-        return cast("IO[bytes]", zstd.open(path, "rb"))
-    return path.open("rb")

@@ -7,75 +7,24 @@ bucket can be resumed too, and only the upload needs the bucket.
 
 import os
 import tempfile
-from collections.abc import Generator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from auditstream_export.files.local_directory import LocalDirectory
 from auditstream_export.settings import ExportSettings
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.extras import install_hint
 
+if TYPE_CHECKING:
+    from auditstream_export.files.bucket import BucketDirectory
+
+Directory: TypeAlias = "LocalDirectory | BucketDirectory"
+
 _S3 = "s3://"
 
 
-class Directory(Protocol):
-    """A directory of export files. Names may contain subdirectories. Every method blocks on the disk or the network."""
-
-    def display_name(self, name: str) -> str:
-        """The path or address of a file, which `split_target` accepts."""
-
-    def local_path(self, name: str) -> Path:
-        """A path on the local disk; the part files of an export to this name are written beside it.
-
-        Subdirectories of the name, and the spool, are created.
-
-        Raises:
-            ExportError: A directory cannot be created.
-        """
-
-    def exists(self, name: str) -> bool:
-        """Whether the file exists.
-
-        Raises:
-            ExportError: The storage refused or did not answer.
-        """
-
-    def publish(self, part: Path, name: str) -> None:
-        """Move or upload a complete local file to this name. Readers see the whole file or no file.
-
-        Raises:
-            ExportError: The storage refused or did not answer.
-            OSError: The file cannot be renamed.
-        """
-
-    def finish(self, name: str) -> None:
-        """Make published files durable, and remove the spool of the export to this name."""
-
-    def read(self, name: str) -> Generator[bytes]:
-        """Open a file, and yield its content in pieces of about a megabyte.
-
-        Raises:
-            ExportError: The file does not exist (raised by this call) or cannot be read.
-        """
-
-    def clear(self, subdirectory: str, *, keep: str = "") -> None:
-        """Delete a subdirectory, except for ``keep``, a subdirectory of it.
-
-        Raises:
-            ExportError: A file cannot be deleted.
-        """
-
-    def forget(self, name: str) -> None:
-        """Delete the spool of an unfinished export to this name, if part files lie outside this directory."""
-
-
 def open_directory(address: str | Path, settings: ExportSettings) -> Directory:
-    """Return the directory of a path or ``s3://bucket/prefix``. Does not connect.
-
-    Raises:
-        ExportError: The address is malformed, or the extra for S3 is not installed.
-    """
+    """Return the directory of a path or ``s3://bucket/prefix``. Does not connect. Raises ExportError."""
     text = str(address)
     if not text.startswith(_S3):
         return LocalDirectory(Path(address))
@@ -93,17 +42,13 @@ def open_directory(address: str | Path, settings: ExportSettings) -> Directory:
 
 
 def split_target(target: str | Path, settings: ExportSettings) -> tuple[Directory, str]:
-    """Return directory and name of the file that an export to this path or ``s3://bucket/key`` writes.
-
-    Raises:
-        ExportError: The target is a directory or malformed, or the extra for S3 is not installed.
-    """
+    """Return directory and name of a file from its path or ``s3://bucket/key``. Raises ExportError."""
     text = str(target)
     if not text.startswith(_S3):
         path = Path(target)
         if path.is_dir():
             raise ExportError(f"{path} is a directory: name a file in it")
-        return open_directory(path.parent, settings), path.name
+        return LocalDirectory(path.parent), path.name
     address, _, name = text.removeprefix(_S3).rpartition("/")
     if not address.partition("/")[0] or not name:
         raise ExportError(f"{text} names no file in a bucket: expected s3://BUCKET/FOLDER/FILE")

@@ -1,21 +1,22 @@
 """Writes the files of one export as part files, and a journal from which it can be resumed.
 
-The journal is a file of JSON lines beside the part files. Its first line is the plan of the export. Each further
-line says that one more slice is complete, with lengths and hashes of the part files at that moment. The journal is
-locked while an export writes it, so that a second export to the same name is refused.
+The journal is a file of JSON lines beside the part files. Its first line is the plan of the export. One line
+follows for each complete slice, with lengths and hashes of the part files at that moment. An export locks its journal,
+so that a second export to the same name is refused.
 """
 
 import fcntl
 import json
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from auditstream_export.files.background_sync import BackgroundSync
 from auditstream_export.files.part_file import Checkpoint, FileSummary, PartFile, part_path
 from auditstream_export.formats import Chunk, OutputFormat, numbered_name
 from auditstream_schemas.errors import ExportError
@@ -47,6 +48,7 @@ class ExportWriter:
         path: Path of the final file; numbered files lie beside it.
         plan: The plan in the journal of an export that is resumed; None for a new export.
         slices_done: Number of slices that are synced to the disk.
+        is_rejected: Set it if the content is wrong: `abandon` then deletes it although slices are complete.
     """
 
     def __init__(self, path: Path, journal: IO[bytes]) -> None:
@@ -55,7 +57,7 @@ class ExportWriter:
         self.slices_done = 0
         self._slices = 0
         self._journal = journal
-        self._is_rejected = False
+        self.is_rejected = False
         self._checkpoints: list[Checkpoint] = []
         self._output_format = OutputFormat()
         self._range_size = 1
@@ -63,19 +65,15 @@ class ExportWriter:
         self._open: PartFile | None = None
         self._rows = 0
         self._part_paths: list[Path] = []
-        self._disk = BackgroundSync()
+        self._disk = _BackgroundSync()
         self._unsynced = 0
         self._read_journal()
         self._is_resumed = self.plan is not None
 
     def begin(self, plan: dict[str, Any], output_format: OutputFormat, *, range_size: int) -> None:
-        """Create the first part file, or open the part files at the last checkpoint.
+        """Write the plan and create the first part file, or open the part files at the last checkpoint.
 
-        A new export writes the plan to the journal. Each run of ``range_size`` rows gets a checksum.
-
-        Raises:
-            OSError: A part file cannot be read or written.
-            ExportError: A part file was changed since the last checkpoint.
+        Each run of ``range_size`` rows gets a checksum. Raises ExportError if a part file was changed meanwhile.
         """
         self._output_format, self._range_size = output_format, range_size
         if self.plan is None:
@@ -128,22 +126,20 @@ class ExportWriter:
 
     def finish(self, rows: int | None = None) -> list[FileSummary]:
         """Close the last file and return all files; ``rows`` is given if `write_bytes` was used. Blocks on the disk."""
-        self._close_file(rows)
+        if rows is not None:
+            self._part.rows = rows
+        self._close_file()
         self._disk.wait()
         return list(self._closed)
 
     def part_of(self, file: FileSummary) -> Path:
-        """Path of the part file of a file."""
+        """Path of a file's part file."""
         return part_path(self.path.with_name(file.name))
 
     def add(self, name: str, content: bytes) -> None:
-        """Write a file such as the manifest, which is published before the files with rows.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
+        """Write a file such as the manifest, which is published before the files with rows."""
         part = part_path(self.path.with_name(name))
-        # An earlier attempt to publish may have left one.
+        # An interrupted `publish` may have left one.
         part.unlink(missing_ok=True)
         self._part_paths.append(part)
         with part.open("xb") as stream:
@@ -166,17 +162,13 @@ class ExportWriter:
     @property
     def is_resumable(self) -> bool:
         """Whether the export could be resumed if it broke off now."""
-        return self.slices_done > 0 and not self._is_rejected
-
-    def reject(self) -> None:
-        """Mark the content as wrong: `abandon` then deletes it although slices are complete."""
-        self._is_rejected = True
+        return self.slices_done > 0 and not self.is_rejected
 
     def abandon(self) -> None:
         """Close the part files, and delete them unless the export can be resumed."""
         self._disk.close()
         if self._open is not None:
-            self._open.abandon()
+            self._open.close(sync=False)
         if not self.is_resumable:
             for part in self._part_paths:
                 part.unlink(missing_ok=True)
@@ -189,9 +181,9 @@ class ExportWriter:
         return self._open
 
     def _open_file(self, checkpoint: Checkpoint | None = None) -> None:
-        is_split = self._output_format.split_rows is not None
-        name = numbered_name(self.path.name, len(self._closed) + 1) if is_split else self.path.name
-        path = self.path.with_name(name)
+        path = self.path
+        if self._output_format.split_rows is not None:
+            path = path.with_name(numbered_name(path.name, len(self._closed) + 1))
         if self._is_resumed and not checkpoint:
             # The file was begun after the last checkpoint.
             part_path(path).unlink(missing_ok=True)
@@ -200,11 +192,11 @@ class ExportWriter:
         )
         self._part_paths.append(self._open.path)
 
-    def _close_file(self, rows: int | None = None) -> None:
+    def _close_file(self) -> None:
         part = self._part
         part.end_member()
         self._disk.submit(part.close)
-        self._closed.append(part.summary(rows))
+        self._closed.append(part.summary())
         self._rows += self._closed[-1].rows
         self._open = None
 
@@ -235,16 +227,42 @@ class ExportWriter:
             self._checkpoints = [Checkpoint(**part) for part in last["parts"]]
 
 
+class _BackgroundSync:
+    """Runs blocking disk calls in a thread, in order. A later `submit` or `wait` raises the error of a call."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "export-sync")
+        self._pending: deque[Future[object]] = deque()
+
+    @property
+    def is_idle(self) -> bool:
+        return all(call.done() for call in self._pending)
+
+    def submit(self, action: Callable[[], object]) -> None:
+        """Run a call after all pending ones."""
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
+        self._pending.append(self._thread.submit(action))
+
+    def wait(self) -> None:
+        """Block until every call has ended."""
+        while self._pending:
+            self._pending.popleft().result()
+
+    def close(self) -> None:
+        """Block until every call has ended or failed, and end the thread."""
+        self._thread.shutdown()
+        self._pending.clear()
+
+
 @contextmanager
 def open_writer(path: Path, *, overwrite: bool, resume: bool) -> Iterator[ExportWriter]:
     """Open the writer of an export to this name, new or resumed.
 
-    An exception in the block deletes the part files, unless a slice is complete: then they stay to be resumed.
+    After an exception in the block, the part files stay if a slice is complete; otherwise they are deleted.
 
     Raises:
-        ExportError: Another export is writing to this name; or there is an unfinished export, and it is neither to be
-            resumed nor overwritten; or there is none to resume.
-        OSError: The journal cannot be opened.
+        ExportError: The options do not fit the unfinished export, or another process is writing to this name.
     """
     journal = journal_path(path)
     is_unfinished = journal.exists()
@@ -257,10 +275,11 @@ def open_writer(path: Path, *, overwrite: bool, resume: bool) -> Iterator[Export
             raise ExportError(f"{path} is being written by another export") from error
         if is_unfinished and not resume:
             if not overwrite:
-                raise ExportError(
-                    f"an export to {path} was left unfinished: --resume goes on with it, --force begins anew"
-                )
-            _delete_parts(path)
+                raise ExportError(f"the export to {path} is unfinished: --resume goes on with it, --force begins anew")
+            stem, dot, suffixes = path.name.partition(".")
+            numbered = path.parent.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9]{dot}{suffixes}.part")
+            for part in [part_path(path), *numbered]:
+                part.unlink(missing_ok=True)
             stream.truncate(0)
         writer = ExportWriter(path, stream)
         try:
@@ -271,9 +290,3 @@ def open_writer(path: Path, *, overwrite: bool, resume: bool) -> Iterator[Export
             if writer.is_resumable:
                 _logger.warning("the completed part of %s is kept: --resume goes on with it", path)
             raise
-
-
-def _delete_parts(path: Path) -> None:
-    stem, dot, suffixes = path.name.partition(".")
-    for part in [part_path(path), *path.parent.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9]{dot}{suffixes}.part")]:
-        part.unlink(missing_ok=True)

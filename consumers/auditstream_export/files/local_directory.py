@@ -10,17 +10,20 @@ from auditstream_schemas.errors import ExportError
 
 
 class LocalDirectory:
-    """A directory on the local disk."""
+    """A directory on the local disk. Names may contain subdirectories.
+
+    `BucketDirectory` has the same methods. They block on the disk or the network, and raise ExportError if it fails.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def display_name(self, name: str) -> str:
-        """The path of the file."""
+        """The path or address of a file, which `split_target` accepts."""
         return str(self._path / name)
 
     def local_path(self, name: str) -> Path:
-        """The path of the file; its subdirectories are for their owner only."""
+        """A path on the local disk, in an existing directory; the part files of an export are written beside it."""
         path = self._path / name
         if "/" in name:
             make_directory(path.parent, "AUDITSTREAM_EXPORT_TARGET")
@@ -31,11 +34,11 @@ class LocalDirectory:
         return (self._path / name).exists()
 
     def publish(self, part: Path, name: str) -> None:
-        """Rename the file."""
+        """Move or upload a complete local file to this name. Readers see the whole file or no file."""
         part.replace(self._path / name)
 
     def finish(self, name: str) -> None:
-        """Sync the names to the disk."""
+        """Make the published files of an export to this name durable, and delete its spool."""
         directory = os.open((self._path / name).parent, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -43,7 +46,7 @@ class LocalDirectory:
             os.close(directory)
 
     def read(self, name: str) -> Generator[bytes]:
-        """Read the file."""
+        """Open a file, which may raise ExportError, and yield its content in pieces of about a megabyte."""
         path = self._path / name
         try:
             stream = path.open("rb")
@@ -57,7 +60,7 @@ class LocalDirectory:
         return pieces()
 
     def clear(self, subdirectory: str, *, keep: str = "") -> None:
-        """Delete the directory; one that another worker deleted meanwhile is no error."""
+        """Delete a subdirectory, except for ``keep``, a subdirectory of it. If it does not exist, do nothing."""
         path = self._path / subdirectory
         try:
             for child in path.iterdir() if keep else [path]:
@@ -69,15 +72,11 @@ class LocalDirectory:
             raise ExportError(f"cannot remove {error.filename or path}: {error.strerror}") from error
 
     def forget(self, name: str) -> None:
-        """Do nothing: part files lie in this directory."""
+        """Delete the spool of an unfinished export to this name. A local directory needs no spool."""
 
 
 def make_directory(path: Path, variable: str) -> None:
-    """Create a directory and its parents, for their owner only.
-
-    Raises:
-        ExportError: It cannot be created; the message names the variable that its path comes from.
-    """
+    """Create a directory and its parents, for their owner only. ``variable`` is named in the error."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -7,12 +7,10 @@ from auditstream_export.formats.output_format import (
     OutputFormat,
     Profile,
     compression_of,
-    format_of,
     numbered_name,
 )
 from auditstream_export.formats.parquet import stored_rows
 from auditstream_export.formats.records import CSV, LINES, Chunk, Layout, Records
-from auditstream_export.formats.rows import event_json_from_row
 
 __all__ = [
     "CSV",
@@ -26,8 +24,6 @@ __all__ = [
     "Profile",
     "Records",
     "compression_of",
-    "event_json_from_row",
-    "format_of",
     "numbered_name",
     "stored_rows",
 ]

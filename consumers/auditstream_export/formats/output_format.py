@@ -16,7 +16,7 @@ _FORMAT_SUFFIXES: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFormat:
-    """How the files of an export are written.
+    """The format of the files of an export.
 
     Attributes:
         format: ``csv`` (RFC 4180, one header per file), ``ndjson`` (one event per line) or ``parquet``.
@@ -44,22 +44,14 @@ class OutputFormat:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "OutputFormat":
-        """Read the format from a manifest or a request, where `dataclasses.asdict` wrote it.
-
-        Raises:
-            ExportError: A field is missing or malformed.
-        """
+        """Read the format from a manifest or a request, where `dataclasses.asdict` wrote it. Raises ExportError."""
         try:
             return cls(format=fields["format"], profile=fields["profile"], split_rows=fields["split_rows"])
         except (KeyError, TypeError) as error:
             raise ExportError(f"the output format is malformed: {error}") from error
 
     def check_name(self, name: str) -> None:
-        """Check that a file of this format may have this name.
-
-        Raises:
-            ExportError: The suffix would compress a parquet file.
-        """
+        """Raise ExportError if the suffix of a file's name would compress a parquet file."""
         if self.format == "parquet" and compression_of(name):
             raise ExportError(f"{name}: parquet is compressed already, leave out the suffix")
 

@@ -10,12 +10,7 @@ _ROWS_FIELD = 3
 
 
 def stored_rows(path: Path) -> int:
-    """The number of rows that the footer states.
-
-    Raises:
-        ExportError: The file has no complete footer.
-        OSError: The file cannot be read.
-    """
+    """The number of rows according to the footer. Raises ExportError if the file has no complete footer."""
     with path.open("rb") as stream:
         length = stream.seek(0, 2)
         stream.seek(max(0, length - 8))

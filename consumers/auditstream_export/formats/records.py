@@ -7,7 +7,7 @@ from auditstream_schemas.errors import ExportError
 
 _ERROR = re.compile(rb"Code: \d+\. DB::.*", re.DOTALL)
 _LONGEST = 64 * 1024 * 1024
-"""A record has at most a tenth of these bytes. A longer stretch without a record is not an export."""
+"""Bytes without a separator after which a stream is not an export: a record has at most a tenth of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Layout:
 
 CSV = Layout(
     # Every record begins with a quoted action and ends with a quoted cell. Inside a quoted cell, a quote after a
-    # line break is either doubled, or it ends the cell and is followed by a comma or a line break.
+    # line break is either doubled, or it ends the cell and a comma or a line break follows.
     first=b'"',
     next=re.compile(rb'\r\n(?="[^",\r])'),
     end=b'"\r\n',
@@ -46,12 +46,7 @@ LINES = Layout(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Whole records.
-
-    Attributes:
-        data: Bytes of the records.
-        starts: Position in ``data`` of the first byte of each record.
-    """
+    """Whole records; ``starts`` has the position in ``data`` of the first byte of each."""
 
     data: bytes
     starts: list[int]
@@ -68,11 +63,7 @@ class Records:
         self._rest = b""
 
     def feed(self, piece: bytes) -> Chunk:
-        """Return the complete records; the last record of the stream is only returned by `end`.
-
-        Raises:
-            ExportError: The stream contains no records.
-        """
+        """Return the complete records; `end` returns the last one. Raises ExportError if the stream has no records."""
         data = self._rest + piece
         starts = [separator.end() for separator in self._layout.next.finditer(data)]
         if not starts:
@@ -87,8 +78,7 @@ class Records:
     def end(self) -> Chunk:
         """Return the last record, if the stream had one.
 
-        Raises:
-            ExportError: The record is incomplete. The message is ClickHouse's exception if the stream ends in one.
+        Raises ExportError if it is incomplete. The message is ClickHouse's exception if the stream ends in one.
         """
         rest, self._rest = self._rest, b""
         if not rest:

@@ -16,12 +16,9 @@ _LITERALS = frozenset({"true", "false"})
 def event_json_from_row(row: Mapping[str, str]) -> str:
     """Convert a row of an export into the JSON text of its event, one line that ``auditstream emit`` accepts.
 
-    Nested cells are JSON already. They are copied without the white space between their tokens, so a payload
-    keeps every digit and every escape. Read rows with ``csv.DictReader(file)``, the file opened with
-    ``newline=""``, after ``csv.field_size_limit(1_000_000)``: the module's own limit is 131,072 characters.
-
-    Args:
-        row: The cells by column name.
+    Nested cells are JSON already. Only the white space between their tokens is removed, so a payload keeps every
+    digit and every escape. Read rows with ``csv.DictReader(file)``, the file opened with ``newline=""``, after
+    ``csv.field_size_limit(1_000_000)``: the module's own limit is 131,072 characters.
 
     Raises:
         ExportError: A column is missing, or a cell is malformed.

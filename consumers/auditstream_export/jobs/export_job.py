@@ -1,8 +1,7 @@
-"""An export job: the request and its state."""
+"""An export job: its request and its state."""
 
 import json
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.watermark import Watermark
 from auditstream_schemas.errors import AuditstreamError, ExportError
 from auditstream_schemas.event import Entity
-from auditstream_schemas.timestamp import NANOSECONDS, format_timestamp, parse_timestamp
+from auditstream_schemas.timestamp import format_timestamp, parse_timestamp
 
 JobState = Literal["queued", "running", "finished", "failed", "cancelled", "expired"]
 Suffix = Literal["", ".gz", ".zst"]
@@ -46,7 +45,7 @@ class ExportJob:
         output_format: Format of the files.
         suffix: Compression of the files, as the end of their names.
         requester: The person or service that requested the export.
-        label: A text of the requester, such as the query of the admin page; stored and never read.
+        label: A text for the requester, such as the query of the admin page; stored and not interpreted.
         requested_at: Time of the request.
         queued_at: Time of the request, or of the last retry, by ClickHouse's clock.
         state: State of the job.
@@ -100,18 +99,16 @@ class ExportJob:
     @property
     def scopes(self) -> tuple[str, ...]:
         """Ids of the scopes whose events are exported; empty for all."""
-        event_filter = self.request.filter
-        if event_filter.scope is not None and (
-            event_filter.scopes is None or event_filter.scope in event_filter.scopes
-        ):
-            return (event_filter.scope,)
-        return event_filter.scopes or ()
+        scope, scopes = self.request.filter.scope, self.request.filter.scopes
+        if scope is not None and (scopes is None or scope in scopes):
+            return (scope,)
+        return scopes or ()
 
     @property
     def name(self) -> str:
         """Name of the file; several files are numbered after it."""
-        days = f"{_day(self.request.start)}-{_day(self.request.end)}"
-        return f"audit-log-{days}-{str(self.id)[-8:]}.{self.output_format.format}{self.suffix}"
+        start, end = (format_timestamp(time)[:10].replace("-", "") for time in (self.request.start, self.request.end))
+        return f"audit-log-{start}-{end}-{str(self.id)[-8:]}.{self.output_format.format}{self.suffix}"
 
     @property
     def data(self) -> tuple[JobFile, ...]:
@@ -141,9 +138,9 @@ class ExportJob:
         return max(0, self.total - self.rows) / self.rate
 
     def to_dict(self) -> dict[str, object]:
-        """The whole job, for the command line and programs."""
+        """The job as JSON values, for the command line and programs."""
         names = ("requested_at", "started_at", "ended_at", "changed_at", "expires_at")
-        times: dict[str, int | None] = {name: getattr(self, name) for name in names}
+        times = {name: getattr(self, name) for name in names}
         return {
             "id": str(self.id),
             "state": self.state,
@@ -163,26 +160,22 @@ class ExportJob:
 
 def request_json(job: ExportJob) -> str:
     """The request of a job as JSON: the record on the request topic, and a column of the stored state."""
-    fields = {"id": str(job.id), "requested_at": format_timestamp(job.requested_at), **_request_fields(job)}
-    return json.dumps(fields, ensure_ascii=False)
+    record = {"id": str(job.id), "requested_at": format_timestamp(job.requested_at), **_request_fields(job)}
+    return json.dumps(record, ensure_ascii=False)
 
 
 def job_from_request(text: str | bytes) -> ExportJob:
-    """Read the JSON of `request_json` as a job without a stored state.
-
-    Raises:
-        ExportError: The text is malformed.
-    """
+    """Read the JSON of `request_json` as a job without a stored state. Raises ExportError if it is malformed."""
     try:
-        fields: dict[str, Any] = json.loads(text)
-        requested_at = parse_timestamp(fields["requested_at"])
+        record: dict[str, Any] = json.loads(text)
+        requested_at = parse_timestamp(record["requested_at"])
         return ExportJob(
-            id=UUID(fields["id"]),
-            request=ExportRequest.from_dict(fields),
-            output_format=OutputFormat.from_dict(fields),
-            suffix=SUFFIXES[SUFFIXES.index(fields["suffix"])],
-            requester=Entity(**fields["requester"]),
-            label=fields["label"],
+            id=UUID(record["id"]),
+            request=ExportRequest.from_dict(record),
+            output_format=OutputFormat.from_dict(record),
+            suffix=SUFFIXES[SUFFIXES.index(record["suffix"])],
+            requester=Entity(**record["requester"]),
+            label=record["label"],
             requested_at=requested_at,
             queued_at=requested_at,
             changed_at=requested_at,
@@ -192,20 +185,11 @@ def job_from_request(text: str | bytes) -> ExportJob:
 
 
 def _request_fields(job: ExportJob) -> dict[str, object]:
-    requester = job.requester
+    requester = {field.name: getattr(job.requester, field.name) for field in fields(Entity)}
     return {
         **job.request.to_dict(),
         **asdict(job.output_format),
         "suffix": job.suffix,
-        "requester": {
-            "id": requester.id,
-            "type": requester.type,
-            "name": requester.name,
-            "attributes": dict(requester.attributes),
-        },
+        "requester": {**requester, "attributes": dict(job.requester.attributes)},
         "label": job.label,
     }
-
-
-def _day(nanoseconds: int) -> str:
-    return f"{datetime.fromtimestamp(nanoseconds // NANOSECONDS, UTC):%Y%m%d}"

@@ -10,15 +10,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from uuid_utils.compat import uuid7
 
 from auditstream_export.files import open_directory
 from auditstream_export.formats import OutputFormat
-from auditstream_export.jobs.export_job import ExportJob, JobFile, Suffix, job_from_request, request_json
+from auditstream_export.jobs.export_job import ExportJob, Suffix, job_from_request, request_json
 from auditstream_export.jobs.job_audit import JobAudit
 from auditstream_export.jobs.job_store import JobStore
-from auditstream_export.jobs.quota import over_quota
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.settings import JobSettings
 from auditstream_schemas.errors import ExportDeniedError, ExportError
@@ -27,7 +26,7 @@ from auditstream_storage import Emit
 
 _SEND_SECONDS = 10.0
 _PROPAGATION_MS = 3_000
-"""Time until an unknown topic is an error: the broker may not have heard of a new topic yet."""
+"""Time until an unknown topic is an error: a new topic is not known to all brokers at once."""
 _MEDIA_TYPES = {
     ".gz": "application/gzip",
     ".zst": "application/zstd",
@@ -36,6 +35,7 @@ _MEDIA_TYPES = {
     ".parquet": "application/vnd.apache.parquet",
     ".json": "application/json",
 }
+_BINARY = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +56,11 @@ class OpenFile:
 
 
 class ExportJobs:
-    """Export jobs for requesters. Safe to share between threads; every method may block on the network.
+    """Export jobs for requesters. Safe to share between threads.
 
-    Authorisation is up to the caller: `ExportFilter.scopes` limits an export to the scopes that the requester may see.
+    The caller must authorise: `ExportFilter.scopes` limits an export to the scopes that the requester may see. Every
+    method may block on the network, and raises ExportSourceError if ClickHouse failed. An action raises an
+    AuditstreamError if its audit event cannot be emitted.
     """
 
     def __init__(self, settings: JobSettings, emit: Emit, *, clock: Callable[[], int] = time.time_ns) -> None:
@@ -96,8 +98,7 @@ class ExportJobs:
 
         Raises:
             ExportDeniedError: The quota is used up.
-            ExportError: The request is invalid or cannot be sent; ExportSourceError if ClickHouse failed.
-            AuditstreamError: The audit event cannot be emitted.
+            ExportError: The request is invalid or cannot be sent.
         """
         now, queued_at = self._clock(), self._store.now()
         job = ExportJob(
@@ -117,19 +118,11 @@ class ExportJobs:
         return job
 
     def jobs(self, scopes: Sequence[str] | None, *, limit: int = 100) -> list[ExportJob]:
-        """The latest jobs with events of one of these scopes, newest first; None for all.
-
-        Raises:
-            ExportSourceError: ClickHouse failed.
-        """
+        """The latest jobs with events of one of these scopes, newest first; None for all."""
         return self._store.jobs(scopes, limit=limit)
 
     def job(self, id: UUID) -> ExportJob | None:
-        """One job, or None.
-
-        Raises:
-            ExportSourceError: ClickHouse failed.
-        """
+        """One job, or None."""
         return self._store.job(id)
 
     def cancel(self, id: UUID, *, by: Entity, request: Request | None = None) -> ExportJob:
@@ -137,7 +130,6 @@ class ExportJobs:
 
         Raises:
             ExportError: There is no such job.
-            AuditstreamError: The audit event cannot be emitted.
         """
         job = self._existing(id)
         if not job.is_under_way:
@@ -149,20 +141,18 @@ class ExportJobs:
     def retry(self, id: UUID, *, by: Entity, request: Request | None = None) -> ExportJob:
         """Run a failed or cancelled job again, up to the same watermark.
 
-        A queued job is only sent again, which is harmless: the process that requested it may have died before it was
-        sent.
+        A queued job is only sent again, which is harmless: its requester's process may have died before sending it.
 
         Raises:
             ExportDeniedError: The quota of the day of the first request is used up.
             ExportError: There is no such job, or it is running or has finished.
-            AuditstreamError: The audit event cannot be emitted.
         """
         job = self._existing(id)
         if job.state == "queued":
             self._send(job)
             return job
         if job.state not in {"failed", "cancelled"}:
-            raise ExportError(f"export {id} is {job.state}: only one that failed or was cancelled is run again")
+            raise ExportError(f"export {id} is {job.state}: only a failed or cancelled export is run again")
         now = self._store.now()
         job = replace(
             job_from_request(request_json(job)),
@@ -189,17 +179,20 @@ class ExportJobs:
         Raises:
             ExportError: The file does not exist, or has expired.
             SettingsError: ``export_target`` is not set.
-            AuditstreamError: The audit event cannot be emitted.
         """
         job = self._existing(id)
         if job.state != "finished" or (job.expires_at is not None and job.expires_at <= self._clock()):
             state = "expired" if job.state == "finished" else job.state
-            raise ExportError(f"export {id} is {state}: there is no file of it")
-        file = _file(job, name)
+            raise ExportError(f"export {id} is {state}: it has no files")
+        file = next((file for file in (job.files if name else job.data) if name in {None, file.name}), None)
+        if file is None:
+            names = ", ".join(file.name for file in job.files)
+            raise ExportError(f"export {id} has no file {name!r}: it has {names}")
+        media_type = next((kind for suffix, kind in _MEDIA_TYPES.items() if file.name.endswith(suffix)), _BINARY)
         directory = open_directory(self._settings.checked().export_target, self._settings)
         with closing(directory.read(f"{job.directory}/{file.name}")) as pieces:
             self._audit.downloaded(job, by, file, request)
-            yield OpenFile(name=file.name, size=file.bytes, media_type=_media_type(file.name), pieces=pieces)
+            yield OpenFile(name=file.name, size=file.bytes, media_type=media_type, pieces=pieces)
 
     def _existing(self, id: UUID) -> ExportJob:
         job = self._store.job(id)
@@ -208,8 +201,8 @@ class ExportJobs:
         return job
 
     def _submit(self, job: ExportJob, by: Entity, request: Request | None) -> None:
-        """Check the quota, emit the audit event, store the job and send it; a job that cannot be sent has failed."""
-        reason = over_quota(self._store, job, self._settings.export_quota)
+        """Check the quota, emit the audit event, store the job and send it. Store a failure to send it."""
+        reason = self._store.over_quota(job, self._settings.export_quota)
         if reason is not None:
             self._audit.denied(job, by, reason, request)
             raise ExportDeniedError(reason)
@@ -219,56 +212,42 @@ class ExportJobs:
             self._send(job)
         except ExportError as error:
             now = self._clock()
-            self._store.write(
-                replace(job, version=job.version + 1, state="failed", error=str(error), ended_at=now, changed_at=now)
-            )
+            version = job.version + 1
+            failed = replace(job, version=version, state="failed", error=str(error), ended_at=now, changed_at=now)
+            self._store.write(failed)
             raise
 
     def _send(self, job: ExportJob) -> None:
-        outcomes: list[str | None] = []
-
-        def delivered(error: KafkaError | None, _message: Message) -> None:
-            outcomes.append(None if error is None else error.str())
-
+        outcomes: list[KafkaError | None] = []
         topic = self._settings.requests
         producer = self._connected()
         try:
-            producer.produce(topic, key=str(job.id), value=request_json(job), on_delivery=delivered)
+            producer.produce(
+                topic, key=str(job.id), value=request_json(job), on_delivery=lambda error, _: outcomes.append(error)
+            )
         except (KafkaException, BufferError) as error:
             raise ExportError(f"the request cannot be sent to topic {topic}: {error}") from error
         deadline = time.monotonic() + _SEND_SECONDS + 1
         while not outcomes and time.monotonic() < deadline:
             producer.flush(0.5)
         if outcomes != [None]:
+            reason = outcomes[0].str() if outcomes and outcomes[0] else "no answer"
             raise ExportError(
-                f"{self._settings.kafka_bootstrap_servers} did not accept the request on topic {topic}: "
-                f"{outcomes[0] if outcomes else 'no answer'}; create the topic with `auditstream topics`"
+                f"{self._settings.kafka_bootstrap_servers} did not accept the request on topic {topic}: {reason}; "
+                "create the topic with `auditstream topics`"
             )
 
     def _connected(self) -> Producer:
         with self._lock:
             if self._producer is None:
-                self._producer = Producer(
-                    {
-                        **self._settings.librdkafka_client("exports"),
-                        "enable.idempotence": True,
-                        "message.timeout.ms": int(_SEND_SECONDS * 1000),
-                        # A misspelt topic must be an error, not a new topic that no exporter reads.
-                        "allow.auto.create.topics": "false",
-                        "topic.metadata.propagation.max.ms": _PROPAGATION_MS,
-                        # A duplicate request is harmless, a lost one is not.
-                        "acks": "all",
-                    }
-                )
+                options = {
+                    "enable.idempotence": True,
+                    "message.timeout.ms": int(_SEND_SECONDS * 1000),
+                    # A misspelt topic must be an error, not a new topic that no exporter reads.
+                    "allow.auto.create.topics": "false",
+                    "topic.metadata.propagation.max.ms": _PROPAGATION_MS,
+                    # A duplicate request is harmless, a lost one is not.
+                    "acks": "all",
+                }
+                self._producer = Producer(self._settings.librdkafka_client("exports") | options)
             return self._producer
-
-
-def _file(job: ExportJob, name: str | None) -> JobFile:
-    for file in job.files if name else job.data:
-        if name is None or file.name == name:
-            return file
-    raise ExportError(f"export {job.id} has no file {name!r}: it has {', '.join(file.name for file in job.files)}")
-
-
-def _media_type(name: str) -> str:
-    return next((kind for suffix, kind in _MEDIA_TYPES.items() if name.endswith(suffix)), "application/octet-stream")

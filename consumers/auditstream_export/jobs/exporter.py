@@ -1,7 +1,7 @@
 """The exporter: reads requests from their topic, runs one job at a time, and commits a request when its job has ended.
 
-The consumer group is the lease on a job. The loop polls the consumer while a job runs in another thread, so a job may
-take any time. Requests that arrive meanwhile wait in memory, in order.
+The consumer group assigns a job to one exporter. The loop polls the consumer while a job runs in another thread, so a
+job may take any time. Requests that arrive meanwhile wait in memory, in order.
 """
 
 import logging
@@ -22,7 +22,7 @@ from auditstream_export.jobs.export_job import ExportJob, job_from_request
 from auditstream_export.jobs.job_audit import JobAudit
 from auditstream_export.jobs.job_run import JobInterruptedError, JobRun
 from auditstream_export.jobs.job_store import JobStore
-from auditstream_export.query.slices import ROWS
+from auditstream_export.query.snapshot import ROWS
 from auditstream_export.settings import JobSettings
 from auditstream_schemas.background import in_background
 from auditstream_schemas.errors import ExportError
@@ -32,7 +32,7 @@ from auditstream_storage import Emit
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 10.0
-"""Time for a job to stop; it does between two pieces of ClickHouse's answer."""
+"""Time for a job to stop; it stops between two pieces of ClickHouse's answer."""
 _METADATA_SECONDS = 5.0
 _EXPIRY_INTERVAL = 60 * NANOSECONDS
 
@@ -89,8 +89,8 @@ class Exporter:
             }
         )
         self._running: _RunningJob | None = None
-        # Partitions are not paused while a job runs. Requests are few and small, and librdkafka may drop fetched
-        # records on a pause without reading them again.
+        # Partitions are not paused while a job runs, because librdkafka may lose fetched records on a pause. Requests
+        # are few and small.
         self._waiting: deque[Message] = deque()
         self._assigned: set[int] = set()
         self._stopped = threading.Event()
@@ -172,7 +172,7 @@ class Exporter:
                 self._commit(request)
                 continue
             run = JobRun(
-                job,
+                job=job,
                 settings=self._settings,
                 store=self._store,
                 directory=self._directory,
@@ -182,9 +182,8 @@ class Exporter:
                 slice_rows=self._slice_rows,
             )
             _logger.info("export %s: started", job.id)
-            self._running = _RunningJob(
-                run=run, request=request, outcome=in_background(run.run, "auditstream-exporter")
-            )
+            outcome = in_background(run.run, "auditstream-exporter")
+            self._running = _RunningJob(run=run, request=request, outcome=outcome)
 
     def _collect(self) -> None:
         """If the running job has ended, commit its request."""
@@ -213,14 +212,14 @@ class Exporter:
             _logger.warning("offset not committed: %s", error.args[0].str())
 
     def _stop_job(self) -> None:
-        """Interrupt the running job, unless it ends meanwhile."""
+        """Interrupt the running job; if it ends meanwhile, commit its request."""
         if self._running is None:
             return
         self._running.run.stop()
         try:
             self._running.outcome.exception(_STOP_SECONDS)
         except TimeoutError:
-            _logger.warning("the interrupted job goes on until ClickHouse answers, and then notices the interruption")
+            _logger.warning("the interrupted job stops only when ClickHouse answers")
             self._running = None
             return
         self._assigned.discard(self._running.request.partition() or 0)
@@ -243,26 +242,25 @@ class Exporter:
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         consumer.incremental_assign(assigned)
-        self._assigned |= {partition.partition for partition in assigned}
+        self._assigned |= _numbers(assigned)
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
-        if self._runs_one_of(revoked):
+        if self._running is not None and self._running.request.partition() in _numbers(revoked):
             self._stop_job()
-        self._forget(consumer, revoked)
+        self._unassign(consumer, revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
-        if self._running is not None and self._runs_one_of(lost):
+        if self._running is not None and self._running.request.partition() in _numbers(lost):
             _logger.warning("lost partition %s: another exporter has its job", self._running.request.partition())
             self._running.run.stop()
             self._running = None
-        self._forget(consumer, lost)
+        self._unassign(consumer, lost)
 
-    def _runs_one_of(self, partitions: list[TopicPartition]) -> bool:
-        numbers = {partition.partition for partition in partitions}
-        return self._running is not None and self._running.request.partition() in numbers
-
-    def _forget(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        numbers = {partition.partition for partition in partitions}
-        self._assigned -= numbers
-        self._waiting = deque(request for request in self._waiting if request.partition() not in numbers)
+    def _unassign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._assigned -= _numbers(partitions)
+        self._waiting = deque(request for request in self._waiting if request.partition() in self._assigned)
         consumer.incremental_unassign(partitions)
+
+
+def _numbers(partitions: list[TopicPartition]) -> set[int]:
+    return {partition.partition for partition in partitions}

@@ -16,31 +16,23 @@ from auditstream_storage import Connection
 
 _TIMEOUT_SECONDS = 30
 _DAY = 24 * 3600 * NANOSECONDS
-_TIMES = ("queued_at", "changed_at")
-_OPTIONAL_TIMES = ("started_at", "ended_at", "expires_at")
+_TIMES = ("queued_at", "changed_at", "started_at", "ended_at", "expires_at")
 _PLAIN = ("version", "state", "worker", "directory", "rows", "total", "rate", "manifest", "key_id", "error")
-_COLUMNS = ", ".join(
-    [
-        *("request", "watermark", "files", *_PLAIN),
-        *(f"toUnixTimestamp64Nano({name})" for name in (*_TIMES, *_OPTIONAL_TIMES)),
-    ]
-)
-_EXPORTS = "{database:Identifier}.exports"
-_JOBS = "{database:Identifier}.export_jobs"
+_CELLS = ("request", "watermark", "files", *_PLAIN, *(f"toUnixTimestamp64Nano({name})" for name in _TIMES))
+_SELECT = f"SELECT {', '.join(_CELLS)} FROM {{database:Identifier}}.exports"
 
 
 class JobStore:
-    """Reads and writes the state of jobs. Safe to share between threads; every method blocks on the network.
+    """Reads and writes the state of jobs. Safe to share between threads; connects when it is first used.
 
-    Every method may raise ExportSourceError, and may be called again after it.
+    Every method blocks on ClickHouse and may raise ExportSourceError, after which it may be called again.
     """
 
     def __init__(self, settings: ClickHouseSettings) -> None:
-        """Send nothing yet."""
         self._database = settings.clickhouse_database
         self._connection = Connection(
             settings,
-            lambda text: ExportSourceError(f"ClickHouse has the state of exports, and failed: {text}"),
+            lambda text: ExportSourceError(f"ClickHouse failed, which stores the state of exports: {text}"),
             timeout_seconds=_TIMEOUT_SECONDS,
             retries=0,
         )
@@ -50,17 +42,17 @@ class JobStore:
         self._connection.close()
 
     def now(self) -> int:
-        """ClickHouse's clock, nanoseconds since the epoch: the clocks of workers may differ."""
+        """The time by ClickHouse's clock, nanoseconds since the epoch. The clocks of exporters may differ."""
         return int(self._rows("SELECT toUnixTimestamp64Nano(now64(9))")[0][0])
 
     def watermark(self) -> Watermark:
-        """The end of the ledger, for every partition."""
+        """The end of the ledger of every partition."""
         return read_ledger(self._rows, None).watermark
 
     def write(self, job: ExportJob) -> None:
-        """Write a job's state. Writing a version again, or an earlier one, changes nothing."""
+        """Write a job's state. It has no effect if this version or a higher one is stored."""
         row: dict[str, object] = {name: getattr(job, name) for name in _PLAIN}
-        times = {name: getattr(job, name) for name in ("requested_at", *_TIMES, *_OPTIONAL_TIMES)}
+        times = {name: getattr(job, name) for name in ("requested_at", *_TIMES)}
         row |= {name: None if value is None else format_timestamp(value) for name, value in times.items()}
         row |= {
             "id": str(job.id),
@@ -80,35 +72,23 @@ class JobStore:
 
     def job(self, id: UUID) -> ExportJob | None:
         """One job, or None."""
-        rows = self._rows(f"SELECT {_COLUMNS} FROM {_EXPORTS} WHERE id = {{id:UUID}}", {"id": str(id)})
+        rows = self._rows(f"{_SELECT} WHERE id = {{id:UUID}}", {"id": str(id)})
         return _job(rows[0]) if rows else None
 
     def jobs(self, scopes: Sequence[str] | None, *, limit: int) -> list[ExportJob]:
-        """The latest jobs, newest first.
-
-        Args:
-            scopes: Only jobs of at least one of these scopes; None for all jobs.
-            limit: Largest number of jobs.
-        """
+        """The latest jobs of at least one of these scopes, newest first; None for all scopes."""
         where = "true" if scopes is None else "hasAny(scopes, {scopes:Array(String)})"
-        parameters: dict[str, object] = {"limit": limit} | ({} if scopes is None else {"scopes": list(scopes)})
-        rows = self._rows(
-            f"SELECT {_COLUMNS} FROM {_EXPORTS} WHERE {where} ORDER BY requested_at DESC, id LIMIT {{limit:UInt32}}",
-            parameters,
-        )
+        sql = f"{_SELECT} WHERE {where} ORDER BY requested_at DESC, id LIMIT {{limit:UInt32}}"
+        rows = self._rows(sql, {"limit": limit, "scopes": list(scopes or ())})
         return [_job(row) for row in rows]
 
     def expired(self, now: int) -> list[ExportJob]:
-        """Finished jobs whose files have expired at a time, nanoseconds since the epoch; 100 at most."""
-        rows = self._rows(
-            f"SELECT {_COLUMNS} FROM {_EXPORTS} WHERE state = 'finished'"
-            " AND expires_at <= fromUnixTimestamp64Nano({now:Int64}, 'UTC') LIMIT 100",
-            {"now": now},
-        )
-        return [_job(row) for row in rows]
+        """Up to 100 finished jobs whose files have expired by ``now``, nanoseconds since the epoch."""
+        is_expired = "state = 'finished' AND expires_at <= fromUnixTimestamp64Nano({now:Int64}, 'UTC')"
+        return [_job(row) for row in self._rows(f"{_SELECT} WHERE {is_expired} LIMIT 100", {"now": now})]
 
     def cancel(self, id: UUID) -> None:
-        """Record that a job is to stop. This has no effect on a job that has ended."""
+        """Cancel a job. It has no effect on a job that has ended."""
         with self._connection.client() as client:
             client.command(
                 f"INSERT INTO {self._database}.export_cancels SELECT {{id:UUID}}, now64(9)",
@@ -117,21 +97,31 @@ class JobStore:
                 use_database=False,
             )
 
-    def asked_before(self, job: ExportJob) -> Mapping[str, int]:
-        """The number of jobs requested earlier on the same day (UTC), by scope; failed jobs are not counted.
+    def over_quota(self, job: ExportJob, quota: int) -> str | None:
+        """Return why a job exceeds the quota, for people; None if it does not.
 
-        A job of all scopes is counted under the empty id.
+        The quota is the number of jobs per scope and day (UTC), 0 for no limit. Failed jobs are not counted; a job of
+        all scopes counts for the empty id. Only earlier requests count, so the result is the same when the job is
+        requested and when it runs.
         """
+        if quota == 0:
+            return None
         day = job.requested_at - job.requested_at % _DAY
         rows = self._rows(
-            f"SELECT scope, count() FROM (SELECT id, requested_at, state, scopes FROM {_JOBS} FINAL)"
+            "SELECT scope FROM (SELECT id, requested_at, state, scopes FROM {database:Identifier}.export_jobs FINAL)"
             " ARRAY JOIN if(empty(scopes), [''], scopes) AS scope"
             " WHERE state != 'failed' AND scope IN {scopes:Array(String)}"
             " AND requested_at >= fromUnixTimestamp64Nano({day:Int64}, 'UTC')"
-            " AND (requested_at, id) < (fromUnixTimestamp64Nano({at:Int64}, 'UTC'), {id:UUID}) GROUP BY scope",
-            {"scopes": list(job.scopes) or [""], "day": day, "at": job.requested_at, "id": str(job.id)},
+            " AND (requested_at, id) < (fromUnixTimestamp64Nano({at:Int64}, 'UTC'), {id:UUID})"
+            " GROUP BY scope HAVING count() >= {quota:UInt64} LIMIT 1",
+            {"scopes": list(job.scopes) or [""], "day": day, "at": job.requested_at, "id": str(job.id), "quota": quota},
         )
-        return {str(scope): int(count) for scope, count in rows}
+        if not rows:
+            return None
+        return (
+            f"{quota} exports were requested for {rows[0][0] or 'all organisations'} today, which is the quota: "
+            f"request the next after {format_timestamp(day + _DAY)}"
+        )
 
     def _rows(self, sql: str, parameters: Mapping[str, object] | None = None) -> Sequence[Sequence[Any]]:
         values = {"database": self._database, **(parameters or {})}
@@ -143,9 +133,9 @@ class JobStore:
 def _job(row: Sequence[Any]) -> ExportJob:
     request, watermark, files, *values = row
     plain = dict(zip(_PLAIN, values[: len(_PLAIN)], strict=True))
-    times = dict(zip((*_TIMES, *_OPTIONAL_TIMES), values[len(_PLAIN) :], strict=True))
+    times = dict(zip(_TIMES, values[len(_PLAIN) :], strict=True))
     if plain["state"] not in get_args(JobState):
-        raise ExportError(f"ClickHouse has a job in the state {plain['state']!r}, which this auditstream does not know")
+        raise ExportError(f"a job in ClickHouse has the state {plain['state']!r}, which this auditstream does not know")
     return replace(
         job_from_request(request),
         watermark=Watermark.from_json(json.loads(watermark)) if watermark else None,

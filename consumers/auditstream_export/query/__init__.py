@@ -1,1 +1,1 @@
-"""Which events an export reads, and the SQL that reads them."""
+"""The request of an export, its watermark, and the SQL that reads its events."""

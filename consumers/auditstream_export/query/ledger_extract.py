@@ -2,16 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 from uuid import UUID
 
 from auditstream_export.query.watermark import Position, Watermark
 from auditstream_schemas.errors import ExportError
 from auditstream_storage import COUNTS, LedgerTotals, checked_lines
 
-Ask = Callable[[str, dict[str, object]], Sequence[Sequence[object]]]
+Ask = Callable[[str, dict[str, object]], Sequence[Sequence[Any]]]
 """Runs a statement with its parameters and returns its rows."""
 
-_SUMS = ", ".join(f"sumIf({name}, is_within)" for name in COUNTS)
+# Lines beyond the watermark are not counted. But the last of them shows that the ledger reaches the watermark.
+_CELLS = {
+    "topic": "topic",
+    "topic_id": "topic_id",
+    "partition": "partition",
+    "first_offset": "minIf(first_offset, is_within)",
+    "last_offset": "maxIf(last_offset, is_within)",
+    "batches": "countIf(is_within)",
+    **{name: f"sumIf({name}, is_within)" for name in COUNTS},
+    "breaks": "countIf(is_within AND (is_break OR is_misfit))",
+    "last_at": "formatDateTime(maxIf(written_at, is_within), '%Y-%m-%dT%H:%i:%SZ', 'UTC')",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +31,9 @@ class PartitionLedger(LedgerTotals):
     """The ledger of one partition, up to the watermark.
 
     Attributes:
-        topic: Name of the topic.
-        topic_id: The id that the broker gave it.
-        partition: Kafka partition.
-        first_offset: First offset in the ledger.
+        topic_id: Id of the topic, assigned by the broker.
         last_offset: Last offset in the ledger up to the watermark, inclusive.
-        breaks: Lines that do not begin where the line before ends, or whose counts do not add up.
+        breaks: Number of lines that do not begin where the previous line ends, or whose counts do not add up.
         last_at: Time at which the last of the lines was written, ISO-8601.
     """
 
@@ -37,19 +46,21 @@ class PartitionLedger(LedgerTotals):
     last_at: str
 
     @property
+    def end(self) -> Position:
+        """The last line's last offset, as a position of a watermark."""
+        return Position(
+            topic=self.topic, topic_id=self.topic_id, partition=self.partition, last_offset=self.last_offset
+        )
+
+    @property
     def is_balanced(self) -> bool:
-        """Whether every offset is in one line and every record has one status, as far as the ledger alone shows."""
+        """Whether, by the ledger alone, each offset is in one line and each record has one status."""
         return not self.breaks and self.adds_up(self.last_offset - self.first_offset + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerExtract:
-    """The ledger up to a watermark.
-
-    Attributes:
-        watermark: The watermark.
-        partitions: One for each partition that has a line.
-    """
+    """The ledger up to a watermark, with one entry for each partition that has a line."""
 
     watermark: Watermark
     partitions: tuple[PartitionLedger, ...]
@@ -57,12 +68,12 @@ class LedgerExtract:
     @property
     def is_balanced(self) -> bool:
         """Whether the ledger of every partition balances and ends at the watermark."""
-        watermark = {(end.topic_id, end.partition): end.last_offset for end in self.watermark.positions}
+        watermark = {(pos.topic_id, pos.partition): pos.last_offset for pos in self.watermark.positions}
         ends = {(ledger.topic_id, ledger.partition): ledger.last_offset for ledger in self.partitions}
         return ends == watermark and all(ledger.is_balanced for ledger in self.partitions)
 
     def to_dict(self) -> dict[str, object]:
-        """All of it, for the manifest."""
+        """The ledger, for the manifest."""
         partitions = [
             {**asdict(ledger), "topic_id": str(ledger.topic_id), "balanced": ledger.is_balanced}
             for ledger in self.partitions
@@ -71,28 +82,21 @@ class LedgerExtract:
 
 
 def read_ledger(ask: Ask, watermark: Watermark | None) -> LedgerExtract:
-    """Read the ledger up to a watermark, or to its end.
-
-    Raises:
-        ExportError: The ledger ends before the watermark.
-    """
+    """Read the ledger up to a watermark, or to its end. Raises ExportError if it ends before the watermark."""
     within = "true" if watermark is None else watermark.at_or_below("topic_id", "partition", "last_offset")
-    rows = ask(_sql(within), {} if watermark is None else watermark.parameters())
-    partitions = tuple(ledger for ledger in map(_partition, rows) if ledger.batches)
+    sql = (
+        f"SELECT {', '.join(_CELLS.values())}, max(last_offset) FROM (SELECT *, {within} AS is_within"
+        f" FROM ({checked_lines()})) GROUP BY topic, topic_id, partition ORDER BY topic, topic_id, partition"
+    )
+    rows = ask(sql, {} if watermark is None else watermark.parameters())
+    ledgers = (PartitionLedger(**dict(zip(_CELLS, row[:-1], strict=True))) for row in rows)
+    partitions = tuple(ledger for ledger in ledgers if ledger.batches)
     if watermark is None:
-        positions = (
-            Position(
-                topic=ledger.topic,
-                topic_id=ledger.topic_id,
-                partition=ledger.partition,
-                last_offset=ledger.last_offset,
-            )
-            for ledger in partitions
-        )
-        return LedgerExtract(watermark=Watermark(positions=tuple(sorted(positions))), partitions=partitions)
-    ends = {(str(row[1]), int(str(row[2]))): int(str(row[-1])) for row in rows}
+        positions = tuple(sorted(ledger.end for ledger in partitions))
+        return LedgerExtract(watermark=Watermark(positions=positions), partitions=partitions)
+    last_offsets = {(row[1], row[2]): row[-1] for row in rows}
     for position in watermark.positions:
-        end = ends.get((str(position.topic_id), position.partition), -1)
+        end = last_offsets.get((position.topic_id, position.partition), -1)
         if end < position.last_offset:
             raise ExportError(
                 f"the watermark is at offset {position.last_offset} of {position.topic}[{position.partition}], topic "
@@ -100,29 +104,3 @@ def read_ledger(ask: Ask, watermark: Watermark | None) -> LedgerExtract:
                 "database's, or was this one restored? nothing was exported"
             )
     return LedgerExtract(watermark=watermark, partitions=partitions)
-
-
-def _sql(within: str) -> str:
-    # Lines beyond the watermark are left out, but the last of them shows that the ledger reaches the watermark.
-    return f"""
-        SELECT topic, topic_id, partition, minIf(first_offset, is_within), maxIf(last_offset, is_within),
-            countIf(is_within), {_SUMS}, countIf(is_within AND (is_break OR is_misfit)),
-            formatDateTime(maxIf(written_at, is_within), '%Y-%m-%dT%H:%i:%SZ', 'UTC'), max(last_offset)
-        FROM (SELECT *, {within} AS is_within FROM ({checked_lines()}))
-        GROUP BY topic, topic_id, partition ORDER BY topic, topic_id, partition"""
-
-
-def _partition(row: Sequence[object]) -> PartitionLedger:
-    topic, topic_id, partition, first, last, batches, *sums = row[:-3]
-    breaks, last_at, _ = row[-3:]
-    return PartitionLedger(
-        topic=str(topic),
-        topic_id=UUID(str(topic_id)),
-        partition=int(str(partition)),
-        first_offset=int(str(first)),
-        last_offset=int(str(last)),
-        batches=int(str(batches)),
-        breaks=int(str(breaks)),
-        last_at=str(last_at),
-        **{name: int(str(count)) for name, count in zip(COUNTS, sums, strict=True)},
-    )

@@ -1,4 +1,4 @@
-"""What is exported: a range of time and a filter."""
+"""The request of an export: a range of time and a filter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +16,7 @@ class ExportFilter(EventConditions):
     """The conditions on the events of an export.
 
     Attributes:
-        scopes: Ids of the only scopes whose events may be exported, whatever the other conditions are; None for no
-            such limit.
+        scopes: Ids of the scopes that the requester may see; events of others are never exported. None for no limit.
 
     Raises:
         ExportError: An id, a glob or the list of scopes is empty, or the text has no word.
@@ -27,7 +26,7 @@ class ExportFilter(EventConditions):
 
     def __post_init__(self) -> None:
         if self.scopes is not None and (not self.scopes or "" in self.scopes):
-            raise ExportError("the list of scopes is empty, or an id in it is: no events may be exported")
+            raise ExportError("the list of scopes is empty, or has an empty id: no events may be exported")
         if "" in self.actions:
             raise ExportError("the glob of an action is empty: leave it out for every action")
         for name in _IDS:
@@ -45,7 +44,7 @@ class ExportFilter(EventConditions):
         return " AND ".join(conditions) or "true", parameters
 
     def to_dict(self) -> Mapping[str, object]:
-        """The conditions that are given, for the manifest."""
+        """The given conditions, for the manifest."""
         conditions: dict[str, object] = {} if self.scopes is None else {"scopes": list(self.scopes)}
         if self.actions:
             conditions["action"] = list(self.actions)
@@ -58,7 +57,7 @@ class ExportFilter(EventConditions):
 
     @classmethod
     def from_dict(cls, conditions: Mapping[str, Any]) -> "ExportFilter":
-        """The filter whose `to_dict` this is."""
+        """Read the conditions that `to_dict` wrote."""
         others = {name: value for name, value in conditions.items() if name not in {"action", "scopes", "metadata"}}
         return cls(
             scopes=tuple(conditions["scopes"]) if "scopes" in conditions else None,
@@ -75,7 +74,7 @@ class ExportRequest:
     Attributes:
         start: First instant of the range, nanoseconds since the epoch.
         end: First instant after the range, nanoseconds since the epoch.
-        filter: Which events of the range.
+        filter: Conditions on the events of the range.
 
     Raises:
         ExportError: The range is empty.
@@ -88,25 +87,17 @@ class ExportRequest:
     def __post_init__(self) -> None:
         if self.start >= self.end:
             raise ExportError(
-                f"the range is empty: it begins at {format_timestamp(self.start)} and ends before "
+                f"the range is empty: its first instant is {format_timestamp(self.start)}, and it ends before "
                 f"{format_timestamp(self.end)}; the end must be later"
             )
 
     def to_dict(self) -> dict[str, object]:
         """Range and filter, for the manifest."""
-        return {
-            "from": format_timestamp(self.start),
-            "to": format_timestamp(self.end),
-            "filter": self.filter.to_dict(),
-        }
+        return {"from": format_timestamp(self.start), "to": format_timestamp(self.end), "filter": self.filter.to_dict()}
 
     @classmethod
     def from_dict(cls, manifest: Mapping[str, Any]) -> "ExportRequest":
-        """The request whose `to_dict` is part of a manifest.
-
-        Raises:
-            ExportError: The manifest lacks it.
-        """
+        """Read range and filter from a manifest or a request, where `to_dict` wrote them. Raises ExportError."""
         try:
             return cls(
                 start=parse_timestamp(manifest["from"]),
@@ -114,4 +105,4 @@ class ExportRequest:
                 filter=ExportFilter.from_dict(manifest["filter"]),
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise ExportError(f"the manifest lacks range or filter, or has them malformed: {error}") from error
+            raise ExportError(f"range or filter is missing or malformed: {error}") from error

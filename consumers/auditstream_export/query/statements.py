@@ -1,6 +1,6 @@
 """The SQL of an export. ClickHouse formats the rows; Python only passes their bytes on.
 
-Every statement reads the view ``events``. Values are server-side parameters; so is the database's name.
+Every statement reads the view ``events``. Values and the name of the database are server-side parameters.
 """
 
 from dataclasses import dataclass
@@ -32,37 +32,29 @@ SETTINGS: dict[str, object] = {
     "timeout_overflow_mode": "throw",
     "limit": 0,
     "offset": 0,
-    # Interrupting an export ends its query.
+    # When an export is interrupted, ClickHouse ends its query.
     "cancel_http_readonly_queries_on_client_close": 1,
 }
-"""ClickHouse's settings for the rows."""
+"""ClickHouse's settings for the statement `ExportStatements.rows`."""
 
-COUNTING: dict[str, object] = {
-    name: value for name, value in SETTINGS.items() if "csv" not in name and "json" not in name
-}
+COUNTING = {name: value for name, value in SETTINGS.items() if "csv" not in name and "json" not in name}
 """ClickHouse's settings for all other statements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportStatements:
-    """The statements of one export.
-
-    Attributes:
-        filter: The conditions on the events of the range.
-        watermark: The last offsets whose events are exported.
-        output_format: The format of the rows.
-    """
+    """The statements of one export."""
 
     filter: ExportFilter
     watermark: Watermark
     output_format: OutputFormat
 
     def parameters(self) -> dict[str, object]:
-        """The parameters of all statements, without start and end, nanoseconds since the epoch."""
+        """The parameters of all statements, except ``start`` and ``end`` (nanoseconds since the epoch)."""
         return {**self.filter.where()[1], **self.watermark.parameters()}
 
     def hours(self) -> str:
-        """The number of events of each hour that has any: the hour's first nanosecond, the number."""
+        """The hours with events: the first nanosecond and the number of events of each."""
         return (
             "WITH toUnixTimestamp64Nano(occurred_at) AS time"
             " SELECT time - positiveModulo(time, 3600000000000) AS hour, count()"
@@ -70,10 +62,10 @@ class ExportStatements:
         )
 
     def rows(self) -> str:
-        """The rows of a slice, without a header, by time and then by the text of the id.
+        """The rows of a slice, without a header, ordered by time and then by the text of the id.
 
-        A UUID column sorts by its second half; the number of a UUID sorts as its text does. The coordinates decide
-        the order of two events of other content that were stored under one id at the same moment.
+        ClickHouse sorts a UUID column by its second half. The number of a UUID has the order of its text. If two
+        events with one id were stored at the same moment, the coordinates decide.
         """
         order = ("occurred_at", "UUIDToNum(id)", *_COORDINATES)
         if self.output_format.format != "parquet":
@@ -90,26 +82,21 @@ class ExportStatements:
         return f"{TIME_RANGE} AND {self._is_below()} AND {self.filter.where()[0]}"
 
     def _is_below(self) -> str:
-        """The condition that an event has coordinates at or below the watermark, visible ones or noted ones."""
-        visible = self.watermark.at_or_below(*_COORDINATES)
-        noted = self.watermark.at_or_below("topic_id", "partition", "offset")
-        # The event's own coordinates must be noted: other content under its id is another event.
+        """The condition that the coordinates of an event, or of a copy of it, are at or below the watermark."""
+        is_event_below = self.watermark.at_or_below(*_COORDINATES)
+        is_copy_below = self.watermark.at_or_below("topic_id", "partition", "offset")
+        # The table must have the event's own coordinates, too: other content under its id is another event.
         return (
-            f"({visible} OR ({', '.join(_COORDINATES)}) IN (SELECT topic_id, partition, offset FROM {_COPIES}"
-            f" WHERE id IN (SELECT id FROM {_COPIES} WHERE {noted})))"
+            f"({is_event_below} OR ({', '.join(_COORDINATES)}) IN (SELECT topic_id, partition, offset FROM {_COPIES}"
+            f" WHERE id IN (SELECT id FROM {_COPIES} WHERE {is_copy_below})))"
         )
-
-
-def clickhouse_format(output_format: OutputFormat) -> str:
-    """ClickHouse's name of the format that gives the rows."""
-    return {"csv": "CSV", "ndjson": "TSVRaw", "parquet": "Parquet"}[output_format.format]
 
 
 def header(output_format: OutputFormat) -> bytes:
     """The bytes before the first row of a file."""
     if output_format.format != "csv":
         return b""
-    # Without the byte order mark, spreadsheet programs read UTF-8 as the encoding of their country.
+    # Without the byte order mark, spreadsheet programs take UTF-8 for the encoding of their country.
     mark = "\ufeff" if output_format.profile == "spreadsheet" else ""
     return (mark + ",".join(COLUMNS) + "\r\n").encode()
 
@@ -126,8 +113,7 @@ def _object(column: str, *, members: str) -> str:
 def _entity(column: str) -> str:
     name = f"concat(',\"name\":', toJSONString(assumeNotNull({column}.name)))"
     return _object(
-        column,
-        members=f", ',\"type\":', toJSONString({column}.type), if(isNull({column}.name), '', {name})",
+        column, members=f", ',\"type\":', toJSONString({column}.type), if(isNull({column}.name), '', {name})"
     )
 
 
@@ -153,7 +139,7 @@ COLUMNS = tuple(_CELLS)
 _TEXT_CELLS = frozenset({"action", "occurred_at", "id", "version", "success"})
 _TYPED_CELLS = {**_CELLS, "occurred_at": "occurred_at", "version": "version", "success": "success"}
 
-# Line breaks stand only between the tokens of JSON text: inside a string they are escaped.
+# Line breaks occur only between the tokens of JSON text: inside a string they are escaped.
 _ONE_LINE_PAYLOAD = "translate(payload, '\\r\\n', '  ')"
 
 
@@ -166,11 +152,11 @@ def _cells(output_format: OutputFormat) -> str:
 
 
 def _harmless(cell: str) -> str:
-    """A JSON cell that stays one cell, whether a program splits at commas, semicolons or tabs.
+    """The SQL of a JSON cell that stays one cell, whether a program splits at commas, semicolons or tabs.
 
     The cell begins with a brace, so it is no formula. But spreadsheet programs of many countries split at semicolons,
-    and one of the pieces could begin with ``=``. In JSON text a semicolon stands only in strings, where its escape
-    means the same; tabs and line breaks stand only between tokens.
+    and one of the pieces could begin with ``=``. In JSON text a semicolon occurs only in strings, where its escape
+    means the same; tabs and line breaks occur only between tokens.
     """
     return f"replaceAll(translate({cell}, '\\t\\r\\n', '   '), ';', '\\\\u003b')"
 

@@ -1,9 +1,10 @@
 """The watermark of an export: for every partition of every topic id, the last offset of the ledger.
 
-The events up to a watermark never change. An offset is in the ledger only after its rows were read back; visible rows
-beyond the end of the ledger are not exported. If two sinks stored an event at once, from two offsets, the view shows
-either offset and the table ``copies`` has both; the event is exported if one of them is below the watermark. A
-recreated topic has another id, so its offsets are others. A dead letter that was sent again has a new offset.
+The events up to a watermark never change. The sink writes an offset to the ledger only after it has read its rows
+back; visible rows beyond the end of the ledger are not exported. If two sinks stored an event at once, from two
+offsets, the view shows one of the offsets and the table ``copies`` has both. The event is exported if one of them is
+below the watermark. A topic that was deleted and created again has another id. A dead letter that was sent again has
+a new offset.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,32 +48,22 @@ class Watermark:
 
     @classmethod
     def from_json(cls, content: object) -> "Watermark":
-        """Read the list that `to_dict` wrote, or a manifest that contains it.
-
-        Raises:
-            ExportError: The content is malformed.
-        """
+        """Read the list that `to_dict` wrote, or a manifest with that list. Raises ExportError if it is malformed."""
         if isinstance(content, dict):
             content = content.get("watermark")
         if not isinstance(content, list):
-            raise ExportError(f"there is no watermark in it: expected a manifest, or {_STRUCTURE}")
+            raise ExportError(f"the file has no watermark: expected a manifest, or {_STRUCTURE}")
         positions = tuple(sorted(map(_position, content)))
         if len({(position.topic_id, position.partition) for position in positions}) != len(positions):
             raise ExportError("the watermark names a partition twice")
         return cls(positions=positions)
 
     def to_dict(self) -> list[dict[str, object]]:
-        """The positions, for the manifest."""
+        """The positions as a list of objects, for the manifest."""
         return [{**asdict(position), "topic_id": str(position.topic_id)} for position in self.positions]
 
     def at_or_below(self, topic_id: str, partition: str, offset: str) -> str:
-        """The SQL condition that coordinates are at or below the watermark.
-
-        Args:
-            topic_id: Column of the topic's id.
-            partition: Column of the partition.
-            offset: Column of the offset.
-        """
+        """The SQL condition that the coordinates in these columns are at or below the watermark."""
         branches = [
             f"{topic_id} = {{topic_id_{number}:UUID}}, transform({partition}, {{partitions_{number}:Array(Int32)}}, "
             f"{{offsets_{number}:Array(Int64)}}, toInt64(-1))"
@@ -99,15 +90,11 @@ class Watermark:
 def _position(entry: Any) -> Position:
     malformed = f"the watermark has an entry {str(entry)[:80]!r}: expected {_STRUCTURE}"
     try:
-        position = Position(
-            topic=entry["topic"],
-            topic_id=UUID(entry["topic_id"]),
-            partition=entry["partition"],
-            last_offset=entry["last_offset"],
-        )
+        topic, topic_id = entry["topic"], UUID(entry["topic_id"])
+        partition, last_offset = entry["partition"], entry["last_offset"]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ExportError(malformed) from error
-    numbers = ((position.partition, _MAX_PARTITION), (position.last_offset, _MAX_OFFSET))
-    if not isinstance(position.topic, str) or not all(type(n) is int and 0 <= n <= limit for n, limit in numbers):
+    numbers = ((partition, _MAX_PARTITION), (last_offset, _MAX_OFFSET))
+    if not isinstance(topic, str) or not all(type(n) is int and 0 <= n <= limit for n, limit in numbers):
         raise ExportError(malformed)
-    return position
+    return Position(topic=topic, topic_id=topic_id, partition=partition, last_offset=last_offset)

@@ -2,7 +2,7 @@
 
 from auditstream_export.verify.comparison import SHOWN_ROWS, RowDifference, compare
 from auditstream_export.verify.manifest import manifest_bytes, manifest_name, read_manifest, signature_name
-from auditstream_export.verify.signing import PublicKey, SigningKey, load_signing_key, make_key, parse_public_key
+from auditstream_export.verify.signing import PublicKey, SigningKey, load_public_key, load_signing_key, make_key
 from auditstream_export.verify.verification import CheckedFile, Difference, Signature, Verification, verify_export
 
 __all__ = [
@@ -15,11 +15,11 @@ __all__ = [
     "SigningKey",
     "Verification",
     "compare",
+    "load_public_key",
     "load_signing_key",
     "make_key",
     "manifest_bytes",
     "manifest_name",
-    "parse_public_key",
     "read_manifest",
     "signature_name",
     "verify_export",

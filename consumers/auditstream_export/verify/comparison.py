@@ -1,4 +1,4 @@
-"""Compares two copies of one file row by row: which rows differ, and in which columns."""
+"""Compares two copies of one file row by row, and reports the rows and columns that differ."""
 
 import csv
 import io
@@ -47,14 +47,14 @@ def compare(one: Path, other: Path, output_format: OutputFormat) -> Iterator[Row
     if output_format.format == "parquet":
         raise ExportError("copies of parquet files cannot be compared row by row")
     left, right = _Rows(one, output_format), _Rows(other, output_format)
-    while (mine := left.peek()) is not None or right.peek() is not None:
-        theirs = right.peek()
-        if mine == theirs:
+    while (left_row := left.peek()) is not None or right.peek() is not None:
+        right_row = right.peek()
+        if left_row == right_row:
             left.skip()
             right.skip()
             continue
-        extra = 1 if theirs is None else left.distance(theirs)
-        missing = 1 if mine is None else right.distance(mine)
+        extra = 1 if right_row is None else left.distance(right_row)
+        missing = 1 if left_row is None else right.distance(left_row)
         if extra is not None:
             for _ in range(extra):
                 yield _unpaired(left.number, "extra", _cells(left.skip(), output_format))
@@ -84,7 +84,7 @@ class _Rows:
         return self._lookahead[0] if self._lookahead else None
 
     def skip(self) -> bytes:
-        """Go to the row after the next, and return the next."""
+        """Return the next row, and go to the one after it."""
         self.number += 1
         return self._lookahead.popleft()
 

@@ -14,7 +14,7 @@ from auditstream_export.formats import OutputFormat, compression_of
 from auditstream_export.query.ledger_extract import LedgerExtract
 from auditstream_export.query.request import ExportRequest
 from auditstream_export.query.statements import COLUMNS
-from auditstream_export.verify.signing import SigningKey
+from auditstream_export.verify.signing import SigningKey, read_bytes
 from auditstream_schemas.catalog import catalog_sha256
 from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.errors import ExportError
@@ -47,7 +47,7 @@ def manifest_bytes(
     now: datetime,
     key: SigningKey | None,
 ) -> bytes:
-    """Write the manifest of an export to files of this name. ``ledger`` ends at the watermark; ``key`` will sign it."""
+    """Write the manifest of an export to files of this name. ``ledger`` ends at the watermark; ``key`` signs later."""
     is_parquet = output_format.format == "parquet"
     manifest = {
         "manifest_version": VERSION,
@@ -74,16 +74,10 @@ def manifest_bytes(
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Read a manifest, and return its content and its bytes.
-
-    Raises:
-        ExportError: The file cannot be read, or is not a manifest of this version.
-    """
+    """Return content and bytes of a manifest. Raises ExportError if it cannot be read, or has another version."""
+    text = read_bytes(path)
     try:
-        text = path.read_bytes()
         manifest = json.loads(text)
-    except OSError as error:
-        raise ExportError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ValueError as error:
         raise ExportError(f"{path} is not a manifest: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("manifest_version") != VERSION:

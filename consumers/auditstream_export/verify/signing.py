@@ -6,6 +6,7 @@ The signature covers the bytes of the manifest's file, and is stored as 64 bytes
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +26,7 @@ from auditstream_schemas.errors import ExportError, SettingsError
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """Checks signatures.
-
-    Attributes:
-        key: The public key.
-    """
+    """A key that checks signatures."""
 
     key: Ed25519PublicKey
 
@@ -46,24 +43,19 @@ class PublicKey:
 
     def is_signature(self, signature: bytes, data: bytes) -> bool:
         """Whether this is the key's signature of these bytes."""
-        try:
+        with suppress(InvalidSignature):
             self.key.verify(signature, data)
-        except InvalidSignature:
-            return False
-        return True
+            return True
+        return False
 
     def to_dict(self) -> dict[str, str]:
-        """The key and its id, for the manifest. The key is trusted only by verifiers that know its id already."""
+        """The key and its id, for the manifest. A verifier trusts the key only if it knows the id already."""
         return {"algorithm": "ed25519", "key_id": self.key_id, "public_key": self.pem}
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """Makes signatures.
-
-    Attributes:
-        key: The private key.
-    """
+    """A key that makes signatures."""
 
     key: Ed25519PrivateKey
 
@@ -73,16 +65,12 @@ class SigningKey:
         return PublicKey(self.key.public_key())
 
     def sign(self, data: bytes) -> bytes:
-        """The signature, 64 bytes."""
+        """Sign these bytes; the signature has 64 bytes."""
         return self.key.sign(data)
 
 
 def load_signing_key(path: Path) -> SigningKey:
-    """Read a private key.
-
-    Raises:
-        SettingsError: The file cannot be read, or is not an Ed25519 private key.
-    """
+    """Read a private key. Raises SettingsError if the file cannot be read, or is not an Ed25519 private key."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
@@ -97,12 +85,21 @@ def load_signing_key(path: Path) -> SigningKey:
     return SigningKey(key)
 
 
-def parse_public_key(pem: bytes, *, source: str) -> PublicKey:
-    """Read a public key from its PEM.
+def read_bytes(path: Path) -> bytes:
+    """Read a file, such as a key or a manifest. Raises ExportError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"cannot read {path}: {error.strerror}") from error
 
-    Raises:
-        ExportError: The text is not an Ed25519 public key.
-    """
+
+def load_public_key(path: Path) -> PublicKey:
+    """Read a public key. Raises ExportError if the file cannot be read, or is not an Ed25519 public key."""
+    return parse_public_key(read_bytes(path), source=str(path))
+
+
+def parse_public_key(pem: bytes, *, source: str) -> PublicKey:
+    """Read a public key from its PEM. Raises ExportError if the text is not an Ed25519 public key."""
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):

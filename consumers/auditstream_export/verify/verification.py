@@ -14,11 +14,11 @@ from typing import Any, Literal
 from auditstream_export.files import Digest, RowRanges, rows_of
 from auditstream_export.formats import OutputFormat
 from auditstream_export.verify.manifest import manifest_name, read_manifest
-from auditstream_export.verify.signing import PublicKey, parse_public_key
+from auditstream_export.verify.signing import PublicKey, parse_public_key, read_bytes
 from auditstream_schemas.errors import ExportError
 
 _SHOWN_RUNS = 10
-"""Runs of rows that are named; further ones are counted."""
+"""Runs of rows that are reported one by one; further ones are counted."""
 _NUMBER = re.compile(r"-\d{5}(?=\.|$)")
 
 SignatureState = Literal["trusted", "untrusted", "invalid", "unsigned"]
@@ -48,7 +48,7 @@ class CheckedFile:
 
     Attributes:
         path: Path of the file.
-        rows: Number of rows in the manifest.
+        rows: Number of rows according to the manifest.
         differences: The differences; empty if the file is the one that was exported.
     """
 
@@ -114,9 +114,12 @@ def verify_export(
     content, text = read_manifest(manifest_path)
     entries = _entries(content)
     if is_manifest:
-        selected = [(manifest_path.with_name(str(entry["name"])), entry) for entry in entries]
+        selected = [(manifest_path.with_name(entry["name"]), entry) for entry in entries]
     else:
-        selected = [(path, _entry(path, manifest_path, entries))]
+        # The only file of an export may have been renamed: its hash identifies it.
+        selected = [(path, entry) for entry in entries if entry["name"] == path.name or len(entries) == 1]
+        if not selected:
+            raise ExportError(f"{manifest_path} has no file {path.name}, but {len(entries)} others")
     return Verification(
         manifest=manifest_path,
         signature=_check_signature(content, text, manifest_path, trusted=trusted, trusted_ids=trusted_ids),
@@ -141,8 +144,9 @@ def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             raise ExportError(f"the manifest is malformed: it has a checksum for every {size} rows")
         next_row = 1
         for entry in entries:
-            if Path(entry["name"]).name != entry["name"] or len(entry["sha256"] + entry["content_sha256"]) != 128:
-                raise ExportError(f"the manifest is malformed: {entry['name']!r} is not a file with two hashes")
+            name = entry["name"]
+            if not name or Path(name).name != name or len(entry["sha256"] + entry["content_sha256"]) != 128:
+                raise ExportError(f"the manifest is malformed: {name!r} is not a file with two hashes")
             if entry["first_row"] != next_row or entry["rows"] < 0:
                 raise ExportError("the manifest contradicts itself: its files do not follow each other")
             if len((entry["checksums"] or "").split()) != (-(-entry["rows"] // size) if size is not None else 0):
@@ -155,16 +159,6 @@ def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return entries
 
 
-def _entry(path: Path, manifest: Path, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    if len(entries) == 1:
-        # The file may have been renamed; its hash identifies it.
-        return entries[0]
-    for entry in entries:
-        if entry["name"] == path.name:
-            return entry
-    raise ExportError(f"{manifest} has no file {path.name}, but {len(entries)} others")
-
-
 def _check_signature(
     content: Mapping[str, Any],
     text: bytes,
@@ -174,37 +168,28 @@ def _check_signature(
     trusted_ids: Collection[str],
 ) -> Signature:
     path = manifest.with_name(f"{manifest.name}.sig")
-    claimed = content.get("signed_by")
+    signed_by = content.get("signed_by")
     if not path.exists():
-        if claimed:
+        if signed_by:
             return _invalid(f"the manifest names the key that signed it, but {path.name} is missing")
         return Signature(state="unsigned", key_id=None, text="the manifest is not signed: anybody may have written it")
-    try:
-        signature = path.read_bytes()
-    except OSError as error:
-        raise ExportError(f"cannot read {path}: {error.strerror}") from error
+    signature = read_bytes(path)
     for key in trusted:
         if key.is_signature(signature, text):
             return Signature(state="trusted", key_id=key.key_id, text=f"signed by the key {key.key_id}")
-    own_key = _own_key(claimed)
+    pem = signed_by.get("public_key") if isinstance(signed_by, dict) else None
+    own_key = parse_public_key(pem.encode(), source="the key in the manifest") if isinstance(pem, str) else None
     if own_key is None or not own_key.is_signature(signature, text):
         return _invalid(f"{path.name} is not a signature of this manifest")
     description = f"signed by the key {own_key.key_id}"
     if own_key.key_id in trusted_ids:
         return Signature(state="trusted", key_id=own_key.key_id, text=description)
-    hint = "which only the manifest itself names: trust it with --public-key or --key-id"
+    hint = "which nothing but the manifest names: trust it with --public-key or --key-id"
     return Signature(state="untrusted", key_id=own_key.key_id, text=f"{description}, {hint}")
 
 
 def _invalid(text: str) -> Signature:
     return Signature(state="invalid", key_id=None, text=text)
-
-
-def _own_key(claimed: object) -> PublicKey | None:
-    """The public key in the manifest."""
-    if not isinstance(claimed, dict) or not isinstance(claimed.get("public_key"), str):
-        return None
-    return parse_public_key(claimed["public_key"].encode(), source="the key in the manifest")
 
 
 def _check_file(path: Path, entry: Mapping[str, Any], content: Mapping[str, Any]) -> CheckedFile:
@@ -236,7 +221,6 @@ def _row_differences(path: Path, entry: Mapping[str, Any], content: Mapping[str,
     size = content["rows_per_checksum"]
     ranges, digest = RowRanges(size), Digest()
     differences = []
-    checksums: Sequence[str]
     try:
         for chunk in rows_of(path, OutputFormat.from_dict(content), content["compression"], digest):
             ranges.add(chunk.data, chunk.starts)

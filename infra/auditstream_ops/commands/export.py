@@ -30,7 +30,6 @@ from auditstream_ops.commands.export_verify import keygen, verify
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.settings import loaders
 
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _EXAMPLES = """\b
 Examples:
   auditstream export --from 2026-01-01 --to 2026-02-01 -o january.csv.zst
@@ -93,7 +92,7 @@ def export(
         return
     if output is None:
         raise click.UsageError("missing option '-o' / '--output'", ctx)
-    manifest = _read_json(watermark_file) if watermark_file is not None else None
+    manifest = None if watermark_file is None else _read_json(watermark_file)
     watermark = None if manifest is None else Watermark.from_json(manifest)
     event_filter = ExportFilter(**conditions)
     repeats = None
@@ -109,30 +108,22 @@ def export(
     else:
         request = ExportRequest(start=start, end=end, filter=event_filter)
         output_format = OutputFormat(format=format_ or format_of(output), profile=profile, split_rows=split_rows)
-    _handle_signals()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup SIGHUP is ignored, and must stay ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _exit)
     with tqdm(unit=" rows", unit_scale=True, desc="export", disable=quiet or not sys.stderr.isatty()) as bar:
 
         def show(rows: int, total: int) -> None:
             bar.total = total
             bar.update(rows - bar.n)
 
+        options: dict[str, Any] = {"output_format": output_format, "watermark": watermark, "progress": show}
         if output == "-":
-            result = _to_standard_output(
-                settings, request, output_format=output_format, watermark=watermark, progress=show
-            )
+            result = _to_standard_output(settings, request, **options)
         else:
-            result = export_events(
-                settings,
-                request,
-                output,
-                output_format=output_format,
-                watermark=watermark,
-                repeats=repeats,
-                requester=requester,
-                overwrite=force,
-                resume=resume,
-                progress=show,
-            )
+            options |= {"repeats": repeats, "requester": requester, "overwrite": force, "resume": resume}
+            result = export_events(settings, request, output, **options)
     _print(result, output, as_json=as_json)
 
 
@@ -143,15 +134,8 @@ def _read_json(path: Path) -> object:
         raise ExportError(f"cannot read the watermark {path}: {error}") from error
 
 
-def _handle_signals() -> None:
-    for number in _SIGNALS:
-        # Under nohup SIGHUP is ignored, and must stay ignored.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _exit)
-
-
 def _exit(number: int, _frame: object) -> None:
-    # The exception unwinds the export, which removes its part files.
+    # The exception ends the export, which then deletes its part files.
     raise SystemExit(128 + number)
 
 
@@ -172,7 +156,7 @@ def _print(result: ExportResult, output: str, *, as_json: bool) -> None:
         click.echo(f"auditstream: {result.retention_notice}", err=True)
     if not result.balanced:
         click.echo("auditstream: the ledger does not balance: see `auditstream verify`", err=True)
-    # Without a file, standard output has the rows.
+    # If standard output has the rows, the summary goes to standard error.
     err = result.manifest is None
     if as_json:
         files = [{name: value for name, value in asdict(file).items() if name != "checksums"} for file in result.files]

@@ -22,11 +22,11 @@ from auditstream_schemas.settings import loaders
 from auditstream_schemas.timestamp import format_timestamp
 
 _JOB = click.argument("id", type=click.UUID)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _SETTINGS = click_options(JobSettings, loaders(), argname="settings", show_envvars_in_help=True)
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object for each export.")
-_REQUESTER = click.option(
-    "--requester", metavar="NAME", help="Name for the audit log; the user of this process by default."
-)
+_REQUESTER_HELP = "Name for the audit log; the user of this process by default."
+_REQUESTER = click.option("--requester", metavar="NAME", help=_REQUESTER_HELP)
 
 
 @click.group()
@@ -45,9 +45,7 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@click.option(
-    "--scope", "scopes", metavar="ID", multiple=True, help="Only exports with events of this scope. Repeatable."
-)
+@click.option("--scope", "scopes", metavar="ID", multiple=True, help="Only exports of this scope. Repeatable.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="Maximum number of exports.")
 @_AS_JSON
 @_SETTINGS
@@ -127,14 +125,7 @@ def retry(settings: JobSettings, *, id: UUID, requester: str | None, as_json: bo
 
 @jobs.command()
 @_JOB
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=".",
-    metavar="DIRECTORY",
-    help="Directory for the files; the current one by default.",
-)
+@click.option("-o", "--output", type=_FOLDER, default=".", help="Directory for the files; by default the current one.")
 @_REQUESTER
 @_SETTINGS
 def fetch(settings: JobSettings, *, id: UUID, output: Path, requester: str | None) -> None:

@@ -15,12 +15,11 @@ from auditstream_export.verify import (
     RowDifference,
     Verification,
     compare,
+    load_public_key,
     make_key,
-    parse_public_key,
     read_manifest,
     verify_export,
 )
-from auditstream_schemas.errors import ExportError
 
 EXIT_DIFFERS = 3
 EXIT_NOT_TRUSTED = 4
@@ -48,8 +47,8 @@ def verify(
 ) -> None:
     """Check files of an export against their manifest, and the manifest against its signature.
 
-    FILE is a file of an export, or a manifest to check all its files. Needs no server. The differing row of a file is
-    printed; in a large file a range of rows. With --against the differing cells are printed.
+    FILE is a file of an export, or a manifest to check all its files. Needs no server. Prints the differing row of a
+    file, in a large file a range of rows. With --against it prints the differing cells.
 
     \b
     Exit codes:
@@ -65,9 +64,12 @@ def verify(
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     if against is not None and (len(files) != 1 or files[0].name.endswith(".manifest.json")):
         raise click.UsageError("--against compares one file with one file")
-    trusted = [parse_public_key(_read(path), source=str(path)) for path in keys]
+    trusted = [load_public_key(path) for path in keys]
     exports = [verify_export(path, manifest=manifest, trusted=trusted, trusted_ids=key_ids) for path in files]
-    rows = _compared(exports[0], against) if against is not None else []
+    rows: list[RowDifference] = []
+    if against is not None:
+        output_format = OutputFormat.from_dict(read_manifest(exports[0].manifest)[0])
+        rows = list(itertools.islice(compare(files[0], against, output_format), SHOWN_ROWS))
     is_sound = all(export.is_sound for export in exports) and not rows
     states = {export.signature.state for export in exports}
     # --allow-unsigned does not accept an invalid signature.
@@ -87,22 +89,10 @@ def verify(
 def keygen(*, path: Path) -> None:
     """Make a key pair for manifests: FILE signs and stays on this machine, FILE.pub verifies.
 
-    Set AUDITSTREAM_EXPORT_KEY_FILE to FILE for `auditstream export`. Send the key id to the verifiers on another way
-    than the exports, because their trust rests on it.
+    Set AUDITSTREAM_EXPORT_KEY_FILE to FILE for `auditstream export`. Send the key id to the verifiers by another way
+    than the exports: a verifier trusts a signature because of this id.
     """
     click.echo(f"{path.name}.pub, key id {make_key(path).key_id}")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ExportError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _compared(export: Verification, against: Path) -> list[RowDifference]:
-    output_format = OutputFormat.from_dict(read_manifest(export.manifest)[0])
-    return list(itertools.islice(compare(export.files[0].path, against, output_format), SHOWN_ROWS))
 
 
 def _show(export: Verification) -> None:

@@ -17,7 +17,7 @@ from auditstream_schemas.settings import loaders
     "--until-idle",
     type=float,
     metavar="SECONDS",
-    help="Stop after so many seconds in which no exporter had a job; otherwise run until SIGTERM or Ctrl-C.",
+    help="Stop after so many seconds without a job in any exporter; by default run until SIGTERM or Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each export that has ended as one JSON object.")
 def exporter(settings: JobSettings, *, until_idle: float | None, as_json: bool) -> None:
@@ -28,10 +28,10 @@ def exporter(settings: JobSettings, *, until_idle: float | None, as_json: bool) 
     AUDITSTREAM_EXPORT_EXPIRE_DAYS. The state of each job is in ClickHouse, in the view `exports`.
 
     On SIGTERM or Ctrl-C the exporter leaves its job unfinished. The next exporter runs it again up to the same
-    offsets, as it does after a crash, even by SIGKILL. If its disk has the part that was written, it goes on after
-    that. An export that fails leaves its error and no file, and can be run again: `auditstream export jobs retry`.
-    While ClickHouse is away, the exporter waits. The end of each export is an event (audit_log.export.finish), which
-    is emitted with the settings of `auditstream emit`.
+    offsets, as after a crash, even by SIGKILL. If the part files are on its disk, it resumes the export. A failed
+    export has an error and no files, and can be run again: `auditstream export jobs retry`. While ClickHouse is
+    away, the exporter waits. At the end of each export the exporter emits an event (audit_log.export.finish), with
+    the settings of `auditstream emit`.
 
     \b
     On a laptop:

@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from auditstream_export import Exporter, ExportFilter, ExportJob, ExportJobs, JobSettings, OutputFormat, export_events
-from auditstream_export.jobs.job_run import LeaseLostError
+from auditstream_export.jobs.job_run import JobInterruptedError
 from auditstream_export.jobs.job_store import JobStore
 from auditstream_export.verify import make_key, verify_export
 from auditstream_ops.deploy.topics import TopicPlan, create_topics
@@ -61,10 +61,7 @@ def settings(tenant: Tenant, tmp_path: Path) -> Iterator[JobSettings]:
     settings = job_settings(tenant, tmp_path / "exports")
     kafka = KafkaSettings(kafka_bootstrap_servers=settings.kafka_bootstrap_servers, topic=settings.topic)
     create_topics(
-        kafka,
-        TopicPlan(request_partitions=4),
-        dead_letter_topic=tenant.dlq_topic,
-        request_topic=settings.requests,
+        kafka, TopicPlan(request_partitions=4), dead_letter_topic=tenant.dlq_topic, request_topic=settings.requests
     )
     moments = (START + timedelta(hours=number % HOURS, seconds=number) for number in range(EVENTS))
     store(settings, [make_event(number, occurred_at=moment) for number, moment in enumerate(moments)])
@@ -186,7 +183,7 @@ def test_a_suspended_exporter_that_lost_its_lease_changes_nothing(settings: JobS
         finished = Attempt(settings, job, worker="successor", emitted=emitted).outcome.result(60)
         assert finished.directory != directory
         stall.go_on.set()
-        with pytest.raises(LeaseLostError, match="was taken over by successor"):
+        with pytest.raises(JobInterruptedError, match="was taken over by successor"):
             sleeper.outcome.result(60)
     assert existing(jobs, job.id) == finished
     assert files_below(target) == [job.name, f"{job.name}.manifest.json"]
@@ -210,7 +207,7 @@ def test_a_running_job_is_cancelled_and_retried(settings: JobSettings, target: P
     first = existing(jobs, job.id)
     assert (first.state, first.error, files_below(target)) == ("cancelled", "", [])
     assert jobs.cancel(job.id, by=ANN) == first
-    with pytest.raises(ExportError, match="is cancelled: there is no file"), jobs.open(job.id, by=ANN):
+    with pytest.raises(ExportError, match="is cancelled: it has no files"), jobs.open(job.id, by=ANN):
         pass
     store(settings, [make_event(1000)])
     again = jobs.retry(job.id, by=ANN)
@@ -219,7 +216,7 @@ def test_a_running_job_is_cancelled_and_retried(settings: JobSettings, target: P
     queued = jobs.request(scoped("org-1"), requester=ANN)
     jobs.cancel(queued.id, by=ANN)
     assert Attempt(settings, queued).outcome.result(60).state == "cancelled"
-    with pytest.raises(ExportError, match="is finished: only one that failed"):
+    with pytest.raises(ExportError, match="is finished: only a failed or cancelled export"):
         jobs.retry(job.id, by=ANN)
     assert emitted.actions() == ["request", "cancel", "request", "request", "cancel"]
 
@@ -263,14 +260,10 @@ def test_files_of_an_expired_job_are_deleted(settings: JobSettings, target: Path
     assert Attempt(settings, job).outcome.result(60).state == "finished"
     with jobs.open(job.id, by=ANN) as file:
         content = b"".join(file.pieces)
-    assert (len(content), file.size, file.media_type) == (
-        job_bytes(jobs, job),
-        len(content),
-        "text/csv; charset=utf-8",
-    )
+    assert (len(content), file.size, file.media_type) == (job_bytes(jobs, job), len(content), "text/csv; charset=utf-8")
     later = time.time_ns() + 31 * DAY_NS
     late = ExportJobs(settings, Emitted(), clock=lambda: later)
-    with pytest.raises(ExportError, match="is expired: there is no file"), late.open(job.id, by=ANN):
+    with pytest.raises(ExportError, match="is expired: it has no files"), late.open(job.id, by=ANN):
         pass
     assert JobStore(settings).expired(later - 2 * DAY_NS) == []
     # Its request was not committed; read again, it changes nothing.

@@ -55,7 +55,7 @@ def awkward_events() -> list[str]:
 
 
 def sample_events() -> Iterator[str]:
-    """Real audit events of two cloud providers in our shape, moved into the last weeks."""
+    """Real audit events of two cloud providers as JSON that `auditstream emit` accepts, moved into the last weeks."""
     base = time.time_ns() // DAY * DAY - 40 * DAY
     for line in (SAMPLES / "aws_cloudtrail.ndjson").read_text("utf-8").splitlines():
         event = json.loads(line)
@@ -83,7 +83,7 @@ def sample_events() -> Iterator[str]:
 
 
 def _sample(line: str, base: int, *, id: str, action: str, actor: str, when: str, success: bool) -> str:
-    shape: dict[str, Any] = {
+    event: dict[str, Any] = {
         "id": id,
         "action": action,
         "actor": {"id": actor, "type": "user"},
@@ -94,11 +94,11 @@ def _sample(line: str, base: int, *, id: str, action: str, actor: str, when: str
         "version": 1,
         "success": success,
     }
-    return json.dumps(shape).replace('"PAYLOAD"', line)
+    return json.dumps(event).replace('"PAYLOAD"', line)
 
 
 def auditstream(tenant: Tenant, *arguments: str) -> str:
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "auditstream_ops", *arguments],
         # The payloads here are odd on purpose; the catalog has tests of its own.
         env={**os.environ, **tenant.env, **command_credentials(arguments[0]), "AUDITSTREAM_CATALOG_MODE": "off"},
@@ -107,8 +107,8 @@ def auditstream(tenant: Tenant, *arguments: str) -> str:
         text=True,
         timeout=120,
     )
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def through_the_pipeline(tenant: Tenant, events: Path) -> dict[str, int]:

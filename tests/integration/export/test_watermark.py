@@ -65,7 +65,7 @@ def test_an_export_up_to_a_watermark_is_reproducible(settings: ClickHouseSetting
     first = {suffix: tmp_path / f"first.csv{suffix}" for suffix in ("", ".gz", ".zst")}
     for path in first.values():
         watermark = _exported(settings, path)
-    assert {(each.partition, each.last_offset) for each in watermark.positions} == {(0, 199), (1, 7), (2, 0)}
+    assert {(end.partition, end.last_offset) for end in watermark.positions} == {(0, 199), (1, 7), (2, 0)}
 
     # The ledger catches up.
     _run(

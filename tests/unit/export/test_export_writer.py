@@ -128,7 +128,7 @@ def test_a_part_file_that_was_changed_is_not_resumed(tmp_path: Path) -> None:
     _break_off(path, OutputFormat(), after=2)
     part = path.with_name("all.csv.part")
     part.write_bytes(part.read_bytes().replace(b'""number"":3', b'""number"":4', 1))
-    with pytest.raises(ExportError, match="is not as the export had left it"):
+    with pytest.raises(ExportError, match="was changed after the export broke off"):
         write_export(path, SLICES, resume=True)
     assert not path.exists()
     with open_writer(path, overwrite=True, resume=False) as writer:

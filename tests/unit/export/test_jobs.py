@@ -4,14 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from auditstream_export import (
-    ExportFilter,
-    ExportJob,
-    ExportRequest,
-    JobFile,
-    JobSettings,
-    OutputFormat,
-)
+from auditstream_export import ExportFilter, ExportJob, ExportRequest, JobFile, JobSettings, OutputFormat
 from auditstream_export.jobs.export_job import job_from_request, request_json
 from auditstream_export.jobs.job_audit import JobAudit
 from auditstream_schemas.catalog import validate_payload

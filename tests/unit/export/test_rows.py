@@ -45,7 +45,7 @@ def test_a_row_of_the_csv_module_becomes_its_event() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "cell", "told"),
+    ("column", "cell", "message"),
     [
         ("actor", "", "'actor' was empty, expected a JSON object"),
         ("payload", "[]", "'payload' was a JSON array, expected a JSON object"),
@@ -58,8 +58,8 @@ def test_a_row_of_the_csv_module_becomes_its_event() -> None:
         ("success", "1", "'success' is neither true nor false"),
     ],
 )
-def test_a_malformed_cell_is_refused(column: str, cell: str, told: str) -> None:
-    with pytest.raises(ExportError, match=told):
+def test_a_malformed_cell_is_refused(column: str, cell: str, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
         event_json_from_row(_row(make_event(1)) | {column: cell})
 
 

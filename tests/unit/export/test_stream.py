@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from auditstream_export.files import RowRanges
 from auditstream_export.formats import CSV, LINES, Layout, Records
-from auditstream_export.query.slices import MAX_SLICES, Slice, cut
+from auditstream_export.query.snapshot import MAX_SLICES, Slice, cut
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import parse_timestamp
 from auditstream_storage import retention
@@ -38,23 +38,23 @@ def _read(records: Records, stream: bytes, cuts: list[int]) -> list[bytes]:
 
 
 @given(rows=_ROWS, cuts=st.lists(st.integers(0, 200), max_size=8))
-def test_records_are_found_however_the_stream_is_divided(rows: list[tuple[str, str, str]], cuts: list[int]) -> None:
+def test_records_are_the_same_however_the_stream_is_divided(rows: list[tuple[str, str, str]], cuts: list[int]) -> None:
     assert _read(Records(CSV), _written(rows), cuts) == [_written([row]) for row in rows]
 
 
 @given(rows=_ROWS.filter(bool))
 def test_a_shortened_stream_has_too_few_records_or_ends_inside_one(rows: list[tuple[str, str, str]]) -> None:
     stream = _written(rows)
-    for kept in range(len(stream)):
+    for length in range(len(stream)):
         try:
-            found = _read(Records(CSV), stream[:kept], [])
+            records = _read(Records(CSV), stream[:length], [])
         except ExportError:
             continue
-        assert len(found) < len(rows)
+        assert len(records) < len(rows)
 
 
 @given(texts=st.lists(st.text(max_size=5), max_size=6), cuts=st.lists(st.integers(0, 200), max_size=8))
-def test_lines_are_found_however_the_stream_is_divided(texts: list[str], cuts: list[int]) -> None:
+def test_lines_are_the_same_however_the_stream_is_divided(texts: list[str], cuts: list[int]) -> None:
     lines = [json.dumps({"action": text}, separators=(",", ":")).encode() + b"\n" for text in texts]
     assert _read(Records(LINES), b"".join(lines), cuts) == lines
 
@@ -120,19 +120,19 @@ def test_a_huge_export_has_larger_slices_not_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "told"),
+    ("start", "has_notice"),
     [("2025-02-28T12:00:00Z", False), ("2025-02-28T11:59:59.999999999Z", True), ("2030-01-01T00:00:00Z", False)],
 )
-def test_a_range_that_begins_before_the_retention_has_a_notice(start: str, *, told: bool) -> None:
+def test_a_range_that_begins_before_the_retention_has_a_notice(start: str, *, has_notice: bool) -> None:
     now = datetime(2026, 2, 28, 12, tzinfo=UTC)
-    found = retention.notice(parse_timestamp(start), now=now)
-    assert (found is not None) is told
-    if found is not None:
-        assert "back to 2025-02-28T12:00:00Z" in found
+    notice = retention.notice(parse_timestamp(start), now=now)
+    assert (notice is not None) is has_notice
+    if notice is not None:
+        assert "back to 2025-02-28T12:00:00Z" in notice
 
 
 def test_twelve_months_before_a_leap_day_is_the_last_of_february() -> None:
     now = datetime(2028, 2, 29, tzinfo=UTC)
-    found = retention.notice(0, now=now)
-    assert found is not None
-    assert "back to 2027-02-28T00:00:00Z" in found
+    notice = retention.notice(0, now=now)
+    assert notice is not None
+    assert "back to 2027-02-28T00:00:00Z" in notice

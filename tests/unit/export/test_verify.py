@@ -148,6 +148,7 @@ def test_a_malformed_manifest_is_an_error(exported: Path) -> None:
         ('"rows": 50,\n "truncated"', '"rows": 51,\n "truncated"', "not all of the export"),
         ('"truncated": false', '"truncated": true', "not all of the export"),
         ('"name": "all.csv"', '"name": "../all.csv"', "malformed"),
+        ('"name": "all.csv"', '"name": ""', "malformed"),
         ('"rows_per_checksum": 1', '"rows_per_checksum": 0', "malformed"),
         ('"rows_per_checksum": 1', '"rows_per_checksum": 2', "rows lack checksums"),
         ('"manifest_version": 1', '"manifest_version": 2', "not a manifest of version 1"),
