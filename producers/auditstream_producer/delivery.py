@@ -7,7 +7,6 @@ with that id; then it waits inside librdkafka. The thread that emits never waits
 import encodings.idna  # noqa: F401 - imported later, in the thread, its import lock could be copied by a fork
 import logging
 import random
-import struct
 import threading
 import time
 from collections import deque
@@ -20,10 +19,9 @@ from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from auditstream_producer.outcome import DeliveryFailure, ProducerStats
+from auditstream_producer.emitter import DeliveryFailure, ProducerStats
 from auditstream_producer.settings import ProducerSettings
-from auditstream_producer.throttled_logger import ThrottledLogger
-from auditstream_schemas.codec import SCHEMA_JSON
+from auditstream_schemas.codec import SCHEMA_JSON, join
 from auditstream_schemas.errors import QueueFullError, RegistryError, SettingsError
 from auditstream_schemas.registry import RegistryClient
 
@@ -32,11 +30,10 @@ OnError = Callable[[DeliveryFailure], None]
 _LOG = logging.getLogger("auditstream.producer")
 _KAFKA_LOG = logging.getLogger("auditstream.kafka")
 
-_PREFIX = struct.Struct(">bI")
 _POLL_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 15.0
-_REGISTRY_TIMEOUT_SECONDS = 3.0
+_REGISTRY_SECONDS = 3.0
 _GRACE_SECONDS = 2.0
 _JOIN_SECONDS = 0.5
 _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)  # noqa: SLF001 - librdkafka's own codes start with _
@@ -64,18 +61,11 @@ class Delivery:
     """
 
     def __init__(self, settings: ProducerSettings, on_error: OnError | None) -> None:
-        """Start the thread. The broker and the registry may still be down.
-
-        Raises:
-            SettingsError: The registry's URL or a librdkafka setting is malformed.
-        """
+        """Start the thread. Raises `SettingsError` if the registry's URL or a librdkafka setting is malformed."""
         self._settings = settings
         self._on_error = on_error
         self._registry = RegistryClient(
-            settings.schema_registry_url,
-            ca_file=settings.schema_registry_ca_file,
-            timeout=_REGISTRY_TIMEOUT_SECONDS,
-            retries=0,
+            settings.schema_registry_url, ca_file=settings.schema_registry_ca_file, timeout=_REGISTRY_SECONDS, retries=0
         )
         self._log = ThrottledLogger(_LOG)
         self._lock = threading.Lock()
@@ -96,12 +86,8 @@ class Delivery:
             QueueFullError: The queue has reached its limit of events or of bytes.
             RuntimeError: The producer is closed.
         """
-        outgoing = _Outgoing(
-            key=str(event_id),
-            body=body,
-            tag=tag,
-            deadline=time.monotonic() + self._settings.producer_delivery_timeout,
-        )
+        deadline = time.monotonic() + self._settings.producer_delivery_timeout
+        outgoing = _Outgoing(key=str(event_id), body=body, tag=tag, deadline=deadline)
         with self._lock:
             if self._closed:
                 raise RuntimeError("the producer is closed: emit before close()")
@@ -148,7 +134,7 @@ class Delivery:
     def _require_room(self, size: int) -> None:
         settings, waiting = self._settings, self._in_queue()
         if waiting < settings.producer_queue_events and (
-            # An event larger than the whole queue is accepted when it is alone; otherwise it never would be.
+            # An event larger than the limit of bytes is accepted if the queue is empty; otherwise it never would be.
             waiting == 0 or self._bytes + size <= settings.producer_queue_bytes
         ):
             return
@@ -159,11 +145,7 @@ class Delivery:
         )
 
     def _connect(self) -> Producer:
-        config: dict[str, Any] = {
-            "client.id": "auditstream-producer",
-            **self._settings.librdkafka_producer(),
-            "error_cb": self._on_kafka_error,
-        }
+        config: dict[str, Any] = {**self._settings.librdkafka_producer(), "error_cb": self._on_kafka_error}
         try:
             return Producer(config, logger=_KafkaLines())
         except KafkaException as error:
@@ -201,7 +183,7 @@ class Delivery:
             self._log.log(logging.WARNING, "registry", f"events wait in the local queue: {error}")
             return
         with self._lock:
-            self._prefix = _PREFIX.pack(0, schema_id)
+            self._prefix = join(schema_id, b"")
         _LOG.debug("schema of %s has id %d", subject, schema_id)
 
     def _reconnect(self) -> None:
@@ -228,13 +210,9 @@ class Delivery:
                 self._produce(prefix, outgoing)
 
     def _produce(self, prefix: bytes, outgoing: _Outgoing) -> None:
+        report = partial(self._on_report, outgoing)
         try:
-            self.kafka.produce(
-                self._settings.topic,
-                key=outgoing.key,
-                value=prefix + outgoing.body,
-                on_delivery=partial(self._on_report, outgoing),
-            )
+            self.kafka.produce(self._settings.topic, key=outgoing.key, value=prefix + outgoing.body, on_delivery=report)
         except KafkaException as error:
             self._on_refusal(outgoing, error.args[0])
 
@@ -304,14 +282,40 @@ class Delivery:
     def _on_kafka_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._broken = True
-        self._log.log(
-            logging.WARNING, "kafka", f"{error.str()}; {self.stats().in_queue} events wait in the local queue"
-        )
+        text = f"{error.str()}; {self.stats().in_queue} events wait in the local queue"
+        self._log.log(logging.WARNING, "kafka", text)
 
 
 class _KafkaLines:
-    """Receives librdkafka's log lines. The producer logs less often, and the effect on events."""
+    """Receives librdkafka's log lines. The producer's own lines are fewer, and name the effect on events."""
 
     def log(self, _level: int, text: str, *args: object) -> None:
         """Log the line at level DEBUG."""
         _KAFKA_LOG.debug(text, *args)
+
+
+class ThrottledLogger:
+    """Logs one line of each kind per interval, with the number of lines suppressed since the last one.
+
+    Safe to share between threads; two threads may at worst log the same line twice.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, *, interval: float = 30.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start with nothing logged; ``interval`` and ``clock`` are in seconds."""
+        self._logger = logger
+        self._interval = interval
+        self._clock = clock
+        self._next: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def log(self, level: int, kind: str, text: str) -> None:
+        """Log ``text``, unless a line of this kind was logged less than an interval ago."""
+        now = self._clock()
+        if now < self._next.get(kind, now):
+            self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
+            return
+        self._next[kind] = now + self._interval
+        suppressed = self._suppressed.pop(kind, 0)
+        self._logger.log(level, "%s%s", text, f" ({suppressed} more since the last such line)" if suppressed else "")

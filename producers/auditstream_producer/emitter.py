@@ -1,20 +1,64 @@
-"""The methods that services call to emit events."""
+"""The methods that services call to emit events, and the values that report the outcome."""
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from auditstream_producer.outcome import ProducerStats
 from auditstream_producer.settings import CatalogMode
 from auditstream_schemas.catalog import validate_payload
-from auditstream_schemas.codec import encode_body
+from auditstream_schemas.codec import decode_body, encode_body
 from auditstream_schemas.event import AuditEvent, Entity, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFailure:
+    """One accepted event that the broker did not acknowledge.
+
+    The broker may have it nevertheless, because an acknowledgement can be lost. Sending ``event`` again is
+    safe: it keeps its id, and the sink drops a second delivery of an id.
+
+    Attributes:
+        event_id: Id of the event.
+        reason: Why the event was not delivered, in a sentence; contains nothing of the event.
+        body: The event, encoded (Avro, without the five leading bytes of the wire format).
+        tag: The ``tag`` that was passed to `emit_event`.
+    """
+
+    event_id: UUID
+    reason: str
+    body: bytes
+    tag: object = None
+
+    @property
+    def event(self) -> AuditEvent:
+        """The event, to store it or to send it again; decoded at each call."""
+        return decode_body(self.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerStats:
+    """Counts since the producer was made: accepted = delivered + failed + in_queue.
+
+    Attributes:
+        accepted: Events that `emit` accepted.
+        delivered: Events that the broker acknowledged.
+        failed: Events that were reported as not delivered.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    failed: int = 0
+
+    @property
+    def in_queue(self) -> int:
+        """Events that are neither delivered nor failed yet."""
+        return self.accepted - self.delivered - self.failed
 
 
 class EventEmitter(ABC):
@@ -87,20 +131,14 @@ class EventEmitter(ABC):
 
     @abstractmethod
     def flush(self, timeout: float) -> int:
-        """Wait, at most ``timeout`` seconds, until every event is delivered or reported as failed.
-
-        Returns:
-            How many events are neither; they stay in the queue.
-        """
+        """Wait until every event is delivered or failed, at most ``timeout`` seconds; return how many are neither."""
 
     @abstractmethod
     def close(self, timeout: float | None = None) -> int:
-        """Flush, report the remaining events as failed, and accept no more. A second call does nothing.
+        """Flush, report the remaining events as failed, and accept no more; return how many remained.
 
-        Blocks for ``timeout`` seconds and at most about 4 more. None means ``producer_close_timeout``.
-
-        Returns:
-            How many events remained; each was reported to ``on_error`` and is counted in `stats`.
+        Blocks for ``timeout`` seconds and at most about 4 more. None means ``producer_close_timeout``. A second call
+        does nothing.
         """
 
     @abstractmethod
@@ -113,7 +151,5 @@ class EventEmitter(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()

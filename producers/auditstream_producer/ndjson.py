@@ -5,13 +5,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import BinaryIO, TextIO
 
 from uuid_utils.compat import uuid7
 
-from auditstream_producer.emitter import EventEmitter
-from auditstream_producer.outcome import DeliveryFailure
+from auditstream_producer.emitter import DeliveryFailure, EventEmitter
 from auditstream_schemas.errors import CatalogError, FieldError, InvalidEventError, OperationError, QueueFullError
 from auditstream_schemas.event import AuditEvent
 
@@ -64,11 +63,8 @@ class Rejected:
 
         Content that is not UTF-8 is written twice: readable as ``text``, exact as ``base64``.
         """
-        row: dict[str, object] = {
-            "line": self.line,
-            "reason": self.reason,
-            "errors": [{"field": e.field, "was": e.was, "expected": e.expected} for e in self.errors],
-        }
+        errors = [asdict(error) for error in self.errors]
+        row: dict[str, object] = {"line": self.line, "reason": self.reason, "errors": errors}
         if self.event_id is not None:
             row["id"] = self.event_id
         row["text"] = text = self.content.decode("utf-8", "replace")
@@ -96,23 +92,16 @@ class Rejects:
         self.first: list[Rejected] = []
 
     def refuse(self, rejected: Rejected) -> None:
-        """Add a line whose event was not accepted.
-
-        Raises:
-            OperationError: The file cannot be written.
-        """
+        """Add a line whose event was not accepted. Raises `OperationError` if the file cannot be written."""
         with self._lock:
             self.refused += 1
             self._add(rejected)
 
     def on_error(self, failure: DeliveryFailure) -> None:
         """Add an event that was not delivered: the producer's ``on_error``."""
-        rejected = Rejected(
-            line=failure.tag if isinstance(failure.tag, int) else 0,
-            reason=failure.reason,
-            content=failure.event.to_json().encode(),
-            event_id=str(failure.event_id),
-        )
+        line = failure.tag if isinstance(failure.tag, int) else 0
+        content = failure.event.to_json().encode()
+        rejected = Rejected(line=line, reason=failure.reason, content=content, event_id=str(failure.event_id))
         with self._lock:
             self.undelivered += 1
             self._add(rejected)
@@ -124,17 +113,14 @@ class Rejects:
             try:
                 self._file.write(rejected.to_json() + "\n")
             except OSError as error:
-                raise OperationError(
-                    f"cannot write line {rejected.line} to the rejects file: {error.strerror}"
-                ) from error
+                text = f"cannot write line {rejected.line} to the rejects file: {error.strerror}"
+                raise OperationError(text) from error
 
 
 def read_lines(stream: BinaryIO) -> Iterator[NdjsonLine]:
     """Read lines one at a time. Of a line that is too long, only the beginning stays in memory."""
-    number = 0
-    while content := stream.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        size = len(content)
+    for number, chunk in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES + 1), b""), start=1):
+        content, size = chunk, len(chunk)
         too_long = size > MAX_LINE_BYTES and not content.endswith(b"\n")
         if too_long:
             content = content[:_SHOWN_BYTES]
@@ -155,12 +141,9 @@ class NdjsonEmitter:
     """
 
     def __init__(self, producer: EventEmitter, rejects: Rejects, *, patience: float) -> None:
-        """Start with no line.
+        """Wait at most ``patience`` seconds while no event is delivered or failed.
 
-        Args:
-            producer: Accepts the events; `Rejects.on_error` should be its ``on_error``.
-            rejects: Receives the lines that are refused.
-            patience: Seconds to wait while no event is delivered or failed.
+        The producer's ``on_error`` should be `Rejects.on_error`.
         """
         self._producer = producer
         self._rejects = rejects
@@ -172,13 +155,9 @@ class NdjsonEmitter:
 
         A missing id (UUIDv7), version (1) or occurred_at (now) is filled in.
 
-        Args:
-            line: The line.
-            keep_waiting: Called while waiting; False ends the wait.
-
         Returns:
-            False if the event was neither accepted nor refused, because the wait ended: ``patience`` seconds passed
-            or ``keep_waiting`` returned False.
+            False if the event was neither accepted nor refused, because the wait ended: ``patience`` seconds passed,
+            or ``keep_waiting``, which is called while waiting, returned False.
         """
         if not line.content.strip():
             return True
@@ -188,11 +167,9 @@ class NdjsonEmitter:
         defaults = {"id": uuid7(), "version": 1, "occurred_at": time.time_ns()}
         try:
             event = AuditEvent.from_json(line.content, defaults=defaults)
-            accepted = self._while_moving(lambda: self._try_emit(event, line.number), keep_waiting)
-        except InvalidEventError as error:
-            self._refuse(line, str(error), error.errors)
-        except CatalogError as error:
-            self._refuse(line, str(error))
+            accepted = self._wait_until(lambda: self._try_emit(event, line.number), keep_waiting)
+        except (InvalidEventError, CatalogError) as error:
+            self._refuse(line, str(error), error.errors if isinstance(error, InvalidEventError) else ())
         else:
             self.lines += accepted
             return accepted
@@ -200,7 +177,7 @@ class NdjsonEmitter:
 
     def finish(self, *, keep_waiting: Callable[[], bool]) -> None:
         """Wait until the queue is empty, as long as events are delivered or fail."""
-        self._while_moving(lambda: self._producer.flush(_PAUSE_SECONDS) == 0, keep_waiting)
+        self._wait_until(lambda: self._producer.flush(_PAUSE_SECONDS) == 0, keep_waiting)
 
     def _try_emit(self, event: AuditEvent, number: int) -> bool:
         try:
@@ -210,7 +187,7 @@ class NdjsonEmitter:
             return False
         return True
 
-    def _while_moving(self, done: Callable[[], bool], keep_waiting: Callable[[], bool]) -> bool:
+    def _wait_until(self, done: Callable[[], bool], keep_waiting: Callable[[], bool]) -> bool:
         finished, since = -1, 0.0
         while not done():
             stats = self._producer.stats()

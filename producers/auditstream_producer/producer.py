@@ -5,12 +5,10 @@ import ctypes
 import os
 import threading
 import weakref
-from types import TracebackType
 from typing import Self
 
 from auditstream_producer.delivery import Delivery, OnError
-from auditstream_producer.emitter import EventEmitter
-from auditstream_producer.outcome import ProducerStats
+from auditstream_producer.emitter import EventEmitter, ProducerStats
 from auditstream_producer.settings import ProducerSettings
 from auditstream_schemas.errors import UndeliveredError
 from auditstream_schemas.event import AuditEvent
@@ -31,7 +29,7 @@ class AuditProducer(EventEmitter):
         """Start the background thread. The broker and the registry may still be down.
 
         Args:
-            settings: Where events go, and how long and how many may wait.
+            settings: The broker, the registry, and the limits of the queue.
             on_error: Called once for every accepted event that was not delivered, in the background thread
                 or in a thread inside `emit` or `close`. It must return quickly and must not call `flush` or
                 `close`; it may emit.
@@ -75,9 +73,7 @@ class AuditProducer(EventEmitter):
         """Return the counts of events, all of the same moment; after a fork those of this process alone."""
         return self._delivery.stats() if self._delivery else ProducerStats()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close.
 
         Raises:

@@ -19,6 +19,7 @@ _GUARANTEES = {
     "allow.auto.create.topics": "false",
 }
 _TUNING = {
+    "client.id": "auditstream-producer",
     "compression.type": "lz4",
     "linger.ms": "10",
     "log.connection.close": "false",
@@ -46,20 +47,13 @@ class ProducerSettings(KafkaSettings, RegistrySettings):
     producer_close_timeout: float = setting(10.0, "Seconds that closing waits for the events still in the queue.")
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            SettingsError: A number is out of its range, or the catalog mode is unknown.
-        """
         if self.catalog_mode not in {"off", "known", "strict"}:
             raise SettingsError(f"catalog_mode is {self.catalog_mode!r}: write off, known or strict")
         if self.producer_queue_events < 1 or self.producer_queue_bytes < 1:
             raise SettingsError("producer_queue_events and producer_queue_bytes must be 1 or more")
         if not _MIN_DELIVERY_SECONDS <= self.producer_delivery_timeout <= _MAX_DELIVERY_SECONDS:
-            raise SettingsError(
-                f"producer_delivery_timeout is {self.producer_delivery_timeout}: "
-                f"write seconds, at least {_MIN_DELIVERY_SECONDS} and at most {_MAX_DELIVERY_SECONDS}"
-            )
+            fix = f"write seconds, at least {_MIN_DELIVERY_SECONDS} and at most {_MAX_DELIVERY_SECONDS}"
+            raise SettingsError(f"producer_delivery_timeout is {self.producer_delivery_timeout}: {fix}")
         if not 0 <= self.producer_close_timeout < float("inf"):
             raise SettingsError(f"producer_close_timeout is {self.producer_close_timeout}: write seconds, 0 or more")
 
@@ -69,7 +63,7 @@ class ProducerSettings(KafkaSettings, RegistrySettings):
         return f"{self.topic}-value"
 
     def librdkafka_producer(self) -> dict[str, str]:
-        """Return librdkafka's settings for the producer.
+        """The librdkafka settings of the producer.
 
         ``kafka_config_file`` may tune the producer. It may not change a setting that the promises depend on.
 
@@ -86,8 +80,6 @@ class ProducerSettings(KafkaSettings, RegistrySettings):
         }
         for key, value in fixed.items():
             if shared.get(key, value) != value:
-                raise SettingsError(
-                    f"{self.kafka_config_file} sets {key}={shared[key]}, but the producer needs {value}: "
-                    "remove the line"
-                )
+                text = f"{self.kafka_config_file} sets {key}={shared[key]}"
+                raise SettingsError(f"{text}, but the producer needs {value}: remove the line")
         return {**_TUNING, **shared, **fixed}

@@ -1,7 +1,6 @@
 """A producer without a broker for the tests of services. It checks and encodes like the real one."""
 
-from auditstream_producer.emitter import EventEmitter
-from auditstream_producer.outcome import ProducerStats
+from auditstream_producer.emitter import EventEmitter, ProducerStats
 from auditstream_producer.settings import CatalogMode
 from auditstream_schemas.codec import decode_body
 from auditstream_schemas.errors import QueueFullError

@@ -37,8 +37,8 @@ def put_string(string: str, pieces: list[bytes]) -> None:
 
 def put_map(strings: Mapping[str, str], pieces: list[bytes]) -> None:
     """Append a map of strings as one block, in the mapping's order."""
-    if strings:
-        pieces.append(varint(len(strings)))
+    if length := len(strings):
+        pieces.append(_LENGTHS[length] if length < 1024 else varint(length))
         for key, value in strings.items():
             put_string(key, pieces)
             put_string(value, pieces)

@@ -5,7 +5,7 @@ Schemas are parsed without their logical types, so that times stay integers.
 
 import json
 import struct
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 from io import BytesIO
 from typing import Any, cast
@@ -13,8 +13,9 @@ from typing import Any, cast
 import fastavro
 from fastavro.schema import SchemaParseException, UnknownType
 
+from auditstream_schemas.entity import Entity, Request
 from auditstream_schemas.errors import InvalidEventError, WireFormatError
-from auditstream_schemas.event import AuditEvent, Entity, Request
+from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.validation import Faults
 
 SCHEMA_JSON: str = json.dumps(
@@ -39,12 +40,7 @@ def encode_body(event: AuditEvent) -> bytes:
 
 
 def encode(event: AuditEvent, schema_id: int) -> bytes:
-    """Encode an event as a message.
-
-    Args:
-        event: The event.
-        schema_id: Id of `SCHEMA_JSON` in the schema registry.
-    """
+    """Encode an event as a message; ``schema_id`` is the id of `SCHEMA_JSON` in the schema registry."""
     return join(schema_id, encode_body(event))
 
 
@@ -78,12 +74,10 @@ def decode(message: bytes, writer_schema: str | dict[str, Any] | None = None) ->
 
 
 def decode_body(body: bytes, writer_schema: str | dict[str, Any] | None = None) -> AuditEvent:
-    """Decode an Avro body.
+    """Decode an Avro body, which has no header of the wire format.
 
-    Args:
-        body: The body, without the header of the wire format.
-        writer_schema: Schema that it was written with, as JSON text or parsed; None for `SCHEMA_JSON`. Fields
-            that this schema lacks get their defaults; fields that an event does not have are dropped.
+    It was written with ``writer_schema``: JSON text, or a parsed schema, or None for `SCHEMA_JSON`. Fields that this
+    schema lacks get their defaults; fields that an event does not have are dropped.
 
     Raises:
         WireFormatError: The bytes are not one record of the writer's schema, or not a valid event.
@@ -91,9 +85,9 @@ def decode_body(body: bytes, writer_schema: str | dict[str, Any] | None = None) 
     record = decode_record(body, writer_schema)
     faults = Faults()
     try:
-        for name in ("actor", "target", "scope", "request"):
+        for name, part in (("actor", Entity), ("target", Entity), ("scope", Entity), ("request", Request)):
             if record[name] is not None:
-                record[name] = faults.check(name, _request if name == "request" else _entity, record[name])
+                record[name] = faults.check(name, partial(_make, part), record[name])
         faults.raise_any()
         return AuditEvent(**record)
     except InvalidEventError as error:
@@ -111,10 +105,9 @@ def decode_record(body: bytes, writer_schema: str | dict[str, Any] | None = None
         WireFormatError: The bytes are not one record of the writer's schema.
     """
     reader = parsed_schema(SCHEMA_JSON)
-    if writer_schema is None:
-        writer = reader
-    else:
-        writer = parsed_schema(writer_schema if isinstance(writer_schema, str) else json.dumps(writer_schema))
+    if isinstance(writer_schema, dict):
+        writer_schema = json.dumps(writer_schema)
+    writer = reader if writer_schema is None else parsed_schema(writer_schema)
     stream = BytesIO(body)
     try:
         record = fastavro.schemaless_reader(stream, writer, None if writer is reader else reader)
@@ -136,7 +129,7 @@ def parsed_schema(schema_json: str) -> dict[str, Any]:
         WireFormatError: The text is not an Avro schema, or its type is not record.
     """
     try:
-        schema = fastavro.parse_schema(_without_logical_types(json.loads(schema_json)))
+        schema = fastavro.parse_schema(json.loads(schema_json, object_hook=_without_logical_type))
     except _SCHEMA_ERRORS as error:
         raise WireFormatError(f"the writer's schema cannot be read: {error!r}") from error
     if not isinstance(schema, dict) or schema.get("type") != "record":
@@ -144,12 +137,8 @@ def parsed_schema(schema_json: str) -> dict[str, Any]:
     return schema
 
 
-def _without_logical_types(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_without_logical_types(part) for part in schema]
-    if isinstance(schema, dict):
-        return {key: _without_logical_types(part) for key, part in schema.items() if key != "logicalType"}
-    return schema
+def _without_logical_type(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key != "logicalType"}
 
 
 def _reason(body: bytes, writer: dict[str, Any], error: Exception) -> str:
@@ -166,9 +155,5 @@ def _reason(body: bytes, writer: dict[str, Any], error: Exception) -> str:
     return f"the body does not match the schema of an event: {error}"
 
 
-def _entity(fields: dict[str, Any]) -> Entity:
-    return Entity(**fields)
-
-
-def _request(fields: dict[str, Any]) -> Request:
-    return Request(**fields)
+def _make(part: type[Entity] | type[Request], fields: dict[str, Any]) -> Entity | Request:
+    return part(**fields)

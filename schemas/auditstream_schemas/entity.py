@@ -42,7 +42,7 @@ class Entity:
             self,
             id=faults.check("id", rules.filled_text, self.id),
             type=faults.check("type", rules.filled_text, self.type),
-            name=faults.check("name", rules.optional_text, self.name),
+            name=None if self.name is None else faults.check("name", rules.text, self.name),
             attributes=faults.check("", _entity_attributes, self.attributes),
         )
         faults.raise_any()

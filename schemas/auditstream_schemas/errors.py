@@ -12,22 +12,22 @@
     │   └── RegistryUnavailableError     it cannot be reached: try again
     ├── QueueFullError                   the producer's local queue is full
     ├── UndeliveredError                 events that a producer had accepted were not delivered
-    ├── SinkError                        the sink cannot go on without a person
+    ├── SinkError                        the sink stops until an operator has fixed the cause
     ├── DataRefusedError                 auditstream_sink.clickhouse_writer: ClickHouse cannot read a record
     ├── UnknownOutcomeError              auditstream_sink.clickhouse_writer: outcome unknown: try again
     │   └── BrokerAwayError              auditstream_sink.assignment: the broker does not answer: try again
-    ├── DeadLettersUndeliveredError      auditstream_sink.dead_letters: the broker has not all of them: try again
-    ├── BatchCancelledError              auditstream_sink.batch_writer: the batch in hand is not wanted any more
+    ├── DeadLettersUndeliveredError      auditstream_sink.dead_letters: some are not at the broker: try again
+    ├── BatchCancelledError              auditstream_sink.batch_writer: the current batch is no longer needed
     ├── TakenOverError                   auditstream_sink.batch_writer: another sink owns the partition
     ├── ExportError                      the export was not written
     │   ├── ExportSourceError            ClickHouse failed: try again
-    │   └── ExportDeniedError            the requester may not have it
-    ├── JobInterruptedError          auditstream_export.jobs.job_run: the exporter leaves its job to another
+    │   └── ExportDeniedError            the requester may not have the export
+    ├── JobInterruptedError              auditstream_export.jobs.job_run: the exporter leaves its job to another
     │   └── LeaseLostError               auditstream_export.jobs.job_run: another exporter has the job
-    ├── AdminError                       the page cannot answer the request
+    ├── AdminError                       a request to the page failed
     │   ├── FilterError                  a parameter of the URL is malformed; names it
     │   ├── DeniedError                  the viewer may not do this
-    │   └── StoreUnavailableError        ClickHouse is away or too slow: try again
+    │   └── StoreUnavailableError        ClickHouse is unreachable or too slow: try again
     └── OperationError                   a command or the local stack failed
         └── AlreadyUpError               auditstream_local.supervision: a stack runs in this folder
 
@@ -68,12 +68,11 @@ class InvalidEventError(AuditstreamError):
     """
 
     def __init__(self, errors: tuple[FieldError, ...]) -> None:
-        super().__init__("invalid event: " + "; ".join(str(error) for error in errors))
+        super().__init__(errors)
         self.errors = errors
 
-    def __reduce__(self) -> tuple[type["InvalidEventError"], tuple[tuple[FieldError, ...]]]:
-        # By default, an exception is pickled by its message.
-        return type(self), (self.errors,)
+    def __str__(self) -> str:
+        return "invalid event: " + "; ".join(str(error) for error in self.errors)
 
 
 class WireFormatError(AuditstreamError):
@@ -101,7 +100,7 @@ class RegistryUnavailableError(RegistryError):
 
 
 class QueueFullError(AuditstreamError):
-    """The producer's local queue is full: the broker is away or slower than the service."""
+    """The producer's local queue is full: the broker is unreachable or slower than the service."""
 
 
 class UndeliveredError(AuditstreamError):
@@ -109,7 +108,7 @@ class UndeliveredError(AuditstreamError):
 
 
 class SinkError(AuditstreamError):
-    """The sink cannot go on without a person."""
+    """The sink stops until an operator has fixed the cause."""
 
 
 class ExportError(AuditstreamError):
@@ -121,11 +120,11 @@ class ExportSourceError(ExportError):
 
 
 class ExportDeniedError(ExportError):
-    """The requester may not have an export; the message is for the requester."""
+    """The requester may not have the export; the message is for the requester."""
 
 
 class AdminError(AuditstreamError):
-    """The page cannot answer: its settings are wrong, or the viewer may not see this."""
+    """A request to the page failed: the page's settings are wrong, or the viewer may not see the answer."""
 
 
 class FilterError(AdminError):
@@ -137,13 +136,12 @@ class FilterError(AdminError):
     """
 
     def __init__(self, parameter: str, reason: str) -> None:
-        super().__init__(f"{parameter}: {reason}")
+        super().__init__(parameter, reason)
         self.parameter = parameter
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["FilterError"], tuple[str, str]]:
-        # By default, an exception is pickled by its message.
-        return type(self), (self.parameter, self.reason)
+    def __str__(self) -> str:
+        return f"{self.parameter}: {self.reason}"
 
 
 class DeniedError(AdminError):
@@ -151,7 +149,7 @@ class DeniedError(AdminError):
 
 
 class StoreUnavailableError(AdminError):
-    """ClickHouse is away or took too long; the same request may succeed later."""
+    """ClickHouse is unreachable or took too long; the same request may succeed later."""
 
 
 class OperationError(AuditstreamError):

@@ -8,7 +8,7 @@ In JSON an event is one object with the keys of `FIELDS`; an absent scope, reque
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from json.encoder import encode_basestring as _quoted
 from typing import Any, cast
@@ -24,13 +24,6 @@ from auditstream_schemas.string_map import EMPTY
 from auditstream_schemas.timestamp import format_timestamp
 
 __all__ = ["FIELDS", "MAX_BODY_BYTES", "AuditEvent", "Entity", "Request"]
-
-# fmt: off
-FIELDS = (
-    "action", "actor", "target", "payload", "occurred_at", "metadata", "id", "version", "scope", "success", "request",
-)
-# fmt: on
-"""The fields of an event in their public order: JSON keys, CSV columns and ClickHouse columns."""
 
 MAX_BODY_BYTES = 900_000
 """Largest Avro body of an event, in bytes: brokers accept messages of 1 MB by default."""
@@ -99,10 +92,8 @@ class AuditEvent:
 
     def _max_size(self) -> int:
         """Upper bound of the size of the Avro body in bytes, calculated without encoding it."""
-        strings = [self.action, self.payload, *self.actor.strings(), *self.target.strings()]
-        strings += self.metadata.keys()
-        strings += self.metadata.values()
-        for part in (self.scope, self.request):
+        strings = [self.action, self.payload, *self.metadata.keys(), *self.metadata.values()]
+        for part in (self.actor, self.target, self.scope, self.request):
             if part is not None:
                 strings += part.strings()
         return 4 * sum(map(len, strings)) + 5 * len(strings) + 100
@@ -123,20 +114,12 @@ class AuditEvent:
         success: bool = True,
         request: Request | Mapping[str, object] | None = None,
     ) -> "AuditEvent":
-        """Make an event of Python values.
+        """Make an event of Python values, which become the attributes of the class.
 
-        Args:
-            action: What happened.
-            actor: Who did it: an `Entity`, or a mapping of id, type, name and attributes side by side.
-            target: What it was done to; the same types.
-            id: A UUID of any variant and version.
-            occurred_at: A datetime with a zone, ISO-8601 text with a zone, or nanoseconds since 1970.
-            payload: A mapping of values that JSON has; None for an empty object.
-            metadata: Strings by name.
-            version: Version of the payload's schema.
-            scope: The account that owns the target: an `Entity` or a mapping.
-            success: Whether the action succeeded.
-            request: What caused the event: a `Request`, or a mapping of id and attributes side by side.
+        An entity is an `Entity`, or a mapping of id, type, name and attributes side by side; a request is a `Request`,
+        or a mapping of id and attributes. ``id`` is a UUID of any variant and version; ``occurred_at`` is a datetime
+        with a zone, ISO-8601 text with a zone, or nanoseconds since 1970. A payload has only values that JSON has;
+        None is an empty object.
 
         Raises:
             InvalidEventError: The event breaks the contract; names every field at fault.
@@ -170,7 +153,7 @@ class AuditEvent:
         values: dict[str, Any] = {**_MISSING, **(defaults or {}), **_members(text)}
         known = {key: value for key, value in values.items() if key in FIELDS}
         faults = rules.Faults()
-        event: AuditEvent = faults.check("", lambda fields: cls(**fields), known)
+        event: AuditEvent = faults.check("", lambda arguments: cls(**arguments), known)
         for key in (key for key in values if key not in known):
             faults.add(path_part(key), "a field that events do not have", f"one of {', '.join(FIELDS)}")
         faults.raise_any()
@@ -208,6 +191,10 @@ class AuditEvent:
         pieces.append(_TRUE if self.success else _FALSE)
         put_optional(self.request, Request.put_avro, pieces)
         return pieces
+
+
+FIELDS = tuple(field.name for field in fields(AuditEvent))
+"""The fields of an event in their public order: JSON keys, CSV columns and ClickHouse columns."""
 
 
 def _members(text: str | bytes) -> dict[str, Any]:

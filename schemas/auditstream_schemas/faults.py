@@ -1,4 +1,4 @@
-"""`Fault`: why one value is refused. And how a refused value is shown in a message."""
+"""`Fault`, the error about one refused value, and the text of refused values in messages."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,26 +6,16 @@ from typing import Any
 SHOWN = 50
 """Characters of a refused value in a message, so that it stays below 80 with the words around it."""
 
-_KINDS: dict[type, str] = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    bool: "a boolean",
-    type(None): "null",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class JsonNumber:
-    """A number of a JSON text that is not a short integer, in its original spelling.
-
-    Attributes:
-        text: The number's characters.
-    """
+    """A number of a JSON text that is not a short integer; ``text`` is its original spelling."""
 
     text: str
+
+
+_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+_KINDS |= dict.fromkeys((int, float, JsonNumber), "a number")
 
 
 class Fault(ValueError):  # noqa: N818 (collected; callers see an InvalidEventError)
@@ -58,8 +48,6 @@ def shown(value: object) -> str:
 
 def kind(value: object) -> str:
     """Name the kind of a value without showing it, because it may be secret."""
-    if isinstance(value, JsonNumber):
-        return "a number"
     name = type(value).__name__
     return _KINDS.get(type(value)) or f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 

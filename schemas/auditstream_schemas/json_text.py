@@ -24,7 +24,7 @@ Every reader can go deeper: jsonschema-rs reports errors down to about 255 level
 Python's scanner shares the interpreter's recursion limit (1000) with the frames of its caller.
 """
 ENCODABLE = "only characters that UTF-8 and ClickHouse can represent"
-"""What a `Fault` about an unencodable character says that it expected."""
+"""The expectation in a `Fault` about a character that cannot be encoded."""
 
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _TOKENS = re.compile(rf'{_STRING}|[^ \t\n\r"]+')
@@ -40,15 +40,7 @@ _ESCAPES = re.compile(
     r"|.)"
 )
 _ESCAPED = {"nul": "an escaped NUL", "surrogate": "an escaped lone surrogate"}
-_KINDS = {
-    "": "empty",
-    "{": "a JSON object",
-    "[": "a JSON array",
-    '"': "a JSON string",
-    "t": "true",
-    "f": "false",
-    "n": "null",
-}
+_KINDS = {"{": "a JSON object", "[": "a JSON array", '"': "a JSON string", "t": "true", "f": "false", "n": "null"}
 
 
 class CompactJson(str):
@@ -129,16 +121,13 @@ def _key(text: str, position: int) -> tuple[str, int]:
 
 
 def _member(text: str, start: int, *, raw: bool, many: bool) -> tuple[Any, int]:
-    value: Any
     try:
         value, end = _scan(text, start, _CHECKER if raw else _READER, many=many)
-        if raw:
-            value = _compacted(text[start:end])
+        return _compacted(text[start:end]) if raw else value, end
     except _Malformed:
         raise
-    except Fault as fault:
-        value, end = fault, _end_of_value(text, start)
-    return value, end
+    except Fault as fault:  # The value is valid JSON, so it has an end.
+        return fault, _walk(text, start)[1] if text[start] in '[{"' else _ANY.raw_decode(text, start)[1]
 
 
 def _many_brackets(text: str) -> bool:
@@ -161,11 +150,9 @@ def _compacted(text: str) -> CompactJson:
     character = unencodable(text)
     if character is None and "\\u" in text:
         character = next((_ESCAPED[escape.lastgroup] for escape in _ESCAPES.finditer(text) if escape.lastgroup), None)
-    if character is not None:
+    if character:
         raise Fault(f"JSON with {character}", ENCODABLE)
-    if _HAS_SPACE.search(text) is None:
-        return CompactJson(text)
-    return CompactJson("".join(_TOKENS.findall(text)))
+    return CompactJson("".join(_TOKENS.findall(text)) if _HAS_SPACE.search(text) else text)
 
 
 def _walk(text: str, start: int) -> tuple[int, int]:
@@ -180,13 +167,6 @@ def _walk(text: str, start: int) -> tuple[int, int]:
         if depth <= 0:
             return deepest, bracket.end()
     return deepest, len(text)
-
-
-def _end_of_value(text: str, start: int) -> int:
-    """End of a refused value that is valid JSON."""
-    if text[start] in '[{"':
-        return _walk(text, start)[1]
-    return int(_ANY.raw_decode(text, start)[1])
 
 
 def _finite(text: str) -> None:
@@ -221,15 +201,12 @@ _ANY = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 
 def _skip(text: str, position: int) -> int:
     """Position of the next character that is not white space."""
-    if text[position : position + 1] not in _WHITE:
-        return position
-    match = _SPACE.match(text, position)
+    match = _SPACE.match(text, position) if text[position : position + 1] in _WHITE else None
     return match.end() if match else position
 
 
 def _end(text: str, position: int) -> None:
-    position = _skip(text, position)
-    if position != len(text):
+    if (position := _skip(text, position)) != len(text):
         raise _malformed(text, position, "one JSON object and nothing after it")
 
 
@@ -244,7 +221,9 @@ def _invalid(error: json.JSONDecodeError) -> "_Malformed":
 
 def _kind(text: str, position: int) -> str:
     first = text[position : position + 1]
-    if first in "-0123456789" and first:
+    if not first:
+        return "empty"
+    if first in "-0123456789":
         return "a JSON number"
     return _KINDS.get(first) or f"text that starts with {shown(first)}"
 

@@ -13,8 +13,6 @@ from auditstream_schemas.errors import FieldError, InvalidEventError
 from auditstream_schemas.faults import Fault, kind, path_part
 from auditstream_schemas.json_text import ENCODABLE, MAX_DEPTH, CompactJson, unencodable
 
-_ALWAYS_SHORT_BITS = 2_000
-
 
 def dump_object(value: Mapping[str, Any]) -> CompactJson:
     """Write a mapping as compact JSON.
@@ -54,21 +52,15 @@ def _errors(value: object, depth: int) -> list[FieldError]:
         if not math.isfinite(value):
             was, expected = float.__repr__(value), "a finite number"
     elif isinstance(value, int):
-        if value.bit_length() > _ALWAYS_SHORT_BITS and not _can_convert(value):
+        try:
+            int.__repr__(value)
+        except ValueError:
             was, expected = "an integer with more digits than Python converts", "its digits as a string"
     elif isinstance(value, (Mapping, list, tuple)):
         return _container_errors(value, depth + 1)
     elif value is not None:
         was, expected = kind(value), "a JSON value: a string, number, boolean, None, list or mapping"
     return [FieldError("", was, expected)] if was else []
-
-
-def _can_convert(value: int) -> bool:
-    try:
-        int.__repr__(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _prefixed(path: str, error: FieldError) -> FieldError:

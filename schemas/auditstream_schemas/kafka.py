@@ -11,26 +11,24 @@ from auditstream_schemas.errors import SettingsError
 BROKER_SECONDS = 10
 """Longest wait for an answer of the broker."""
 
-_FATAL_CODES = frozenset(
-    {
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError._FATAL,
-        # With "auto.offset.reset": "error": the offsets to read are gone from the topic.
-        KafkaError._AUTO_OFFSET_RESET,
-        KafkaError.OFFSET_OUT_OF_RANGE,
-    }
-)
+_FATAL_CODES = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError._FATAL,
+    # With "auto.offset.reset": "error": the offsets to read are gone from the topic.
+    KafkaError._AUTO_OFFSET_RESET,
+    KafkaError.OFFSET_OUT_OF_RANGE,
+}
 
 
 def topic_id(admin: AdminClient, topic: str) -> UUID | None:
     """The id that the broker gave a topic when it was created (KIP-516); None if there is no such topic.
 
-    Blocks on the broker.
+    Blocks for at most `BROKER_SECONDS`.
 
     Raises:
-        KafkaException: The broker is away.
+        KafkaException: The broker is unreachable.
         TimeoutError: The broker does not answer.
         SettingsError: The broker is too old: it gives topics no id.
     """
@@ -48,7 +46,7 @@ def topic_id(admin: AdminClient, topic: str) -> UUID | None:
 
 
 def fatal_fault(error: KafkaError, topic: str) -> str:
-    """Why a consumer cannot go on without a person, with the fix; empty if a later poll may return records."""
+    """The message for an error that an operator must fix; empty if a later poll may return records."""
     if error.code() not in _FATAL_CODES:
         return ""
     fix = "; run `auditstream topics`" if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART else ""
@@ -56,13 +54,10 @@ def fatal_fault(error: KafkaError, topic: str) -> str:
 
 
 def group_settings(group: str, *, session_timeout_ms: int, protocol: str = "classic") -> dict[str, Any]:
-    """Librdkafka's settings of a member of a consumer group that commits its offsets itself.
+    """The librdkafka settings of a member of a consumer group that commits its offsets itself.
 
-    Args:
-        group: Name of the group.
-        session_timeout_ms: Time without a heartbeat after which the member loses its partitions; for the classic
-            protocol. With the protocol ``consumer`` (KIP-848) the broker sets it.
-        protocol: ``classic`` or ``consumer``.
+    ``session_timeout_ms`` is the time without a heartbeat after which the member loses its partitions. It is for the
+    protocol ``classic``; with the protocol ``consumer`` (KIP-848) the broker sets it.
     """
     settings = {
         "group.id": group,

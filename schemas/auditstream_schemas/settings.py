@@ -1,8 +1,8 @@
 """Settings, declared once: the fields below feed the environment, the command line and the docs.
 
 A field ``topic`` is read from ``AUDITSTREAM_TOPIC`` and offered as ``--topic``. Packages add their own
-fields by subclassing several of these, hence no slots here: two slotted bases cannot be joined. Nothing is
-read at import time.
+fields by subclassing several of these. These classes have no slots, because a class cannot have two slotted
+bases. Nothing is read at import time.
 """
 
 import dataclasses
@@ -20,11 +20,9 @@ ENV_PREFIX = "AUDITSTREAM_"
 _T = TypeVar("_T")
 
 
-def setting(default: Any, help_text: str) -> Any:
+def setting(default: Any, text: str) -> Any:
     """Declare one setting: its default and the sentence that ``--help`` and the docs show."""
-    return dataclasses.field(
-        default=default, metadata={"typed-settings": {"help": help_text, "click": {"help": help_text}}}
-    )
+    return dataclasses.field(default=default, metadata={"typed-settings": {"help": text, "click": {"help": text}}})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class KafkaSettings:
     topic: str = setting("audit.events", "Topic of the audit events.")
 
     def librdkafka(self) -> dict[str, str]:
-        """The settings that all clients of the broker share, those of ``kafka_config_file`` included.
+        """The settings that all clients of the broker share, with those of ``kafka_config_file``.
 
         Raises:
             SettingsError: The file cannot be read, or a line of it is not ``key=value``.
@@ -48,10 +46,7 @@ class KafkaSettings:
     def librdkafka_client(self, name: str) -> dict[str, Any]:
         """The settings of one client. Its log lines go to the logger ``auditstream.kafka.<name>``.
 
-        The command line silences that logger by default: librdkafka logs a line every 50 ms while a broker is away.
-
-        Raises:
-            SettingsError: As ``librdkafka``.
+        The command line silences that logger: librdkafka logs a line every 50 ms while a broker is down.
         """
         logger = logging.getLogger(f"auditstream.kafka.{name}")
         return {**self.librdkafka(), "client.id": f"auditstream-{name}", "logger": logger}
@@ -86,9 +81,7 @@ class RegistrySettings:
 class ClickHouseSettings:
     """ClickHouse: address, user and database."""
 
-    clickhouse_url: str = setting(
-        "http://127.0.0.1:8123", "ClickHouse's HTTP interface; https:// for TLS, on any port."
-    )
+    clickhouse_url: str = setting("http://127.0.0.1:8123", "ClickHouse's HTTP interface; https:// for TLS on any port.")
     clickhouse_ca_file: Path | None = setting(
         None, "Certificate (PEM) of the CA that signed ClickHouse's; the system's CAs by default."
     )
@@ -124,7 +117,7 @@ def load(cls: type[_T]) -> _T:
 
 
 def malformed(error: Exception) -> SettingsError:
-    """An error of typed-settings as one of ours, in one sentence: it is a group if several settings are malformed."""
+    """One `SettingsError` for an error of typed-settings, which is a group if several settings are malformed."""
     text = "; ".join(str(part) for part in error.exceptions) if isinstance(error, ExceptionGroup) else str(error)
     return SettingsError(f"a setting is malformed: {text}")
 
@@ -140,11 +133,10 @@ def _properties(path: Path | None) -> dict[str, str]:
         ) from error
     properties = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
+        key, separator, value = (part.strip() for part in line.partition("="))
+        if not line.strip() or key.startswith("#"):
             continue
-        key, separator, value = stripped.partition("=")
-        if not separator or not key.strip():
+        if not separator or not key:
             raise SettingsError(f"{path}, line {number}: not key=value")
-        properties[key.strip()] = value.strip()
+        properties[key] = value
     return properties

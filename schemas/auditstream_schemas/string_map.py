@@ -1,14 +1,12 @@
 """An immutable mapping of strings, sorted by key."""
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any
 
 
 class StringMap(Mapping[str, str]):
-    """Strings by name, immutable; can be hashed, copied and pickled.
+    """Strings by name; can be hashed, copied and pickled. A map equals any mapping with the same items.
 
-    Keys are sorted by code point, so that equal maps encode to equal bytes. A map equals any mapping with
-    the same items.
+    Keys are sorted by code point, so that equal maps encode to equal bytes.
     """
 
     __slots__ = ("_items",)
@@ -41,8 +39,6 @@ class StringMap(Mapping[str, str]):
         return self._items.items()
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, StringMap):
-            return self._items == other._items
         return isinstance(other, Mapping) and self._items == dict(other)
 
     def __hash__(self) -> int:
@@ -50,9 +46,6 @@ class StringMap(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"StringMap({self._items!r})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return StringMap, (self._items,)
 
 
 EMPTY = StringMap()

@@ -26,11 +26,9 @@ _EXPECTED = "ISO-8601 with a zone and up to nine fractional digits, such as 2017
 _EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _ISO = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
-    r"([Zz]|([+-])(\d\d)(?::?(\d\d))?)?",
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?([Zz]|([+-])(\d\d)(?::?(\d\d))?)?",
     re.ASCII,
 )
-
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
@@ -38,7 +36,7 @@ def parse_timestamp(text: str) -> int:
     """Read ISO-8601 text as nanoseconds since the epoch.
 
     Raises:
-        Fault: The text is no instant between 1900 and 2262. A `ValueError` whose message names the right form.
+        Fault: The text is not an instant between 1900 and 2262. The message names the right form.
     """
     try:
         return _parse(text)
@@ -59,11 +57,7 @@ def from_datetime(moment: dt.datetime) -> int:
 
 
 def in_range(nanoseconds: int) -> int:
-    """Return the nanoseconds if they are in the range of ClickHouse's DateTime64(9).
-
-    Raises:
-        Fault: They lie outside 1900 to 2262.
-    """
+    """Return the nanoseconds, or raise a `Fault` if ClickHouse's DateTime64(9) does not have them: 1900 to 2262."""
     if MIN_TIMESTAMP <= nanoseconds <= MAX_TIMESTAMP:
         return nanoseconds
     raise Fault(shown(nanoseconds), f"nanoseconds since 1970 of an instant {_RANGE}")
@@ -99,9 +93,7 @@ def _parse(text: str) -> int:
         days = dt.date(int(year), int(month), int(day)).toordinal() - _EPOCH_DAY
     except ValueError as error:
         raise ValueError(f"a date of the calendar ({error})") from None
-    nanoseconds = (days * 86_400 + seconds) * NANOSECONDS
-    if fraction:
-        nanoseconds += int(fraction.ljust(9, "0"))
+    nanoseconds = (days * 86_400 + seconds) * NANOSECONDS + int((fraction or "0").ljust(9, "0"))
     if not MIN_TIMESTAMP <= nanoseconds <= MAX_TIMESTAMP:
         raise ValueError(f"an instant {_RANGE}")
     return nanoseconds
@@ -109,11 +101,9 @@ def _parse(text: str) -> int:
 
 def _second_of_day(hour: int, minute: int, second: int, fraction: int) -> int:
     if second == 60:
-        raise ValueError(
-            "a second from 00 to 59: Unix time has no number for a leap second, give the second before or after it"
-        )
-    end_of_day = hour == 24 and not (minute or second or fraction)
-    if (hour > 23 and not end_of_day) or minute > 59 or second > 59:
+        fix = "give the second before or after it"
+        raise ValueError(f"a second from 00 to 59: Unix time has no number for a leap second, {fix}")
+    if minute > 59 or second > 59 or (hour, minute, second, fraction) > (24, 0, 0, 0):
         raise ValueError("a time of day from 00:00:00 to 24:00:00")
     return hour * 3600 + minute * 60 + second
 
@@ -129,6 +119,5 @@ def parse_moment(text: str) -> int:
     try:
         return parse_timestamp(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
     except Fault as fault:
-        raise ValueError(
-            f"{text!r}: expected a date such as 2026-01-31 (its midnight in UTC), or {fault.expected}"
-        ) from None
+        expected = f"a date such as 2026-01-31 (its midnight in UTC), or {fault.expected}"
+        raise ValueError(f"{text!r}: expected {expected}") from None

@@ -1,4 +1,4 @@
-"""TLS of our own clients: the CA file of a setting, and what to say about a connection that TLS refused."""
+"""The CA file of a client's settings, and the message for a connection that TLS refused."""
 
 import ssl
 from pathlib import Path
@@ -25,28 +25,18 @@ def checked_ca_file(path: Path | None, variable: str) -> str | None:
 
 
 def tls_fault(error: BaseException | None, variable: str) -> str:
-    """Why TLS refused a connection, and the fix; empty if the error has another cause.
+    """The reason for which TLS refused a connection, and the fix; empty if the error has another cause.
 
-    Args:
-        error: An error of a client library, whose cause or reason may be one of the module ``ssl``.
-        variable: The variable that names the CA file.
+    An error of a client library has the error of the module ``ssl`` as its reason, argument or cause.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, ssl.SSLCertVerificationError):
-            reason = getattr(error, "verify_message", error)
-            return (
-                f"the certificate does not verify ({reason}): name the certificate of its CA in "
-                f"{variable}, or give the server a certificate for this host name"
-            )
+            fix = f"name the certificate of its CA in {variable}, or give the server a certificate for this host name"
+            return f"the certificate does not verify ({getattr(error, 'verify_message', error)}): {fix}"
         if isinstance(error, ssl.SSLError):
             return f"TLS failed ({error.reason or error}): does the server speak https on this port?"
-        inner = getattr(error, "reason", None)
-        inner = (
-            inner
-            if isinstance(inner, BaseException)
-            else next((one for one in error.args if isinstance(one, BaseException)), None)
-        )
-        error = inner or error.__cause__ or error.__context__
+        inner = (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
+        error = next((cause for cause in inner if isinstance(cause, BaseException)), None)
     return ""

@@ -57,11 +57,7 @@ class Faults:
         return None
 
     def raise_any(self) -> None:
-        """Raise the faults as one error, if there are any.
-
-        Raises:
-            InvalidEventError: There is at least one fault.
-        """
+        """Raise an `InvalidEventError` with the faults, if there are any."""
         if self._errors:
             raise InvalidEventError(tuple(self._errors))
 
@@ -81,11 +77,6 @@ def filled_text(value: object) -> str:
     if value == "":
         raise Fault("''", "a string that is not empty")
     return text(value)
-
-
-def optional_text(value: object) -> str | None:
-    """A string, or None if absent."""
-    return None if value is None else text(value)
 
 
 def strings(value: object) -> StringMap:
@@ -131,7 +122,7 @@ def action(value: object) -> str:
         raise Fault(
             shown(name),
             "two or more lowercase ASCII words with dots between, such as context.create or user.logged_in; "
-            "a word starts with a letter and may hold digits, _ and - inside",
+            "a word starts with a letter and may have digits, _ and - inside",
         )
     return name
 

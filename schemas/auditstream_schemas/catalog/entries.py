@@ -22,7 +22,7 @@ import jsonschema_rs
 from auditstream_schemas.errors import CatalogError
 from auditstream_schemas.event import AuditEvent
 
-_HIDDEN = "the value"  # Payloads may be secret.
+_HIDDEN = "the value"  # Stands for the value in messages, because payloads may be secret.
 _ERRORS_SHOWN = 10
 _ALWAYS_INT_DIGITS = 4_000
 
@@ -57,13 +57,8 @@ def catalog() -> Mapping[str, CatalogEntry]:
 @cache
 def catalog_sha256() -> str:
     """SHA-256 of the catalog's content (examples left out), hexadecimal. Equal catalogs have equal digests."""
-    content = [
-        [
-            entry.action,
-            entry.description,
-            entry.target_type,
-            {str(version): schema for version, schema in entry.payload_schemas.items()},
-        ]
+    content: list[list[Any]] = [
+        [entry.action, entry.description, entry.target_type, dict(entry.payload_schemas)]
         for entry in catalog().values()
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -72,15 +67,12 @@ def catalog_sha256() -> str:
 def validate_payload(event: AuditEvent, *, strict: bool = False) -> None:
     """Check an event's payload against the schema of its action and version.
 
-    Integers of any length and decimals are compared exactly.
-
-    Args:
-        event: The event.
-        strict: Refuse an action, or a version of its payload, that the catalog does not list.
+    Integers of any length and decimals are compared exactly. ``strict`` refuses an action, or a version of its
+    payload, that the catalog does not list.
 
     Raises:
-        CatalogError: The payload breaks its schema; the message has each path and rule. Or there is no schema and
-            ``strict`` is true.
+        CatalogError: The payload breaks its schema; the message has each path and rule. Or ``strict`` is true and
+            there is no schema.
     """
     validator = _validators().get((event.action, event.version))
     if validator is None:
@@ -88,11 +80,9 @@ def validate_payload(event: AuditEvent, *, strict: bool = False) -> None:
             raise CatalogError(_unlisted(event))
         return
     payload = json.loads(event.payload, parse_int=_integer, parse_float=Decimal)
-    if validator.is_valid(payload):
-        return
-    raise CatalogError(
-        f"the payload of {event.action}, version {event.version}, breaks its schema: {_errors(validator, payload)}"
-    )
+    if not validator.is_valid(payload):
+        errors = _errors(validator, payload)
+        raise CatalogError(f"the payload of {event.action}, version {event.version}, breaks its schema: {errors}")
 
 
 def _entry(payload: dict[str, Any], **fields: Any) -> CatalogEntry:
@@ -114,10 +104,8 @@ def _unlisted(event: AuditEvent) -> str:
     if entry is None:
         return f"the catalog has no action {event.action}: add a file for it, or turn strict mode off"
     versions = ", ".join(str(version) for version in sorted(entry.payload_schemas))
-    return (
-        f"the catalog has no version {event.version} of {event.action}, only {versions}: "
-        "add its schema, or turn strict mode off"
-    )
+    fix = "add its schema, or turn strict mode off"
+    return f"the catalog has no version {event.version} of {event.action}, only {versions}: {fix}"
 
 
 def _integer(text: str) -> int | Decimal:
@@ -127,7 +115,7 @@ def _integer(text: str) -> int | Decimal:
 
 def _errors(validator: jsonschema_rs.Draft202012Validator, payload: object) -> str:
     try:
-        errors = [_described(error) for error in validator.iter_errors(payload)]
+        errors = [_message(error) for error in validator.iter_errors(payload)]
     except ValueError:
         # jsonschema-rs converts the value of each error, and Python converts no integer of so many digits.
         return "the path is unknown, because the payload has an integer of more than 4300 digits"
@@ -135,7 +123,7 @@ def _errors(validator: jsonschema_rs.Draft202012Validator, payload: object) -> s
     return "; ".join(errors[:_ERRORS_SHOWN] + more)
 
 
-def _described(error: jsonschema_rs.ValidationError) -> str:
+def _message(error: jsonschema_rs.ValidationError) -> str:
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
     rule = "/".join(str(part) for part in error.schema_path)
     return f"payload{path}: {error.message} (rule {rule})"

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from auditstream_producer import DeliveryFailure
 from auditstream_producer.ndjson import MAX_LINE_BYTES, NdjsonEmitter, Rejects, read_lines
-from auditstream_producer.outcome import DeliveryFailure
 from auditstream_producer.testing import CapturingProducer
 from auditstream_schemas.codec import encode_body
 from auditstream_schemas.event import AuditEvent

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from auditstream_producer.throttled_logger import ThrottledLogger
+from auditstream_producer.delivery import ThrottledLogger
 
 
 def test_one_line_of_a_kind_per_interval(caplog: pytest.LogCaptureFixture) -> None:

@@ -275,7 +275,7 @@ def test_the_message_shows_the_value_and_the_rule() -> None:
         make_event(0, action="Context.Create", version=0)
     assert str(caught.value) == (
         "invalid event: action: was 'Context.Create', expected two or more lowercase ASCII words with dots "
-        "between, such as context.create or user.logged_in; a word starts with a letter and may hold digits, "
+        "between, such as context.create or user.logged_in; a word starts with a letter and may have digits, "
         "_ and - inside; version: was 0, expected an integer from 1 to 65535"
     )
 
