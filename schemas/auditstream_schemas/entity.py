@@ -16,8 +16,8 @@ from auditstream_schemas.string_map import EMPTY
 _MISSING = Fault("missing", "a string that is not empty")
 _ENTITY_KEYS = ("id", "type", "name")
 _REQUEST_KEYS = ("id",)
-_entity_attributes = partial(rules.attributes, reserved=_ENTITY_KEYS)
-_request_attributes = partial(rules.attributes, reserved=_REQUEST_KEYS)
+_entity_attributes = partial(rules.attributes, _ENTITY_KEYS)
+_request_attributes = partial(rules.attributes, _REQUEST_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,9 @@ class Entity:
             return value
         if not isinstance(value, (dict, Mapping)):
             raise Fault(kind(value), "an object with id and type, and optionally name and string attributes")
-        own = {"id": _MISSING, "type": _MISSING, **value}
-        return cls(attributes={key: own.pop(key) for key in value if key not in _ENTITY_KEYS}, **own)
+        attributes = {key: item for key, item in value.items() if key not in _ENTITY_KEYS}
+        id, type, name = value.get("id", _MISSING), value.get("type", _MISSING), value.get("name")
+        return cls(id=id, type=type, name=name, attributes=attributes)
 
     def strings(self) -> Iterable[str]:
         """Every string of it, keys included."""
@@ -107,8 +108,8 @@ class Request:
             return value
         if not isinstance(value, (dict, Mapping)):
             raise Fault(kind(value), "an object with id, and optionally string attributes")
-        own = {"id": _MISSING, **value}
-        return cls(attributes={key: own.pop(key) for key in value if key not in _REQUEST_KEYS}, **own)
+        attributes = {key: item for key, item in value.items() if key not in _REQUEST_KEYS}
+        return cls(id=value.get("id", _MISSING), attributes=attributes)
 
     def strings(self) -> Iterable[str]:
         """Every string of it, keys included."""

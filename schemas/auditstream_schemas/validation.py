@@ -104,7 +104,7 @@ def strings(value: object) -> StringMap:
     return StringMap(items)
 
 
-def attributes(value: object, reserved: tuple[str, ...]) -> StringMap:
+def attributes(reserved: tuple[str, ...], value: object) -> StringMap:
     """Free string attributes. Reserved are the names of the fields that stand beside them in JSON."""
     if not isinstance(value, (dict, Mapping)):
         raise InvalidEventError((FieldError("attributes", kind(value), _STRINGS),))
