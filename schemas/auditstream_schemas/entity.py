@@ -60,8 +60,8 @@ class Entity:
         if not isinstance(value, (dict, Mapping)):
             raise Fault(kind(value), "an object with id and type, and optionally name and string attributes")
         attributes = {key: item for key, item in value.items() if key not in _ENTITY_KEYS}
-        id, type, name = value.get("id", _MISSING), value.get("type", _MISSING), value.get("name")
-        return cls(id=id, type=type, name=name, attributes=attributes)
+        identifier, entity_type = value.get("id", _MISSING), value.get("type", _MISSING)
+        return cls(id=identifier, type=entity_type, name=value.get("name"), attributes=attributes)
 
     def strings(self) -> Iterable[str]:
         """Every string of it, keys included."""
