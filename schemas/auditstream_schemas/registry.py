@@ -18,8 +18,7 @@ from auditstream_schemas.tls import checked_ca_file, tls_fault
 
 _T = TypeVar("_T")
 
-_UNKNOWN = {40401, 40402, 40403}
-"""Error codes of an unknown subject, version and schema."""
+_UNKNOWN = {40401, 40402, 40403}  # Error codes of an unknown subject, version and schema.
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _SHOWN_CHARACTERS = 300
 _CA_VARIABLE = "AUDITSTREAM_SCHEMA_REGISTRY_CA_FILE"
