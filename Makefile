@@ -97,4 +97,4 @@ build: setup ## Build the wheel and the source distribution into build/dist
 
 .PHONY: clean
 clean: ## Remove what was installed and built here; data of `make up` stays
-	@rm -rf .venv .uv build infra/kafka/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .uv build tests/support/kafka/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -44,9 +44,36 @@ class Endpoints:
             "AUDITSTREAM_ADMIN_SIGN_IN": "development",
         }
 
+    def probe(self, timeout: float) -> "list[ServerStatus]":
+        """Send each server a request; blocks up to ``timeout`` seconds for each, twice that for Kafka."""
+        probes = (
+            (KAFKA, self.bootstrap_servers, kafka_fault),
+            (REGISTRY, self.registry_url, registry_fault),
+            (CLICKHOUSE, self.clickhouse_url, clickhouse_fault),
+        )
+        return [
+            ServerStatus(name=name, endpoint=endpoint, fault=fault(endpoint, timeout))
+            for name, endpoint, fault in probes
+        ]
+
     def env_lines(self) -> str:
         """The variables as ``NAME=value`` lines, for ``export $(...)`` and for env files."""
         return "\n".join(f"{name}={value}" for name, value in self.env().items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatus:
+    """The answer of one server of a stack.
+
+    Attributes:
+        name: ``kafka``, ``registry`` or ``clickhouse``.
+        endpoint: Its address.
+        fault: Why it does not answer; None if it does.
+    """
+
+    name: str
+    endpoint: str
+    fault: str | None
 
 
 def kafka_fault(bootstrap_servers: str, timeout: float) -> str | None:

@@ -1,8 +1,6 @@
 """End a process when its parent ends, also when the parent is killed by SIGKILL.
 
-A Python child calls :func:`die_with_parent`. Any other program is started through this module::
-
-    python -m auditstream_local.lifeline --parent-pid $$ -- tansu broker ...
+A Python child calls :func:`die_with_parent`. Any other program is started through this file; see `with_lifeline`.
 
 On Linux the kernel does it (``PR_SET_PDEATHSIG``), and the command replaces this process, so it keeps the process id.
 For the kernel, the parent is the *thread* that forked: a child started from a worker thread is killed when that

@@ -1,5 +1,6 @@
 """One server process of a local stack: start with a log file, wait until it answers, stop."""
 
+import os
 import random
 import signal
 import socket
@@ -13,6 +14,7 @@ from auditstream_schemas.errors import OperationError
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 15.0
+_LIFELINE = Path(__file__).with_name("lifeline.py")
 _PROBE_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
@@ -161,6 +163,12 @@ def stop_all(servers: Sequence[Server]) -> None:
 def python_module(module: str, *arguments: str) -> list[str]:
     """Return the command line that runs one of our modules. ``-P`` ignores modules in the working directory."""
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def with_lifeline(*command: str) -> list[str]:
+    """The command line of a program that ends when this process ends."""
+    # By its path: as a module it would import the package, whose libraries a lifeline does not need.
+    return [sys.executable, "-P", str(_LIFELINE), "--parent-pid", str(os.getpid()), "--", *command]
 
 
 def port_is_free(port: int) -> bool:

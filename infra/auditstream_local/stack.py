@@ -24,7 +24,16 @@ from auditstream_local.endpoints import (
     kafka_fault,
     registry_fault,
 )
-from auditstream_local.server import HOST, Probe, Server, free_ports, port_is_free, python_module, stop_all
+from auditstream_local.server import (
+    HOST,
+    Probe,
+    Server,
+    free_ports,
+    port_is_free,
+    python_module,
+    stop_all,
+    with_lifeline,
+)
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.extras import install_hint
 
@@ -120,10 +129,7 @@ class LocalStack:
                 return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop the servers, within 15 seconds."""
         stop_all(self.servers)
@@ -171,15 +177,14 @@ class LocalStack:
 
     def _tansu(self, port: int) -> Server:
         url = f"tcp://{HOST}:{port}"
-        tansu = [
+        command = with_lifeline(
             _tansu_program(),
             "broker",
             *("--storage-engine", "memory://tansu/"),
             *("--listener-url", url),
             *("--advertised-listener-url", url),
             *("--cluster-id", "auditstream-local"),
-        ]
-        command = python_module("auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--", *tansu)
+        )
         return Server(
             KAFKA,
             command,

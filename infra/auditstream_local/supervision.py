@@ -17,20 +17,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import click
-
 from auditstream_local.endpoints import Endpoints
 from auditstream_local.server import STOP_SECONDS, python_module
 from auditstream_local.stack import START_SECONDS, LocalStack, Ports
-from auditstream_schemas.errors import AuditstreamError, OperationError
+from auditstream_schemas.errors import OperationError
 
 _LOCK_NAME = "stack.lock"
 _STATE_NAME = "stack.json"
 _SUPERVISOR_LOG = "supervisor.log"
 _POLL_SECONDS = 0.1
-_EXIT_ALREADY_UP = 3
 # Checking the lock takes it for an instant, so a failed attempt is repeated for so long.
 _CLAIM_SECONDS = 2.0
+
+EXIT_ALREADY_UP = 3
+"""Exit code of a supervisor that finds another one in its data directory."""
 
 
 class AlreadyUpError(OperationError):
@@ -62,9 +62,9 @@ def running(data_dir: Path) -> RunningStack | None:
     """
     deadline = time.monotonic() + _CLAIM_SECONDS
     while _is_locked(data_dir):
-        state = _read_state(data_dir)
-        if state is not None and _start_time(state.pid) == state.started:
-            return state
+        stack = _read_state(data_dir)
+        if stack is not None and _start_time(stack.pid) == stack.started:
+            return stack
         if time.monotonic() >= deadline:
             raise AlreadyUpError(f"the stack of {data_dir} is just being started or stopped: try again")
         time.sleep(_POLL_SECONDS)
@@ -103,7 +103,9 @@ def supervise(data_dir: Path, ports: Ports, announce: Callable[[RunningStack], N
         OperationError: A server could not be started, or ended; the others are stopped.
     """
     with contextlib.suppress(KeyboardInterrupt), _signals_interrupt(), _claimed(data_dir):
-        _clear_log(data_dir)
+        log = data_dir / "logs" / _SUPERVISOR_LOG
+        if log.exists():
+            os.truncate(log, 0)
         stack = LocalStack(data_dir, ports=ports)
         state = RunningStack(pid=os.getpid(), started=_start_time(os.getpid()), endpoints=stack.endpoints, ready=False)
         _write_state(data_dir, state)
@@ -128,23 +130,20 @@ def start_detached(data_dir: Path, ports: Ports) -> RunningStack:
     """
     log = data_dir / "logs" / _SUPERVISOR_LOG
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = python_module(
-        "auditstream_local.supervision",
-        *("--data-dir", str(data_dir.absolute())),
-        *("--ports", json.dumps(asdict(ports))),
-    )
+    arguments = ("--data-dir", str(data_dir.absolute()), "--ports", json.dumps(asdict(ports)))
+    command = python_module("auditstream_local", *arguments)
     with log.open("ab") as output:
         supervisor = subprocess.Popen(  # noqa: S603 - our own command line
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        state = _wait_until_ready(supervisor, data_dir)
+        stack = _wait_until_started(supervisor, data_dir)
     except BaseException:
         supervisor.terminate()
         raise
     # The supervisor outlives this process. With a return code, Popen does not warn about a running child.
     supervisor.returncode = 0
-    return state
+    return stack
 
 
 def stop_running(stack: RunningStack, data_dir: Path) -> None:
@@ -171,24 +170,19 @@ def last_error(data_dir: Path) -> str:
     return text.strip()
 
 
-def _wait_until_ready(supervisor: subprocess.Popen[bytes], data_dir: Path) -> RunningStack:
+def _wait_until_started(supervisor: subprocess.Popen[bytes], data_dir: Path) -> RunningStack:
     deadline = time.monotonic() + START_SECONDS + STOP_SECONDS
     while time.monotonic() < deadline:
-        if supervisor.poll() == _EXIT_ALREADY_UP:
+        code = supervisor.poll()
+        if code == EXIT_ALREADY_UP:
             raise AlreadyUpError(f"the stack of {data_dir} is up already")
-        if supervisor.poll() is not None:
+        if code is not None:
             raise OperationError(last_error(data_dir) or "the supervisor ended without a message")
-        state = _read_state(data_dir)
-        if state is not None and state.pid == supervisor.pid and state.ready:
-            return state
+        stack = _read_state(data_dir)
+        if stack is not None and stack.pid == supervisor.pid and stack.ready:
+            return stack
         time.sleep(_POLL_SECONDS)
     raise OperationError(f"the stack did not come up in time, see {data_dir / 'logs'}")
-
-
-def _clear_log(data_dir: Path) -> None:
-    log = data_dir / "logs" / _SUPERVISOR_LOG
-    if log.exists():
-        os.truncate(log, 0)
 
 
 @contextlib.contextmanager
@@ -273,22 +267,3 @@ def _write_state(data_dir: Path, state: RunningStack) -> None:
     partial = data_dir / f"{_STATE_NAME}.part"
     partial.write_text(json.dumps(asdict(state)), "utf-8")
     partial.replace(data_dir / _STATE_NAME)
-
-
-@click.command()
-@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--ports", type=json.loads, required=True)
-def main(*, data_dir: Path, ports: dict[str, int]) -> None:
-    """Run the supervisor of a detached stack."""
-    try:
-        supervise(data_dir, Ports(**ports), lambda _state: None)
-    except AlreadyUpError:
-        # Nothing is written: the log belongs to the stack that is up.
-        sys.exit(_EXIT_ALREADY_UP)
-    except AuditstreamError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

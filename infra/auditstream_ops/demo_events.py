@@ -73,10 +73,7 @@ def broken_records(schema_id: int, *, now: int, seed: int) -> list[BrokenRecord]
         ("bad UUID", [_altered(value, id="not-a-uuid-but-thirty-six-chars-long") for value in valid[8:12]]),
         ("action with capitals", [_altered(value, action="Context.Create") for value in valid[12:15]]),
         ("invalid JSON payload", [_altered(value, payload='{"name": ') for value in valid[15:18]]),
-        (
-            "far in the future",
-            [_altered(value, occurred_at=later) for value in valid[18:21]],
-        ),
+        ("far in the future", [_altered(value, occurred_at=later) for value in valid[18:21]]),
     ]
     return [BrokenRecord(kind=kind, value=value) for kind, values in kinds for value in values]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from auditstream_local.server import with_lifeline
 from auditstream_schemas.errors import OperationError
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -59,7 +60,7 @@ class Child:
     """The child process, for the parent; killed at the end of the block if it still runs."""
 
     def __init__(self, module: str, arguments: Sequence[str], env: Mapping[str, str]) -> None:
-        lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+        lifeline = with_lifeline()
         self._process = subprocess.Popen(
             [*lifeline, sys.executable, "-m", module, *arguments],
             cwd=_REPOSITORY,

@@ -12,13 +12,13 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka.admin import AdminClient
 
 from auditstream_local.endpoints import Endpoints
-from auditstream_local.kafka import KafkaCluster
 from auditstream_local.stack import LocalStack
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.deploy.migrate import migrate
 from auditstream_ops.deploy.topics import TopicPlan, create_topics, register_schema
 from auditstream_producer import ProducerSettings
 from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings, RegistrySettings
+from tests.support.kafka_cluster import KafkaCluster
 
 Broker = Literal["local", "kafka"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from auditstream_local.kafka import missing_tools
 from tests.fault.plan import DISK_FULL, KINDS, SECOND_DELIVERIES, FaultPlan, draw
 from tests.fault.sabotage import SABOTAGES
 from tests.fault.schedule import ScheduleOutcome, play
 from tests.fault.servers import Servers, small_disk_fault
+from tests.support.kafka_cluster import missing_tools
 
 _BUILD = Path("build")
 

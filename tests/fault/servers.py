@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from auditstream_local.endpoints import CLICKHOUSE, REGISTRY, Endpoints, clickhouse_fault
-from auditstream_local.kafka import KafkaCluster
 from auditstream_local.server import HOST, Server, free_ports, python_module
 from auditstream_local.stack import LocalStack
+from tests.support.kafka_cluster import KafkaCluster
 from tests.support.stack import DATABASES, local_stack
 from tests.support.tcp_proxy import TcpProxy
 

@@ -15,6 +15,7 @@ from auditstream_export.files import open_directory
 from auditstream_export.jobs.job_audit import JobAudit
 from auditstream_export.jobs.job_run import JobRun
 from auditstream_export.jobs.job_store import JobStore
+from auditstream_local.server import with_lifeline
 from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START
@@ -80,7 +81,7 @@ def files_below(folder: Path) -> list[str]:
 
 def start_exporter(tenant: Tenant, target: Path, **environment: str) -> subprocess.Popen[str]:
     """Start an exporter process that makes a checkpoint after every hour of events. It ends with this process."""
-    lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+    lifeline = with_lifeline()
     return subprocess.Popen(
         [*lifeline, sys.executable, "-c", _EXPORTER],
         env={**os.environ, **job_environment(tenant, target), **environment},

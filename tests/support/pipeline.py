@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from confluent_kafka import Producer
 
+from auditstream_local.server import with_lifeline
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.dead_letters.dead_letter import DeadLetter, read_dead_letters
 from auditstream_ops.ledger.partition_check import PartitionCheck
@@ -95,7 +96,7 @@ def start_sink(tenant: Tenant, *arguments: str, **environment: str) -> subproces
 
 def start_command(tenant: Tenant, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start an `auditstream` command in a process of its own, which dies with this process, as above."""
-    lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+    lifeline = with_lifeline()
     return subprocess.Popen(
         [*lifeline, sys.executable, "-m", "auditstream_ops", *arguments],
         env={**os.environ, **tenant.env, **environment, **command_credentials(arguments[0])},

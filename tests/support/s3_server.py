@@ -1,19 +1,19 @@
 """A local server with S3's API, in a separate process."""
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from auditstream_local.server import with_lifeline
+
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
     """Serve on a free port, and yield the AWS variables of the server."""
-    lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
     process = subprocess.Popen(
-        [*lifeline, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+        with_lifeline(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -18,7 +18,6 @@ from typed_settings.types import SecretStr
 
 from auditstream_local.clickhouse_config import PASSWORD
 from auditstream_local.endpoints import Endpoints
-from auditstream_local.kafka import KafkaCluster, missing_tools
 from auditstream_local.stack import LocalStack
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.deploy.migrate import migrate
@@ -26,6 +25,7 @@ from auditstream_ops.deploy.topics import TopicPlan, create_topics, register_sch
 from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings, RegistrySettings
 from auditstream_storage.grants import ROLES, role_named, to_sql, user_sql
 from tests.support.containers import container_stack, missing_engine
+from tests.support.kafka_cluster import KafkaCluster, missing_tools
 
 BACKENDS = ("local", "kafka", "docker")
 # As many tenants exist at once; the rights of each are in users.xml.

@@ -18,8 +18,8 @@ from starlette.routing import Route
 
 from auditstream_local.lifeline import die_with_parent
 from auditstream_local.registry.schema_store import RefusalError, SchemaStore, Version
+from auditstream_local.server import HOST
 
-_HOST = "127.0.0.1"
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 
 
@@ -54,11 +54,7 @@ class Registry:
                 Route("/config/{subject}", self._level, methods=["GET"]),
                 Route("/config/{subject}", self._set_level, methods=["PUT"]),
                 Route("/compatibility/subjects/{subject}/versions", self._compatibility, methods=["POST"]),
-                Route(
-                    "/compatibility/subjects/{subject}/versions/{version}",
-                    self._compatibility,
-                    methods=["POST"],
-                ),
+                Route("/compatibility/subjects/{subject}/versions/{version}", self._compatibility, methods=["POST"]),
             ],
             exception_handlers={RefusalError: _refusal, HTTPException: _not_served},
         )
@@ -179,17 +175,14 @@ async def _not_served(_request: Request, error: Exception) -> Response:
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), required=True, help="Port on 127.0.0.1.")
 @click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Directory of the schemas.",
+    "--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True, help="Directory of the schemas."
 )
 @click.option("--parent-pid", type=int, help="Process to end with; by default the one that started this.")
 def main(*, port: int, data_dir: Path, parent_pid: int | None) -> None:
     """Serve the registry stand-in until SIGTERM or until the parent process ends."""
     die_with_parent(parent_pid)
     app = Registry(SchemaStore(data_dir)).app()
-    uvicorn.run(app, host=_HOST, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    uvicorn.run(app, host=HOST, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
 
 
 if __name__ == "__main__":

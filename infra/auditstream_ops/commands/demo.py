@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from tqdm import tqdm
 
 from auditstream_export import ExportRequest, export_events
-from auditstream_local.stack import LocalStack
+from auditstream_local import LocalStack
 from auditstream_ops.clickhouse import connect
 from auditstream_ops.dead_letters.dead_letter import read_dead_letters
 from auditstream_ops.demo_events import NANOSECONDS, broken_records, demo_events
@@ -29,7 +29,7 @@ from auditstream_producer import AuditProducer, ProducerSettings
 from auditstream_schemas.errors import OperationError, QueueFullError
 from auditstream_schemas.event import AuditEvent
 from auditstream_sink import Sink, SinkSettings
-from auditstream_storage.ledger import COUNTS
+from auditstream_storage import COUNTS
 
 _PARTITIONS = 6
 _BROKEN = 25

@@ -192,15 +192,7 @@ def show(query: _Query, *, form: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def replay(
-    query: _Query,
-    *,
-    edit: Path | None,
-    new_id: bool,
-    again: bool,
-    why: str,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
+    query: _Query, *, edit: Path | None, new_id: bool, again: bool, why: str, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     """Send refused records again to their topic, after the cause has been repaired.
 

@@ -3,26 +3,18 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from auditstream_local.endpoints import (
-    CLICKHOUSE,
-    KAFKA,
-    REGISTRY,
-    Endpoints,
-    clickhouse_fault,
-    kafka_fault,
-    registry_fault,
-)
-from auditstream_local.server import port_is_free
-from auditstream_local.stack import Ports
-from auditstream_local.supervision import (
+from auditstream_local import (
     AlreadyUpError,
+    Ports,
     RunningStack,
     last_error,
+    port_is_free,
     running,
     start_detached,
     stop_running,
@@ -135,24 +127,24 @@ def status(*, data_dir: Path, as_json: bool) -> None:
     Exit codes: 0 every server answers; 1 a server does not, or no stack is up; 2 called wrongly.
     """
     stack = running(data_dir)
-    servers = [] if stack is None else _servers(stack.endpoints)
-    is_healthy = bool(servers) and all(server["fault"] is None for server in servers)
+    servers = [] if stack is None else stack.endpoints.probe(_PROBE_SECONDS)
+    is_healthy = bool(servers) and all(server.fault is None for server in servers)
     if as_json:
         report = {
             "healthy": is_healthy,
             "data_dir": str(data_dir.absolute()),
             "supervisor_pid": None if stack is None else stack.pid,
-            "servers": servers,
+            "servers": [asdict(server) for server in servers],
             "last_error": last_error(data_dir) if stack is None else "",
         }
         click.echo(json.dumps(report, indent=2))
     elif stack is None:
         click.echo(f"no stack is up in {data_dir}; `auditstream up` starts one")
-        if words := last_error(data_dir):
-            click.echo(f"the last one ended with: {words}")
+        if error := last_error(data_dir):
+            click.echo(f"the last one ended with: {error}")
     else:
         for server in servers:
-            click.echo(f"{server['name']:<11} {server['endpoint']:<28} {server['fault'] or 'answers'}")
+            click.echo(f"{server.name:<11} {server.endpoint:<28} {server.fault or 'answers'}")
         click.echo(f"supervisor  process {stack.pid}, {data_dir}")
     if not is_healthy:
         sys.exit(1)
@@ -177,15 +169,3 @@ def _announce_started(stack: RunningStack, hint: str) -> None:
 def _announce_running(data_dir: Path) -> None:
     stack = wait_until_ready(data_dir)
     _announce(stack, f"already up (process {stack.pid}, {data_dir})")
-
-
-def _servers(endpoints: Endpoints) -> list[dict[str, str | None]]:
-    probes = (
-        (KAFKA, endpoints.bootstrap_servers, kafka_fault),
-        (REGISTRY, endpoints.registry_url, registry_fault),
-        (CLICKHOUSE, endpoints.clickhouse_url, clickhouse_fault),
-    )
-    return [
-        {"name": name, "endpoint": endpoint, "fault": fault(endpoint, _PROBE_SECONDS)}
-        for name, endpoint, fault in probes
-    ]

@@ -43,11 +43,7 @@ def token() -> None:
 )
 @click.option("--auditor", is_flag=True, help="May read the events of all organisations; instead of --scope.")
 @click.option(
-    "--days",
-    type=click.IntRange(1, _MOST_DAYS),
-    default=_DAYS,
-    show_default=True,
-    help="Days until it expires.",
+    "--days", type=click.IntRange(1, _MOST_DAYS), default=_DAYS, show_default=True, help="Days until it expires."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click_options(TokenSettings, loaders(), argname="settings", show_envvars_in_help=True)

@@ -58,10 +58,7 @@ def deleted_unread(client: Client, settings: LossSettings) -> list[DeletedRange]
         lows = {partition: low for partition, (low, _) in reader.watermarks().items()}
     return [
         DeletedRange(
-            topic_id=topic_id,
-            partition=partition,
-            first_offset=ledger.last_offset + 1,
-            last_offset=lows[partition] - 1,
+            topic_id=topic_id, partition=partition, first_offset=ledger.last_offset + 1, last_offset=lows[partition] - 1
         )
         for partition, ledger in sorted(totals.items())
         if lows.get(partition, 0) > ledger.last_offset + 1

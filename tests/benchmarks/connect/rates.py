@@ -1,10 +1,8 @@
 """ClickHouse's own Kafka Connect sink, built from a checkout of its source, on the same events as JSON."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
 
+from auditstream_local.server import with_lifeline
 from auditstream_schemas.codec import decode_record
 from auditstream_schemas.errors import OperationError
 from tests.benchmarks.consumers import run_sink
@@ -144,7 +143,7 @@ def _worker(where: Site, topic: Topic, database: str, jars: Path, name: str) -> 
         "utf-8",
     )
     classes = f"{jars / 'lib'}/*:{next(jars.glob('connect-for-benchmarks-*.jar'))}"
-    lifeline = [sys.executable, "-m", "auditstream_local.lifeline", "--parent-pid", str(os.getpid()), "--"]
+    lifeline = with_lifeline()
     java = ["java", "-Xmx2g", "-cp", classes, "org.apache.kafka.connect.cli.ConnectStandalone", str(worker), str(sink)]
     with _log(where).open("wb") as log:
         process = subprocess.Popen([*lifeline, *java], stdout=log, stderr=log)

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from auditstream_local.kafka import KafkaCluster, missing_tools
+from tests.support.kafka_cluster import KafkaCluster, missing_tools
 
 LOGGER = logging.getLogger("auditstream.kafka.test")
 

@@ -9,7 +9,6 @@ from threading import Event
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from auditstream_local.kafka import KafkaCluster, missing_tools
 from auditstream_ops.dead_letters import resolver as resolver_module
 from auditstream_ops.dead_letters.dead_letter import DeadLetterReader
 from auditstream_ops.dead_letters.resolver import Resolver, ResolverOutcome
@@ -17,6 +16,7 @@ from auditstream_ops.deploy.topics import TopicPlan, create_topics
 from auditstream_sink import SinkSettings
 from auditstream_sink.batch import Record, RefusedRecord
 from auditstream_sink.dead_letters import DeadLetters
+from tests.support.kafka_cluster import KafkaCluster, missing_tools
 from tests.support.tcp_proxy import Conversation, TcpProxy
 
 pytestmark = pytest.mark.skipif(bool(missing_tools()), reason=f"this machine lacks {', '.join(missing_tools())}")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from auditstream_local.endpoints import Endpoints
-from auditstream_local.kafka import KafkaCluster
 from auditstream_local.server import Server, free_ports, port_is_free
 from auditstream_local.stack import LocalStack, Ports
 from auditstream_local.supervision import running
 from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import KafkaSettings, RegistrySettings, load
+from tests.support.kafka_cluster import KafkaCluster
 
 ENDPOINTS = Endpoints(
     bootstrap_servers="127.0.0.1:1,127.0.0.1:2",

@@ -1,13 +1,11 @@
 """Apache Kafka from Maven Central as local processes, for tests: KRaft mode, no Docker.
 
-It needs Java 17 or later. Maven fetches the jars once, into ``infra/kafka/target``. It works in a checkout of the
-repository only, because the Maven project file is not part of the package.
+It needs Java 17 or later. Maven fetches the jars once, into ``tests/support/kafka/target``.
 """
 
 import base64
 import fcntl
 import hashlib
-import os
 import shutil
 import signal
 import subprocess
@@ -20,10 +18,10 @@ from types import TracebackType
 from typing import Self
 
 from auditstream_local.endpoints import kafka_fault
-from auditstream_local.server import HOST, Server, free_ports, python_module, stop_all
+from auditstream_local.server import HOST, Server, free_ports, stop_all, with_lifeline
 from auditstream_schemas.errors import OperationError
 
-PROJECT = Path(__file__).resolve().parents[1] / "kafka"
+PROJECT = Path(__file__).resolve().parent / "kafka"
 _LIB = PROJECT / "target" / "lib"
 _START_SECONDS = 60.0
 _BUILD_SECONDS = 600
@@ -32,11 +30,9 @@ _JVM = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 def missing_tools() -> list[str]:
-    """The programs and files that a broker needs and this machine lacks."""
+    """The programs that a broker needs and this machine lacks."""
     missing = [] if shutil.which("java") else ["java (17 or later)"]
-    if not PROJECT.joinpath("pom.xml").is_file():
-        missing.append("the project file infra/kafka/pom.xml (a checkout of the repository)")
-    elif not _is_fetched() and not shutil.which("mvn"):
+    if not _is_fetched() and not shutil.which("mvn"):
         missing.append("mvn, to fetch Kafka from Maven Central")
     return missing
 
@@ -45,7 +41,7 @@ def fetch_jars() -> None:
     """Fetch Kafka's jars with Maven, unless they are present. Blocks up to 10 minutes, usually seconds.
 
     Raises:
-        OperationError: Maven failed, or a program or file is missing.
+        OperationError: Maven failed, or a program is missing.
     """
     if missing := missing_tools():
         raise OperationError(f"Apache Kafka needs {', '.join(missing)}")
@@ -56,8 +52,8 @@ def fetch_jars() -> None:
             return
         shutil.rmtree(_LIB, ignore_errors=True)
         try:
-            maven = subprocess.run(  # noqa: S603 - our own command line
-                ["mvn", "-q", "-B", "-f", str(PROJECT / "pom.xml"), "package"],  # noqa: S607 - from PATH
+            maven = subprocess.run(
+                ["mvn", "-q", "-B", "-f", str(PROJECT / "pom.xml"), "package"],
                 capture_output=True,
                 text=True,
                 timeout=_BUILD_SECONDS,
@@ -212,16 +208,13 @@ def _server_properties(
 
 def _format(properties: Path, cluster_id: str) -> None:
     command = _java("kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(properties))
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if result.returncode != 0:
         raise OperationError(f"cannot format Kafka's storage:\n{(result.stdout + result.stderr)[-2000:]}")
 
 
 def _java(main_class: str, *arguments: str) -> list[str]:
-    return python_module(
-        "auditstream_local.lifeline",
-        *("--parent-pid", str(os.getpid())),
-        "--",
+    return with_lifeline(
         "java",
         *_JVM,
         f"-Dlog4j2.configurationFile={PROJECT / 'log4j2.xml'}",
