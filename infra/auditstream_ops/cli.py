@@ -27,9 +27,9 @@ _COMMANDS = {
     "up": _Command("Start a local stack: Kafka, schema registry, ClickHouse.", "local", "stack"),
     "status": _Command("Show whether each part of the local stack answers.", "local", "stack"),
     "down": _Command("Stop the local stack.", "local", "stack"),
-    "migrate": _Command("Deploy step: create or update the tables in ClickHouse.", "sink"),
-    "grants": _Command("Deploy step: print SQL that creates a ClickHouse role for each part.", "console"),
-    "topics": _Command("Deploy step: create the Kafka topics, register the schema.", "sink"),
+    "migrate": _Command("Deploy step: create or update the tables in ClickHouse.", "sink", "deploy"),
+    "grants": _Command("Deploy step: print SQL that creates a ClickHouse role for each part.", "sink", "deploy"),
+    "topics": _Command("Deploy step: create the Kafka topics, register the schema.", "sink", "deploy"),
     "emit": _Command("Send events from an NDJSON file or standard input to Kafka.", "console"),
     "sink": _Command("Move events from Kafka into ClickHouse.", "sink"),
     "sql": _Command("Query the events in ClickHouse, read-only.", "export"),
@@ -37,10 +37,10 @@ _COMMANDS = {
     "exporter": _Command("Run the exports that were requested.", "export"),
     "admin": _Command("Serve the audit log page and its API.", "admin"),
     "token": _Command("Create, list and revoke API tokens.", "admin"),
-    "verify": _Command("Check that the ledger balances: no event lost, none stored twice.", "sink"),
-    "reconcile": _Command("Look for events that readers see more than once.", "sink"),
+    "verify": _Command("Check that the ledger balances: no event lost, none stored twice.", "sink", "ledger"),
+    "reconcile": _Command("Look for events that readers see more than once.", "sink", "ledger"),
     "dlq": _Command("List, show, replay or drop dead letters: refused records.", "sink"),
-    "accept-loss": _Command("Let the sink read on after records were deleted unread.", "sink"),
+    "accept-loss": _Command("Let the sink read on after records were deleted unread.", "sink", "ledger"),
 }
 
 
@@ -90,7 +90,7 @@ def cli(verbose: int) -> None:
     \b
     A first try, on a laptop:
       auditstream up --detach > .env     start Kafka, a schema registry and ClickHouse
-      set -a; . ./.env; set +a           tell the other commands where they are
+      set -a; . ./.env; set +a           give their addresses to the other commands
       auditstream migrate && auditstream topics
       auditstream emit events.ndjson
       auditstream sink --until-idle 5
@@ -99,7 +99,7 @@ def cli(verbose: int) -> None:
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("auditstream").setLevel(logging.INFO if verbose else logging.WARNING)
-    # While a server is away, libraries log every attempt, librdkafka every 50 ms. Our own loggers say it once.
+    # While a server is away, libraries log every attempt, librdkafka every 50 ms. Our own loggers log it once.
     logging.getLogger("auditstream.kafka").setLevel(logging.DEBUG if verbose > 1 else logging.CRITICAL)
     for library in ("clickhouse_connect", "urllib3"):
         logging.getLogger(library).setLevel(logging.WARNING if verbose > 1 else logging.CRITICAL)

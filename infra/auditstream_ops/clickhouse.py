@@ -17,11 +17,10 @@ def connect(settings: ClickHouseSettings) -> Client:
         OperationError: ClickHouse does not answer, or refuses the user.
         SettingsError: A setting is malformed.
     """
-    where = f"no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL for user {settings.clickhouse_user}"
-    with failing_as(lambda text: OperationError(f"{where}: {text}")):
+    with clickhouse_errors(f"no ClickHouse at AUDITSTREAM_CLICKHOUSE_URL for user {settings.clickhouse_user}"):
         return connect_to_clickhouse(settings)
 
 
-def asking() -> AbstractContextManager[None]:
-    """Within the block, failures of ClickHouse are raised as OperationError."""
-    return failing_as(lambda text: OperationError(f"ClickHouse: {text}"))
+def clickhouse_errors(prefix: str = "ClickHouse") -> AbstractContextManager[None]:
+    """Within the block, failures of ClickHouse are raised as OperationError; the prefix begins its message."""
+    return failing_as(lambda text: OperationError(f"{prefix}: {text}"))

@@ -1,11 +1,11 @@
-"""The load of the demo: events of every action of the catalog, and broken records."""
+"""The events of the demo: valid ones of every action of the catalog, and broken records."""
 
 import io
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import fastavro
 from uuid_utils.compat import uuid7
@@ -22,14 +22,8 @@ _ORGANISATIONS = ("acme", "globex", "initech", "umbrella", "wayne", "東京電�
 _REGIONS = ("eu-central-1", "us-east-1", "ap-northeast-1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokenRecord:
-    """A record that no sink can store.
-
-    Attributes:
-        kind: How it was broken.
-        value: Its bytes.
-    """
+class BrokenRecord(NamedTuple):
+    """A record that no sink can store: the kind of the damage, and the bytes."""
 
     kind: str
     value: bytes
@@ -40,7 +34,7 @@ def demo_events(count: int, *, now: int, seed: int) -> Iterator[AuditEvent]:
 
     The same seed gives the same events, except for their ids, which contain the time of the call.
     """
-    pick = random.Random(seed)  # noqa: S311 - a load, no secret
+    pick = random.Random(seed)  # noqa: S311 - test data, no secret
     # Events about the audit log itself come from exports and the page.
     entries = [entry for action, entry in catalog().items() if not action.startswith("audit_log.")]
     examples = [AuditEvent.from_json(json.dumps(entry.example, ensure_ascii=False)) for entry in entries]
@@ -63,7 +57,7 @@ def demo_events(count: int, *, now: int, seed: int) -> Iterator[AuditEvent]:
 
 def broken_records(schema_id: int, *, now: int, seed: int) -> list[BrokenRecord]:
     """Twenty-five records broken by hand, of seven kinds."""
-    pick = random.Random(seed)  # noqa: S311 - a load, no secret
+    pick = random.Random(seed)  # noqa: S311 - test data, no secret
     valid = [encode(event, schema_id) for event in demo_events(25, now=now, seed=seed)]
     later = now + YEAR_SECONDS * NANOSECONDS
     kinds: list[tuple[str, list[bytes]]] = [
@@ -75,7 +69,7 @@ def broken_records(schema_id: int, *, now: int, seed: int) -> list[BrokenRecord]
         ("invalid JSON payload", [_altered(value, payload='{"name": ') for value in valid[15:18]]),
         ("far in the future", [_altered(value, occurred_at=later) for value in valid[18:21]]),
     ]
-    return [BrokenRecord(kind=kind, value=value) for kind, values in kinds for value in values]
+    return [BrokenRecord(kind, value) for kind, values in kinds for value in values]
 
 
 def _altered(value: bytes, **fields: Any) -> bytes:

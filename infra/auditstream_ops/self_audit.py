@@ -17,28 +17,21 @@ _logger = logging.getLogger("auditstream.admin")
 class TrailEmitter:
     """Emits events; a context manager, which sends the queue when it is closed.
 
-    An event that is not delivered in time stays in the queue while this process lives, and what is undelivered at the
-    end is logged: an action that has happened is not failed because the broker is away.
+    The action of an event has happened already, so it does not fail while the broker is away. An event that is not
+    delivered in time stays in the queue. When the emitter is closed, the number of undelivered events is logged.
     """
 
     def __init__(self, *, wait_seconds: float = 0) -> None:
-        """Prepare the producer.
+        """Prepare the producer; raises SettingsError if a variable is malformed.
 
         Args:
             wait_seconds: Longest wait for the delivery of each event; 0 never blocks on the network.
-
-        Raises:
-            SettingsError: A variable is malformed.
         """
         self._producer = AuditProducer(load(ProducerSettings))
         self._wait_seconds = wait_seconds
 
     def __call__(self, event: AuditEvent) -> None:
-        """Emit an event.
-
-        Raises:
-            QueueFullError: The broker has been away for so long that the queue is full.
-        """
+        """Emit an event; raises QueueFullError if the broker has been away for so long that the queue is full."""
         self._producer.emit_event(event)
         if self._wait_seconds:
             self._producer.flush(self._wait_seconds)

@@ -19,13 +19,8 @@ _CONSUME_AT_MOST = 500
 class TopicConsumer:
     """Reads the partitions of one topic; a context manager. Not safe to share between threads.
 
-    Every method blocks on the broker and raises OperationError when the broker does not answer.
-
-    Args:
-        kafka: The broker.
-        topic: The topic's name.
-        client: Name of this client in the broker's logs.
-        config: Further properties of librdkafka.
+    Every method blocks on the broker and raises OperationError when the broker does not answer. ``client`` is the name
+    of this client in the broker's logs, and ``config`` are further properties of librdkafka.
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str, *, client: str, **config: str | int) -> None:

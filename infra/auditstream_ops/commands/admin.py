@@ -21,8 +21,8 @@ _STOP_SECONDS = 10
 def admin(settings: AdminSettings) -> None:
     """Serve the audit log page and its API, until SIGTERM or Ctrl-C.
 
-    Admins see the events of their own organisations, auditors see all events, others see none. Each view of events is
-    an event itself (audit_log.*), which is emitted with the settings of `auditstream emit`. With
+    Admins see the events of their own organisations, auditors see all events, others see none. For each view of
+    events the page emits an event audit_log.*, with the settings of `auditstream emit`. With
     AUDITSTREAM_EXPORT_TARGET the page offers exports, which `auditstream exporter` runs.
 
     \b
@@ -47,8 +47,8 @@ def admin(settings: AdminSettings) -> None:
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
     click.echo(f"the audit log is at {app.url}", err=True)
-    # uvicorn stops by its own handlers, then raises the signal again. It must not end the process before the queued
-    # events are sent.
+    # uvicorn stops on a signal, then raises it again for the handlers set here. They ignore it, so that the process
+    # sends the queued events before it ends.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
     uvicorn.Server(config).run([listener])

@@ -1,4 +1,4 @@
-"""Asking the operator before a command changes something, and naming the operator in the record of it."""
+"""The question before a command changes something, and the name of the operator for its record."""
 
 import getpass
 import os
@@ -9,14 +9,7 @@ import click
 
 
 def require_terminal(*, yes: bool) -> None:
-    """Refuse to run where nobody can be asked.
-
-    Args:
-        yes: The operator has agreed beforehand, with ``--yes``.
-
-    Raises:
-        click.UsageError: There is no terminal to ask on.
-    """
+    """Raise click.UsageError if there is no terminal to ask on, and the operator did not agree with ``--yes``."""
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("standard input is not a terminal to ask on: add --yes")
 

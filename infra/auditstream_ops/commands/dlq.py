@@ -1,6 +1,7 @@
 """``auditstream dlq``."""
 
 import functools
+import itertools
 import json
 import sys
 from collections import Counter
@@ -120,7 +121,7 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
 def list_dead_letters(query: _Query, *, state: str | None, limit: int | None, as_json: bool) -> None:
     """List dead letters: time, name, reason, state, error.
 
-    NAME is TOPIC[PARTITION]@OFFSET, as printed here: where the refused record is on its topic.
+    NAME is TOPIC[PARTITION]@OFFSET, as printed here: the coordinates of the refused record.
 
     \b
     Examples:
@@ -134,7 +135,7 @@ def list_dead_letters(query: _Query, *, state: str | None, limit: int | None, as
             if state is not None and dead_letter.state != state:
                 continue
             counts[dead_letter.reason] += 1
-            click.echo(_json_line(list_json(dead_letter)) if as_json else list_line(dead_letter))
+            click.echo(json.dumps(list_json(dead_letter), ensure_ascii=False) if as_json else list_line(dead_letter))
             if counts.total() == limit:
                 break
     if not as_json:
@@ -170,7 +171,7 @@ def show(query: _Query, *, form: str | None) -> None:
             raise OperationError(f"{dead_letter.name} cannot be decoded: {fault}; --raw writes its bytes")
         click.echo(event_json(record))
     elif form == "json":
-        click.echo(_json_line(show_json(dead_letter, query.decoder)))
+        click.echo(json.dumps(show_json(dead_letter, query.decoder), ensure_ascii=False))
     else:
         for line in show_lines(dead_letter, query.decoder):
             click.echo(line)
@@ -245,7 +246,7 @@ def drop(query: _Query, *, why: str, yes: bool, as_json: bool) -> None:
     """Mark dead letters as dropped: their records will not be stored.
 
     Nothing is deleted: the dead letter is evidence, and stays until the topic's retention ends. A resolution
-    record on the dead-letter topic says who dropped it, when and why.
+    record on the dead-letter topic has the operator, the time and the reason.
 
     Exit codes: 0 all that matched are resolved, now or before; 1 a resolution record was not delivered, nothing
     matched, or the answer was no; 2 called wrongly.
@@ -256,7 +257,7 @@ def drop(query: _Query, *, why: str, yes: bool, as_json: bool) -> None:
       auditstream dlq drop --reason wire_format --to 2026-02-01 --why 'not our records' --yes
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     if not why.strip():
-        raise click.UsageError("--why is empty: say why these records need not be stored")
+        raise click.UsageError("--why is empty: give the reason why these records need not be stored")
     require_terminal(yes=yes)
     with DeadLetterReader(query.settings) as reader:
         selection = _select(query, reader, again=False)
@@ -266,8 +267,7 @@ def drop(query: _Query, *, why: str, yes: bool, as_json: bool) -> None:
             confirm(f"Drop {_dead_letters(selection.counts)}?", yes=yes)
             with _progress("drop", selection) as bar:
                 outcome = resolver.drop(query.matching(reader, resolved=False), progress=bar.update)
-    undelivered = selection.counts.total() - outcome.resolved
-    result = {"dropped": outcome.resolved, "undelivered": undelivered}
+    result = {"dropped": outcome.resolved, "undelivered": selection.counts.total() - outcome.resolved}
     _finish(result, selection, outcome, as_json=as_json)
 
 
@@ -307,7 +307,7 @@ def _edited(query: _Query, selection: _Selection, text: bytes, *, new_id: bool) 
 
 
 def _only(dead_letters: Iterator[DeadLetter]) -> DeadLetter:
-    candidates = [dead_letter for dead_letter, _ in zip(dead_letters, range(_CANDIDATES_SHOWN), strict=False)]
+    candidates = list(itertools.islice(dead_letters, _CANDIDATES_SHOWN))
     if not candidates:
         raise OperationError(_NO_MATCH)
     if len(candidates) > 1:
@@ -348,7 +348,3 @@ def _dead_letters(counts: Counter[str]) -> str:
     noun = "dead letter" if counts.total() == 1 else "dead letters"
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
     return f"{counts.total():,} {noun}" + (f" ({reasons})" if counts else "")
-
-
-def _json_line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import click
 from typed_settings import click_options
 
-from auditstream_ops.clickhouse import asking, connect
+from auditstream_ops.clickhouse import clickhouse_errors, connect
 from auditstream_schemas.settings import ClickHouseSettings, loaders
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def sql(query: str, settings: ClickHouseSettings, *, format_: str) -> None:
     """Run QUERY on ClickHouse and print the result; for -, the query is read from standard input.
 
-    The query runs read-only. The view `events` has one row for each event. A FORMAT clause in the query wins over
+    The query runs read-only. The view `events` has one row for each event. A FORMAT clause in the query overrides
     --format.
 
     \b
@@ -39,10 +39,9 @@ def sql(query: str, settings: ClickHouseSettings, *, format_: str) -> None:
     text = sys.stdin.read() if query == "-" else query
     client = connect(settings)
     with (
-        asking(),
+        clickhouse_errors(),
         client.raw_stream(
             text,
-            # A FORMAT clause in the query wins over default_format.
             settings={"database": settings.clickhouse_database, "readonly": 2, "default_format": format_},
             use_database=False,
         ) as answer,

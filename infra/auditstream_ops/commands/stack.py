@@ -156,16 +156,12 @@ def _port(option: int | None, standard: int) -> int:
     return standard if port_is_free(standard) else 0
 
 
-def _announce(stack: RunningStack, text: str) -> None:
-    click.echo(text, err=True)
-    click.echo(stack.endpoints.env_lines())
-
-
 def _announce_started(stack: RunningStack, hint: str) -> None:
-    gone = "Then the topics are gone, and ClickHouse's data stays."
-    _announce(stack, f"up (process {stack.pid}); {hint}. {gone}")
+    click.echo(f"up (process {stack.pid}); {hint}. Then the topics are gone, and ClickHouse's data stays.", err=True)
+    click.echo(stack.endpoints.env_lines())
 
 
 def _announce_running(data_dir: Path) -> None:
     stack = wait_until_ready(data_dir)
-    _announce(stack, f"already up (process {stack.pid}, {data_dir})")
+    click.echo(f"already up (process {stack.pid}, {data_dir})", err=True)
+    click.echo(stack.endpoints.env_lines())

@@ -1,9 +1,8 @@
-"""``auditstream token``: tokens of the admins' API."""
+"""``auditstream token``: tokens for the API of the audit log page."""
 
 import dataclasses
-import getpass
 import json
-import socket
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from typed_settings import click_options
 
 from auditstream_admin.auth.tokens import ApiToken, TokenStore
 from auditstream_admin.auth.viewer import Role
+from auditstream_ops.commands.confirmation import operator
 from auditstream_ops.self_audit import TrailEmitter
 from auditstream_schemas.event import Entity
 from auditstream_schemas.settings import AuditTrailSettings, ClickHouseSettings, loaders
@@ -28,10 +28,10 @@ class TokenSettings(ClickHouseSettings, AuditTrailSettings):
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke tokens of the admins' API.
+    """Create, list and revoke tokens for the API of the audit log page.
 
-    A token is for an admin of some organisations, or for an auditor. Only its hash is stored: the token itself is
-    printed once, when it is made. These commands need a ClickHouse user that may write, and emit events
+    A token is for an admin of some organisations, or for an auditor. ClickHouse has only its hash: the token itself is
+    printed once, when it is created. These commands need a ClickHouse user with the right to write, and emit events
     audit_log.token.*.
     """
 
@@ -50,24 +50,24 @@ def token() -> None:
 def create(
     settings: TokenSettings, *, name: str, scopes: tuple[str, ...], auditor: bool, days: int, as_json: bool
 ) -> None:
-    """Make a token for the purpose NAME, and print it. It cannot be shown again."""
+    """Create a token for the purpose NAME, and print it. It cannot be printed again."""
     if auditor == bool(scopes):
         raise click.UsageError("give either --scope or --auditor")
-    store = TokenStore(settings)
-    made, text = store.create(
-        name=name,
-        role=Role.AUDITOR if auditor else Role.ADMIN,
-        scopes=scopes,
-        created_by=_operator(),
-        expires_at=datetime.now(UTC) + timedelta(days=days),
-    )
-    store.close()
-    _record(settings, "audit_log.token.create", made)
+    with closing(TokenStore(settings)) as store:
+        created, secret = store.create(
+            name=name,
+            role=Role.AUDITOR if auditor else Role.ADMIN,
+            scopes=scopes,
+            created_by=operator(),
+            expires_at=datetime.now(UTC) + timedelta(days=days),
+        )
+    _record(settings, "audit_log.token.create", created)
     if as_json:
-        click.echo(json.dumps({**_to_dict(made), "token": text}))
+        click.echo(json.dumps({**_to_dict(created), "token": secret}))
         return
-    click.echo(f"token {made.id} for {made.name}, {_rights(made)}, until {made.expires_at:%Y-%m-%d}", err=True)
-    click.echo(text)
+    until = f"until {created.expires_at:%Y-%m-%d}"
+    click.echo(f"token {created.id} for {created.name}, {_rights(created)}, {until}", err=True)
+    click.echo(secret)
 
 
 @token.command(name="list")
@@ -75,24 +75,22 @@ def create(
 @click_options(ClickHouseSettings, loaders(), argname="settings", show_envvars_in_help=True)
 def list_tokens(settings: ClickHouseSettings, *, as_json: bool) -> None:
     """List all tokens, newest first, without their secrets."""
-    store = TokenStore(settings)
-    for stored in store.tokens():
-        if as_json:
-            click.echo(json.dumps(_to_dict(stored)))
-            continue
-        state = stored.state(datetime.now(UTC))
-        click.echo(f"{stored.id}  {state:<7}  until {stored.expires_at:%Y-%m-%d}  {stored.name}, {_rights(stored)}")
-    store.close()
+    with closing(TokenStore(settings)) as store:
+        for stored in store.tokens():
+            if as_json:
+                click.echo(json.dumps(_to_dict(stored)))
+                continue
+            state, until = stored.state(datetime.now(UTC)), f"until {stored.expires_at:%Y-%m-%d}"
+            click.echo(f"{stored.id}  {state:<7}  {until}  {stored.name}, {_rights(stored)}")
 
 
 @token.command()
 @click.argument("id", type=click.UUID)
 @click_options(TokenSettings, loaders(), argname="settings", show_envvars_in_help=True)
 def revoke(settings: TokenSettings, *, id: UUID) -> None:
-    """Make the token with this ID invalid at once."""
-    store = TokenStore(settings)
-    revoked = store.revoke(id, revoked_by=_operator())
-    store.close()
+    """Revoke the token with this ID: it is invalid at once."""
+    with closing(TokenStore(settings)) as store:
+        revoked = store.revoke(id, revoked_by=operator())
     _record(settings, "audit_log.token.revoke", revoked)
     click.echo(f"token {revoked.id} for {revoked.name} is revoked")
 
@@ -101,7 +99,7 @@ def _record(settings: TokenSettings, action: str, api_token: ApiToken) -> None:
     with TrailEmitter() as emit:
         AuditTrail(emit, scope_type=settings.scope_type).record(
             action,
-            actor=Entity(id=_operator(), type="operator"),
+            actor=Entity(id=operator(), type="operator"),
             target=Entity(id=str(api_token.id), type="audit_log_token", name=api_token.name),
             payload={
                 "name": api_token.name,
@@ -111,10 +109,6 @@ def _record(settings: TokenSettings, action: str, api_token: ApiToken) -> None:
             },
             scopes=api_token.scopes,
         )
-
-
-def _operator() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _rights(api_token: ApiToken) -> str:

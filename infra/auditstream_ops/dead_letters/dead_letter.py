@@ -1,4 +1,4 @@
-"""Reads the dead-letter topic: the dead letters, and the resolution records that say how they were resolved.
+"""Reads the dead-letter topic: the dead letters, and their resolution records.
 
 The topic is append-only and the only store of dead letters. Replaying or dropping a dead letter writes a resolution
 record: a record without key and value, whose headers name the dead letter, the action, the operator and the reason.
@@ -40,19 +40,15 @@ Headers = tuple[tuple[str, bytes | None], ...]
 SourceCoordinates = tuple[str, int, int]
 """Topic id, partition and offset of the refused record: identifies the dead letter."""
 
-# A dead letter may hold a megabyte, so the client fetches few of them in advance.
+# A dead letter may have a megabyte, so the client fetches few of them in advance.
 _PREFETCH_KBYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """How a dead letter was resolved.
+    """How a dead letter was resolved: when (UTC), by which operator (``user@host``), and why.
 
     Attributes:
-        state: Whether it was sent again or dropped.
-        at: Time of the resolution record, UTC.
-        by: The operator, as ``user@host``.
-        why: The reason given; empty if none was.
         edited: Whether an edited event was sent instead of the record.
         partition: Partition of the replayed record on its topic; None if the dead letter was dropped.
         offset: Offset of the replayed record; None if the dead letter was dropped.
@@ -69,15 +65,11 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A refused record.
+    """A refused record, with the topic, topic id, partition and offset that it came from.
 
     Attributes:
         reason: A short word to filter by.
-        error: A sentence that says what is wrong with the record.
-        topic: The topic of the refused record.
-        topic_id: Id of that topic.
-        partition: Kafka partition of the record.
-        offset: Kafka offset of the record.
+        error: A sentence: the fault of the record.
         written_at: When the sink wrote the dead letter, UTC.
         key: The record's key, unchanged.
         content: The record's bytes, unchanged; None if it had no value.
@@ -214,13 +206,14 @@ def read_dead_letter(message: Message, resolutions: Mapping[SourceCoordinates, R
     coordinates = _coordinates(values)
     if REASON not in values or coordinates is None:
         return None
+    topic_id, partition, offset = coordinates
     return DeadLetter(
         reason=_text(values, REASON),
         error=_text(values, ERROR),
         topic=_text(values, SOURCE_TOPIC),
-        topic_id=coordinates[0],
-        partition=coordinates[1],
-        offset=coordinates[2],
+        topic_id=topic_id,
+        partition=partition,
+        offset=offset,
         written_at=_written_at(message),
         key=message.key(),
         content=message.value(),
@@ -231,7 +224,7 @@ def read_dead_letter(message: Message, resolutions: Mapping[SourceCoordinates, R
 
 
 def read_resolution(message: Message) -> tuple[SourceCoordinates, Resolution] | None:
-    """Read a record of the topic as a resolution of the dead letter of these coordinates; None if it is none."""
+    """Read a record of the topic as the resolution of a dead letter; None if it is something else."""
     values = dict(record_headers(message) or ())
     coordinates, state = _coordinates(values), _text(values, RESOLUTION)
     # A dead letter has a reason, a resolution record has none. So a producer cannot resolve a dead letter with
@@ -250,7 +243,7 @@ def read_resolution(message: Message) -> tuple[SourceCoordinates, Resolution] | 
     return coordinates, resolution
 
 
-def resolution_headers(dead_letter: DeadLetter, resolution: Resolution) -> Headers:
+def resolution_headers(dead_letter: DeadLetter, resolution: Resolution) -> list[tuple[str, bytes]]:
     """The headers of a resolution record; its own timestamp is ``resolution.at``."""
     texts = {
         RESOLUTION: resolution.state,
@@ -264,7 +257,7 @@ def resolution_headers(dead_letter: DeadLetter, resolution: Resolution) -> Heade
         SOURCE_PARTITION: dead_letter.partition,
         SOURCE_OFFSET: dead_letter.offset,
     }
-    return tuple((name, str(text).encode()) for name, text in texts.items() if text is not None)
+    return [(name, str(text).encode()) for name, text in texts.items() if text is not None]
 
 
 def _coordinates(headers: Mapping[str, bytes | None]) -> SourceCoordinates | None:

@@ -25,18 +25,15 @@ def parse_name(text: str) -> str:
 # No slots: a cached property keeps its value in the instance's dict.
 @dataclass(frozen=True, kw_only=True)
 class DeadLetterFilter:
-    """Conditions on dead letters; all that are given must hold.
+    """Conditions on dead letters; every one that is set must be true.
 
     Attributes:
-        names: Names, one of which the dead letter must have.
-        reasons: Reasons, one of which it must have.
+        names: The dead letter has one of these names.
+        reasons: It has one of these reasons.
         start: First instant at which it may have been written, nanoseconds since the epoch.
         end: First instant after the range, nanoseconds since the epoch.
         actions: Globs, one of which the action inside the record must match: ``*`` is any run of characters,
             ``?`` is one. A record that cannot be decoded matches none.
-        topic_id: Id of the record's topic.
-        partition: Partition of the record.
-        offset: Offset of the record.
     """
 
     names: tuple[str, ...] = ()
@@ -49,7 +46,7 @@ class DeadLetterFilter:
     offset: int | None = None
 
     def matches(self, dead_letter: DeadLetter, decoder: RecordDecoder) -> bool:
-        """Whether all conditions hold. Queries the registry only if there is a condition on the action.
+        """Whether all conditions are true. Queries the registry only if there is a condition on the action.
 
         Raises:
             RegistryError: The registry is not reachable, or refuses.

@@ -29,7 +29,7 @@ from auditstream_sink import DeadLetterSettings
 REPLAYED_FROM = "auditstream.replayed-from"
 """Header of a replayed record: its former topic id, partition and offset, separated by slashes."""
 
-_OMITTED = "the dead letter does not hold the record, which was too large: read it at its source, or use --edit"
+_OMITTED = "the dead letter is without its record, which was too large: read it at its source, or use --edit"
 _CHUNK_DEAD_LETTERS = 500
 _CHUNK_BYTES = 8 * 1024 * 1024
 _DELIVERY_SECONDS = 30
@@ -47,13 +47,7 @@ class EditedRecord(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class ResolverOutcome:
-    """The result of a replay or a drop.
-
-    Attributes:
-        sent: Records that the broker has again.
-        resolved: Dead letters whose resolution record the broker has.
-        failures: Why records were not delivered, and how many for each reason.
-    """
+    """The number of records and of resolution records that the broker has, and of failures by their message."""
 
     sent: int = 0
     resolved: int = 0
@@ -63,10 +57,7 @@ class ResolverOutcome:
 class Resolver:
     """Replays and drops dead letters, some hundreds at a time. Not safe to share between threads.
 
-    Args:
-        settings: The dead-letter topic.
-        by: The operator, for the resolution records.
-        why: The reason, for the resolution records.
+    The resolution records have the operator (``by``) and the reason (``why``).
     """
 
     def __init__(self, settings: DeadLetterSettings, *, by: str, why: str) -> None:
@@ -80,7 +71,7 @@ class Resolver:
                 # As in the SDK: the key determines the partition, and no topic is created.
                 "partitioner": "murmur2_random",
                 "allow.auto.create.topics": "false",
-                # The broker took the record without our headers.
+                # The original record was without our headers, so the replayed one may be larger.
                 "message.max.bytes": 2_000_000,
                 "delivery.timeout.ms": _DELIVERY_SECONDS * 1000,
             }
@@ -93,15 +84,11 @@ class Resolver:
         progress: Callable[[int], object],
         edited: EditedRecord | None = None,
     ) -> ResolverOutcome:
-        """Send records again to their topics, and write resolution records.
+        """Send records again to their topics, or the edited one instead, and write resolution records.
 
-        Blocks until the broker has answered for all of them. Ends early when the broker takes no record of a chunk,
-        or not all of its resolution records.
-
-        Args:
-            dead_letters: The dead letters to replay.
-            progress: Called with the number of dead letters in each finished chunk.
-            edited: Sent instead of each dead letter's own record.
+        Blocks until the broker has answered for all of them. Ends early if the broker takes no record of a chunk, or
+        not all of its resolution records. ``progress`` is called with the number of dead letters of each finished
+        chunk.
         """
         outcome = ResolverOutcome()
         for chunk in _chunks(dead_letters):
@@ -136,24 +123,17 @@ class Resolver:
         return outcome
 
     def _resolve(self, resolutions: Sequence[tuple[DeadLetter, Resolution]], outcome: ResolverOutcome) -> int:
+        topic = self._dead_letter_topic
         records: list[_Record] = [
-            {
-                "topic": self._dead_letter_topic,
-                "headers": list(resolution_headers(dead_letter, resolution)),
-                "partition": dead_letter.dead_letter_partition,
-            }
-            for dead_letter, resolution in resolutions
+            {"topic": topic, "headers": resolution_headers(*pair), "partition": pair[0].dead_letter_partition}
+            for pair in resolutions
         ]
         delivered = sum(at is not None for at in self._deliver(records, outcome))
         outcome.resolved += delivered
         return delivered
 
     def _deliver(self, records: Sequence[_Record], outcome: ResolverOutcome) -> list[tuple[int, int] | None]:
-        """Send records and wait for the broker.
-
-        Returns:
-            Partition and offset of each record; None if the broker may not have it.
-        """
+        """Send records and wait; return partition and offset of each record, None if the broker may not have it."""
         deliveries: list[tuple[int, int] | None] = [None] * len(records)
 
         def on_delivery(index: int, error: KafkaError | None, message: Message) -> None:
@@ -181,12 +161,7 @@ def edited_record(
 ) -> EditedRecord:
     """Encode the JSON of one event, to be sent instead of a dead letter's record; checked as the SDK does.
 
-    Args:
-        text: The JSON. If it has no id, the event gets the dead letter's, or a new one with ``new_id``.
-        dead_letter: The dead letter that is replayed.
-        settings: The registry.
-        decoder: Reads the dead letter's id.
-        new_id: Whether the event may have another id than the dead letter's.
+    An event without an id gets the dead letter's. With ``new_id`` it gets a new one, and may have another one.
 
     Raises:
         InvalidEventError: The event breaks the contract.

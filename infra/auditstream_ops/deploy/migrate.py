@@ -13,22 +13,16 @@ from importlib import resources
 from clickhouse_connect.driver.client import Client
 
 from auditstream_schemas.errors import OperationError, SettingsError
-from auditstream_storage.retention import RETENTION_MONTHS
+from auditstream_storage import RETENTION_MONTHS
 
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql\Z")
+_END = re.compile(r";[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """One numbered migration.
-
-    Attributes:
-        version: Its number; migrations are applied in this order, without gaps.
-        name: Name of the file, without number and suffix.
-        statements: SQL, with the name of the database.
-        checksum: SHA-256 of the file as shipped, hexadecimal.
-    """
+    """One migration: the number and the name of its file, the SQL, and the SHA-256 of the file as shipped."""
 
     version: int
     name: str
@@ -58,20 +52,12 @@ def migrations(database: str) -> list[Migration]:
     checked_database(database)
     shipped = []
     for file in resources.files("auditstream_ops").joinpath("migrations").iterdir():
-        match = _FILE_NAME.match(file.name)
-        if match is None:
-            continue
-        text = file.read_text("utf-8")
-        shipped.append(
-            Migration(
-                version=int(match[1]),
-                name=match[2],
-                statements=_statements(
-                    text.replace("{database}", database).replace("{retention_months}", str(RETENTION_MONTHS))
-                ),
-                checksum=hashlib.sha256(text.encode()).hexdigest(),
-            )
-        )
+        if match := _FILE_NAME.match(file.name):
+            text = file.read_text("utf-8")
+            sql = text.replace("{database}", database).replace("{retention_months}", str(RETENTION_MONTHS))
+            statements = tuple(statement.strip() for statement in _END.split(sql) if statement.strip())
+            checksum = hashlib.sha256(text.encode()).hexdigest()
+            shipped.append(Migration(version=int(match[1]), name=match[2], statements=statements, checksum=checksum))
     return sorted(shipped, key=lambda migration: migration.version)
 
 
@@ -128,8 +114,3 @@ def _applied(client: Client, database: str) -> dict[int, str]:
         return {}
     rows = client.query(f"SELECT version, checksum FROM {database}.schema_migrations FINAL").result_rows
     return {int(version): str(checksum) for version, checksum in rows}
-
-
-def _statements(text: str) -> tuple[str, ...]:
-    statements = re.split(r";[ \t]*$", text, flags=re.MULTILINE)
-    return tuple(statement.strip() for statement in statements if statement.strip())

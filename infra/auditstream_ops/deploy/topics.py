@@ -1,4 +1,4 @@
-"""The deploy step that creates the topics and registers the schema; services never do either at run time."""
+"""The deploy step that creates the topics and registers the schema. Services do neither at run time."""
 
 from dataclasses import dataclass
 

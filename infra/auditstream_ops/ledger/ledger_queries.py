@@ -1,9 +1,8 @@
 """The SQL that compares the ledger with the event log in one pass over the offsets of a topic.
 
-There are two kinds of elements: the begin and the end of each ledger line, and blocks of 64 offsets with one bit for
-each visible row of the event log. All elements are sorted by offset and given running sums. So one sort, of far fewer
-elements than rows, gives gaps, overlaps, rows outside of all lines and the rows of each line. Parameters of all
-statements: topic, topic_id.
+The query sorts two kinds of elements by offset: the begin and the end of each ledger line, and blocks of 64 offsets
+with one bit for each visible row of the event log. There are far fewer elements than rows. Running sums over them give
+gaps, overlaps, rows outside of all lines, and the rows of each line. Parameters of all statements: topic, topic_id.
 """
 
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ class LedgerQueries:
     ends: Mapping[int, int]
 
     def lines(self, condition: str = "") -> str:
-        """The valid lines: of lines with the same first offset, the one with the latest fencing time, through FINAL."""
+        """The valid lines. FINAL selects, of lines with the same first offset, the one with the latest fencing time."""
         return (
             "SELECT partition, first_offset, last_offset, read, stored, duplicates, conflicts, invalid, expired, lost, "
             f"instance, reason, written_at FROM {self.database}.ledger FINAL "
@@ -63,7 +62,7 @@ class LedgerQueries:
                 duplicates + conflicts + invalid + expired, lost, written_at
             FROM ({self.lines(f"AND last_offset <= {self._end('partition')}")})
             ARRAY JOIN [(toInt64(first_offset), toUInt8({_BEGIN})), (toInt64(last_offset), toUInt8({_END}))] AS mark"""
-        # The rows before a begin, or up to an end: those of all blocks so far, minus the later ones of the same block.
+        # Rows before a begin, or up to an end: the rows of all blocks so far, without the later rows of the same block.
         counted = f"""
             SELECT * EXCEPT (mask),
                 sum(bitCount(mask)) OVER here AS passed,

@@ -3,14 +3,14 @@
 ClickHouse adds everything up; only faulty and hollow lines are returned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from clickhouse_connect.driver.client import Client
 
-from auditstream_ops.clickhouse import asking
+from auditstream_ops.clickhouse import clickhouse_errors
 from auditstream_ops.ledger.ledger_queries import LedgerQueries
 from auditstream_storage import COUNTS, LedgerTotals, id_key
 
@@ -26,13 +26,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionTotals(LedgerTotals):
-    """The ledger of one partition, added up.
-
-    Attributes:
-        partition: Kafka partition.
-        first_offset: First offset in the ledger.
-        last_offset: Last offset in the ledger, inclusive.
-    """
+    """The sums of one partition's ledger, and its first and last offset, both inclusive."""
 
     partition: int
     first_offset: int
@@ -120,9 +114,9 @@ class Rows:
         doubled: Visible rows whose offset has another visible row.
     """
 
-    within: int
-    ahead: int
-    doubled: int
+    within: int = 0
+    ahead: int = 0
+    doubled: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,23 +129,22 @@ class Extra:
         expired_since: Number of rows that are deleted, of lines that are past the retention.
     """
 
-    findings: int
-    hollow: int
-    expired_since: int
+    findings: int = 0
+    hollow: int = 0
+    expired_since: int = 0
 
 
 class LedgerReader:
-    """Reads the ledger of one topic id. Every method blocks on ClickHouse, for minutes if the ledger is large.
+    """Reads the ledger of one topic id.
 
-    Lines that a running sink writes after the call of ``totals`` are left out of all other answers.
+    Every method blocks on ClickHouse, for minutes if the ledger is large, and raises OperationError if ClickHouse
+    fails. Lines that a running sink writes after the call of ``totals`` are left out of all other answers.
 
     Args:
         client: ClickHouse.
         database: A checked identifier.
         topic: The topic's name.
         topic_id: The id of the topic.
-
-    Every method raises OperationError when ClickHouse fails.
     """
 
     def __init__(self, client: Client, database: str, topic: str, topic_id: UUID) -> None:
@@ -160,122 +153,104 @@ class LedgerReader:
         self._parameters = {"topic": topic, "topic_id": str(topic_id)}
 
     def totals(self) -> dict[int, PartitionTotals]:
-        """The ledger of each partition, added up."""
-        sums = ", ".join(f"sum({name})" for name in COUNTS)
+        """The sums of each partition's ledger."""
+        sums = ", ".join(f"sum(lines.{name}) AS {name}" for name in COUNTS)
         rows = self._rows(
-            f"SELECT partition, min(first_offset), max(last_offset), count(), {sums} "
-            f"FROM ({self._sql.lines()}) GROUP BY partition"
+            "SELECT partition, min(lines.first_offset) AS first_offset, max(lines.last_offset) AS last_offset, "
+            f"count() AS batches, {sums} FROM ({self._sql.lines()}) AS lines GROUP BY partition"
         )
-        names = ("partition", "first_offset", "last_offset", "batches", *COUNTS)
-        totals = [PartitionTotals(**dict(zip(names, map(int, row), strict=True))) for row in rows]
-        self._sql = replace(self._sql, ends={total.partition: total.last_offset for total in totals})
-        return {total.partition: total for total in totals}
+        totals = {row["partition"]: PartitionTotals(**row) for row in rows}
+        self._sql = replace(self._sql, ends={partition: total.last_offset for partition, total in totals.items()})
+        return totals
 
     def rows(self) -> dict[int, Rows]:
         """The visible rows of the event log, by partition."""
         rows = self._rows(
-            "SELECT partition, sumIf(count, is_within), sumIf(count, NOT is_within), sum(count - bitCount(mask)) "
-            f"FROM ({self._sql.masks()}) GROUP BY partition"
+            "SELECT partition, sumIf(count, is_within) AS within, sumIf(count, NOT is_within) AS ahead, "
+            f"sum(count - bitCount(mask)) AS doubled FROM ({self._sql.masks()}) GROUP BY partition"
         )
-        return {int(row[0]): Rows(within=int(row[1]), ahead=int(row[2]), doubled=int(row[3])) for row in rows}
+        return {row.pop("partition"): Rows(**row) for row in rows}
 
     def findings(self) -> dict[int, list[Finding]]:
         """Faulty lines, then hollow lines, by partition and offset: at most LISTED_AT_MOST for each partition."""
         rows = self._rows(
-            "SELECT partition, first, last, read, stored, others, lost, rows, stray, reached, is_opening, is_fault, "
-            f"is_past FROM ({self._sql.classified_lines()}) WHERE is_fault OR is_hollow "
+            "SELECT partition, first AS first_offset, last AS last_offset, read, stored, others, lost, rows, stray, "
+            "if(lines.is_opening, NULL, lines.reached) AS reached, is_fault, is_past "
+            f"FROM ({self._sql.classified_lines()}) AS lines WHERE is_fault OR is_hollow "
             f"ORDER BY partition, is_fault DESC, first, last LIMIT {LISTED_AT_MOST} BY partition"
         )
+        hidden, visible = self._copies() if any(row["rows"] != row["stored"] for row in rows) else ({}, {})
         findings: dict[int, list[Finding]] = {}
-        hidden, visible = self._copies() if any(row[7] != row[4] for row in rows) else ({}, {})
         for row in rows:
-            partition, first, last, read, stored, others, lost, count, stray, reached, is_opening, is_fault, is_past = (
-                row
-            )
-            findings.setdefault(int(partition), []).append(
-                Finding(
-                    partition=int(partition),
-                    first_offset=int(first),
-                    last_offset=int(last),
-                    read=int(read),
-                    stored=int(stored),
-                    others=int(others),
-                    lost=int(lost),
-                    rows=int(count),
-                    elsewhere=sum(int(first) <= offset <= int(last) for offset in hidden.get(int(partition), ())),
-                    noted=sum(int(first) <= offset <= int(last) for offset in visible.get(int(partition), ())),
-                    stray=int(stray),
-                    reached=None if is_opening else int(reached),
-                    is_fault=bool(is_fault),
-                    is_past=bool(is_past),
-                )
-            )
+            elsewhere, noted = _within(row, hidden), _within(row, visible)
+            findings.setdefault(row["partition"], []).append(Finding(**row, elsewhere=elsewhere, noted=noted))
         return findings
 
     def _copies(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         """Offsets of events that two sinks stored at once: the hidden ones and the visible ones, by partition."""
         ids = f"SELECT id FROM {self._sql.database}.copies WHERE topic_id = {{topic_id:UUID}}"
         rows = self._rows(
-            "SELECT partition, groupUniqArrayIf(offset, NOT is_shown), groupUniqArrayIf(offset, is_shown) FROM ("
+            "SELECT partition, groupUniqArrayIf(offset, NOT is_visible) AS hidden, "
+            "groupUniqArrayIf(offset, is_visible) AS visible FROM ("
             "SELECT partition, offset, (partition, offset) IN "
             f"(SELECT kafka_partition, kafka_offset FROM {self._sql.database}.events "
-            f"WHERE kafka_topic_id = {{topic_id:UUID}} AND id IN ({ids})) AS is_shown "
+            f"WHERE kafka_topic_id = {{topic_id:UUID}} AND id IN ({ids})) AS is_visible "
             f"FROM {self._sql.database}.copies WHERE topic_id = {{topic_id:UUID}} AND id IN "
             f"(SELECT id FROM {self._sql.database}.event_log "
             f"WHERE id_key IN (SELECT {id_key('id')} FROM ({ids})))) GROUP BY partition"
         )
-        hidden = {int(partition): list(map(int, offsets)) for partition, offsets, _ in rows}
-        return hidden, {int(partition): list(map(int, offsets)) for partition, _, offsets in rows}
+        return {row["partition"]: row["hidden"] for row in rows}, {row["partition"]: row["visible"] for row in rows}
 
     def rivals(self, lines: Sequence[Finding]) -> dict[int, set[int]]:
-        """Offsets of these lines, by partition, whose id is also stored with other content; `reconcile` shows them."""
+        """Offsets of these lines, by partition, whose id is also stored with other content; `reconcile` lists them."""
         within = " OR ".join(
             f"(kafka_partition = {line.partition} AND kafka_offset BETWEEN {line.first_offset} AND {line.last_offset})"
             for line in lines
         )
         log = f"{self._sql.database}.event_log"
-        mine = f"kafka_topic_id = {{topic_id:UUID}} AND ({within})"
+        own = f"kafka_topic_id = {{topic_id:UUID}} AND ({within})"
         rows = self._rows(
-            f"SELECT kafka_partition, groupUniqArray(kafka_offset) FROM {log} WHERE {mine} AND id IN ("
-            f"SELECT id FROM {log} WHERE id_key IN (SELECT id_key FROM {log} WHERE {mine}) "
+            f"SELECT kafka_partition AS partition, groupUniqArray(kafka_offset) AS offsets FROM {log} WHERE {own} "
+            f"AND id IN (SELECT id FROM {log} WHERE id_key IN (SELECT id_key FROM {log} WHERE {own}) "
             "GROUP BY id HAVING uniqExact(content_hash, occurred_at, scope.id) > 1) GROUP BY kafka_partition"
         )
-        return {int(partition): set(map(int, offsets)) for partition, offsets in rows}
+        return {row["partition"]: set(row["offsets"]) for row in rows}
 
     def losses(self) -> dict[int, list[Loss]]:
         """The offsets that were recorded as lost, by partition and offset."""
-        rows = self._rows(
-            "SELECT partition, first_offset, last_offset, formatDateTime(written_at, '%FT%TZ', 'UTC'), instance, "
-            f"reason FROM ({self._sql.lines('AND lost > 0')}) ORDER BY partition, first_offset"
-        )
         losses: dict[int, list[Loss]] = {}
-        for partition, first, last, at, by, reason in rows:
-            loss = Loss(first_offset=int(first), last_offset=int(last), at=str(at), by=str(by), reason=str(reason))
-            losses.setdefault(int(partition), []).append(loss)
+        for row in self._rows(
+            "SELECT partition, first_offset, last_offset, formatDateTime(written_at, '%FT%TZ', 'UTC') AS at, "
+            f"instance AS by, reason FROM ({self._sql.lines('AND lost > 0')}) ORDER BY partition, first_offset"
+        ):
+            losses.setdefault(row.pop("partition"), []).append(Loss(**row))
         return losses
 
     def extra(self) -> dict[int, Extra]:
         """The number of findings, and of rows that the retention has deleted, by partition."""
         rows = self._rows(
-            "SELECT partition, countIf(is_fault), countIf(is_hollow AND NOT is_fault), "
-            "sumIf(toInt64(stored) - rows, is_past AND rows < stored) "
+            "SELECT partition, countIf(is_fault) AS findings, countIf(is_hollow AND NOT is_fault) AS hollow, "
+            "sumIf(toInt64(stored) - rows, is_past AND rows < stored) AS expired_since "
             f"FROM ({self._sql.classified_lines()}) GROUP BY partition"
         )
-        return {int(row[0]): Extra(findings=int(row[1]), hollow=int(row[2]), expired_since=int(row[3])) for row in rows}
+        return {row.pop("partition"): Extra(**row) for row in rows}
 
-    def _rows(self, query: str) -> Sequence[Sequence[Any]]:
-        with asking():
-            rows: Sequence[Sequence[Any]] = self._client.query(
-                query, parameters=self._parameters, settings=_SETTINGS
-            ).result_rows
-        return rows
+    def _rows(self, query: str) -> list[dict[str, Any]]:
+        with clickhouse_errors():
+            result = self._client.query(query, parameters=self._parameters, settings=_SETTINGS)
+        return list(result.named_results())
 
 
 def topic_ids(client: Client, database: str, topic: str) -> list[UUID]:
-    """The ids of a topic that have ledger lines, the oldest first. Blocks on ClickHouse."""
-    rows = client.query(
+    """The ids of a topic that have ledger lines, the oldest first; blocks on ClickHouse and raises as the reader."""
+    query = (
         f"SELECT topic_id FROM {database}.ledger WHERE topic = {{topic:String}} "
-        "GROUP BY topic_id ORDER BY min(written_at)",
-        parameters={"topic": topic},
-    ).result_rows
-    return [row[0] for row in rows]
+        "GROUP BY topic_id ORDER BY min(written_at)"
+    )
+    with clickhouse_errors():
+        return [topic_id for (topic_id,) in client.query(query, parameters={"topic": topic}).result_rows]
+
+
+def _within(line: Mapping[str, Any], offsets: Mapping[int, Sequence[int]]) -> int:
+    """The number of offsets of its partition that are within the line."""
+    return sum(line["first_offset"] <= offset <= line["last_offset"] for offset in offsets.get(line["partition"], ()))

@@ -4,36 +4,26 @@ A sink never skips such offsets by itself. After a ledger line with the count `l
 `auditstream verify` reports them from then on.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from auditstream_ops.clickhouse import clickhouse_errors
 from auditstream_ops.ledger.ledger_reader import LedgerReader
 from auditstream_ops.ledger.topic_reader import TopicReader
-from auditstream_schemas.errors import OperationError
 from auditstream_schemas.settings import ClickHouseSettings, KafkaSettings
-from auditstream_storage import error_text
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LossSettings(KafkaSettings, ClickHouseSettings):
     """The topic, and the database of its ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedRange:
-    """Offsets between the end of the ledger and the first offset that the broker still has.
-
-    Attributes:
-        topic_id: Id of the topic.
-        partition: Kafka partition.
-        first_offset: First of them.
-        last_offset: Last of them, inclusive.
-    """
+    """Offsets between the end of the ledger and the first offset that the broker still has, both inclusive."""
 
     topic_id: UUID
     partition: int
@@ -74,7 +64,7 @@ def accept(client: Client, settings: LossSettings, ranges: Sequence[DeletedRange
         OperationError: ClickHouse fails.
     """
     for lost in ranges:
-        try:
+        with clickhouse_errors():
             client.command(
                 f"INSERT INTO {settings.clickhouse_database}.ledger (topic, topic_id, partition, first_offset, "
                 "last_offset, lost, instance, fencing_time, written_at, reason) "
@@ -92,5 +82,3 @@ def accept(client: Client, settings: LossSettings, ranges: Sequence[DeletedRange
                 },
                 settings={"async_insert": 0},
             )
-        except ClickHouseError as error:
-            raise OperationError(f"ClickHouse: {error_text(error)}") from error

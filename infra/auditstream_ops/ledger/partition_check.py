@@ -1,4 +1,4 @@
-"""Whether the ledger of one partition balances: the rules and the sentences of the report, from figures alone."""
+"""Whether the ledger of one partition balances: the rules, and the sentences of the report. Queries nothing."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +38,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionCheck(PartitionTotals):
-    """The ledger of one partition, added up and compared with the table and the topic.
+    """The sums of one partition's ledger, compared with the table and the topic.
 
     ``last_offset`` is one less than ``first_offset`` while the partition has no ledger line.
 
@@ -46,7 +46,7 @@ class PartitionCheck(PartitionTotals):
         rows: Rows of these offsets that readers see in the event log.
         rows_ahead: Rows beyond the end of the ledger. Their batch is in flight, or will be read again.
         expired_since: Rows that the retention has deleted since they were stored.
-        low: First offset that the topic still holds; None for an earlier id of the topic.
+        low: First offset that the topic still has; None for an earlier id of the topic.
         end: One past the last record of the topic; None for an earlier id of the topic.
         committed: The next offset that the group committed; None if it was not read, or there is none.
         lag: Offsets of the topic that are not in the ledger yet; None for an earlier id of the topic.
@@ -92,13 +92,13 @@ def compare_with_table(
     """Compare the ledger with the event log.
 
     Args:
-        totals: The ledger, added up.
+        totals: The sums of the ledger.
         rows: The rows of the event log.
         findings: Lines that may be wrong, each with its recheck if there was one.
-        extra: Totals of what the list of findings leaves out.
+        extra: The number of lines beyond the listed findings.
         losses: Offsets that a person entered as lost.
-        others: Offsets from which the table has events of other lines that lack rows, and offsets whose id the
-            table also has with other content.
+        others: Offsets whose row is the event of another line that lacks a row, and offsets whose id the table also
+            has with other content.
     """
     remarks = [
         remark
@@ -145,13 +145,13 @@ def compare_with_topic(
     earlier_end: int,
     complete: bool,
 ) -> PartitionCheck:
-    """Compare the ledger with the topic, too.
+    """Compare the ledger with the topic, after `compare_with_table`.
 
     Args:
         check: The result of `compare_with_table`.
-        extent: The offsets that the topic holds.
+        extent: The offsets that the topic has.
         committed: The next offset of the group.
-        has_head_records: Whether the topic still holds a record from before the first ledger line.
+        has_head_records: Whether the topic still has a record from before the first ledger line.
         earlier_end: One past the last offset in the ledgers of earlier ids of the topic; 0 if there are none.
         complete: Whether a record that is not in the ledger yet is a fault.
     """
@@ -170,10 +170,9 @@ def compare_with_topic(
     if extent.low > beyond:
         text = " were deleted by the broker before any sink read them; see `auditstream accept-loss`"
         faults.append(_remark("gone", beyond, extent.low - 1, text))
+    text = f" are accepted as lost, but the topic begins at {extent.low}"
     faults += [
-        _remark(
-            "lost", loss.first_offset, loss.last_offset, f" are accepted as lost, but the topic begins at {extent.low}"
-        )
+        _remark("lost", loss.first_offset, loss.last_offset, text)
         for loss in check.losses
         if loss.last_offset >= extent.low
     ]
@@ -216,10 +215,9 @@ def _sequence(line: Finding) -> Remark | None:
 def _sums(line: Finding) -> list[Remark]:
     """Whether the counts of a line add up."""
     remarks = []
-    if line.read != line.stored + line.others:
-        remarks.append(
-            _of_line(line, "counts", f"read {line.read}, but the counts add up to {line.stored + line.others}")
-        )
+    total = line.stored + line.others
+    if line.read != total:
+        remarks.append(_of_line(line, "counts", f"read {line.read}, but the counts add up to {total}"))
     if line.last_offset < line.first_offset:
         remarks.append(_of_line(line, "range", "the batch ends before it begins"))
     elif line.read + line.lost > line.offsets:
@@ -260,8 +258,8 @@ def _rows(line: Finding, done: Recheck | None, others: Collection[int]) -> Remar
 
 
 def _surplus(line: Finding, text: str, others: Collection[int]) -> Remark:
-    # A sink that ended before it could note its copies leaves this: another line lacks a row, and the table has that
-    # event from here.
+    # The sink may have ended before it noted its copies. Then another line lacks a row, and the table has that event
+    # from here.
     lacking = sum(line.first_offset <= offset <= line.last_offset for offset in others)
     if line.rows - line.stored > line.noted + lacking:
         return _of_line(line, "extra", text)

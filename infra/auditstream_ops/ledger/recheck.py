@@ -1,8 +1,8 @@
-"""Reads the records of a batch again while the topic holds them, and looks for their events in the table.
+"""Reads the records of a batch again while the topic has them, and looks for their events in the table.
 
-The table may have fewer visible rows than the ledger says although nothing is lost. Two sinks may have stored the same
-id from two partitions at once, and the table shows it once. Or an event was almost as old as the retention on arrival,
-and has been deleted since. A record's body begins with the id and the time, so no schema is needed to read them.
+Although nothing is lost, the table may have fewer visible rows than the ledger counts. Two sinks may have stored the
+same id from two partitions at once: one row of it is visible. Or an event was almost as old as the retention on
+arrival, and has been deleted since. A record's body begins with id and time, so no schema is needed to read them.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ from uuid import UUID
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.external import ExternalData
 
+from auditstream_ops.clickhouse import clickhouse_errors
 from auditstream_ops.ledger.ledger_reader import Finding
 from auditstream_ops.ledger.topic_reader import TopicReader
 from auditstream_schemas.errors import WireFormatError
@@ -28,10 +29,10 @@ _LENGTH_BYTE = bytes([2 * _ID_BYTES])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recheck:
-    """What the topic and the table have of the records of one ledger line.
+    """The records of one ledger line, as the topic and the table have them now.
 
     Attributes:
-        is_whole: Whether the topic still holds all of the line's offsets.
+        is_whole: Whether the topic still has all of the line's offsets.
         records: Records in them.
         lost: Ids of events that are neither visible, nor refused, nor past the retention; of a record without a
             readable id its offset.
@@ -58,14 +59,10 @@ def recheck(
 ) -> Recheck:
     """Read a line's records again and look for their events. Blocks on broker and ClickHouse.
 
-    Args:
-        client: ClickHouse.
-        database: A checked identifier.
-        reader: The line's topic.
-        topic_id: Its id.
-        line: The line.
-        low: First offset that the topic still holds.
-        refused: Partition and offset of the records that are among the dead letters.
+    ``low`` is the first offset that the topic still has; ``refused`` are partition and offset of the dead letters.
+
+    Raises:
+        OperationError: The broker or ClickHouse fails.
     """
     records = 0
     lost: list[str] = []
@@ -82,9 +79,10 @@ def recheck(
             lost.append(f"offset {offset}")
         else:
             events[event_id] = occurred_at
-    stored = _stored(client, database, events)
-    missing = set(events) - set(stored)
-    oldest = _oldest_kept(client) if missing else 0
+    with clickhouse_errors():
+        stored = _stored(client, database, events)
+        missing = set(events) - set(stored)
+        oldest = _oldest_kept(client) if missing else 0
     aged = {event_id for event_id in missing if events[event_id] < oldest}
     elsewhere: dict[int, set[int]] = {}
     for stored_topic_id, partition, offset in (row for rows in stored.values() for row in rows):
@@ -123,6 +121,7 @@ def id_and_time(message: bytes) -> tuple[UUID, int]:
 
 
 def _oldest_kept(client: Client) -> int:
+    """The time of the oldest event that the retention keeps, nanoseconds since the epoch."""
     rows = client.query(f"SELECT toUnixTimestamp64Nano(now64(9) - INTERVAL {RETENTION_MONTHS} MONTH)").result_rows
     return int(rows[0][0])
 

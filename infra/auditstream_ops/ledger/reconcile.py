@@ -1,8 +1,7 @@
-"""Finds ids that readers see more than once, which sinks that wrote at the same time may leave behind.
+"""Finds ids that readers see more than once. Sinks that wrote at the same time may cause them.
 
-The query goes through the table in slices of the projection that is ordered by id. So memory is bounded by a slice,
-and no row is read twice, whatever the size of the table. Then all rows of the repeated ids are read, within the time
-range that they span.
+The query reads the table in slices of the projection that is ordered by id. So memory is bounded by a slice, and no row
+is read twice. Then all rows of the repeated ids are read, within their time range.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from auditstream_schemas.errors import OperationError
-from auditstream_storage import error_text
+from auditstream_ops.clickhouse import clickhouse_errors
 
 LISTED_AT_MOST = 100
 """Repeated ids that are listed; the rest are counted."""
@@ -29,17 +26,13 @@ _SAMPLES_A_SLICE = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatedRow:
-    """A row of an id that is visible more than once.
+    """A row of an id that is visible more than once, with its coordinates.
 
     Attributes:
         ingested_at: Time of the sink's batch, UTC.
         occurred_at: The event's own time, as ISO-8601 in UTC, to the nanosecond.
         scope_id: Id of the event's scope; empty if it has none.
         content_hash: Hash of the event's fields, as text.
-        topic: Kafka topic.
-        topic_id: Id of that topic.
-        partition: Kafka partition.
-        offset: Kafka offset.
     """
 
     ingested_at: datetime
@@ -94,30 +87,23 @@ class ReconcileReport:
 
 
 def reconcile(client: Client, database: str, *, slice_ids: int = SLICE_IDS) -> ReconcileReport:
-    """Look for ids that are visible more than once. Changes nothing; blocks on ClickHouse.
-
-    Args:
-        client: ClickHouse.
-        database: A checked identifier.
-        slice_ids: Number of rows to group at once.
+    """Look for ids that are visible more than once, in groups of so many rows. Changes nothing; blocks on ClickHouse.
 
     Raises:
         OperationError: ClickHouse fails.
     """
     other_keys = other_contents = 0
     repeated: list[RepeatedId] = []
-    try:
+    with clickhouse_errors():
         [(rows,)] = client.query(f"SELECT count() FROM {database}.event_log").result_rows
         [(visible,)] = client.query(f"SELECT count() FROM {database}.events").result_rows
-        for condition in _slices(client, database, int(rows), slice_ids):
+        for condition in _slices(client, database, rows, slice_ids):
             for keys, contents, listed in client.query(_slice(database, condition)).result_rows:
-                other_keys += int(keys)
-                other_contents += int(contents)
+                other_keys += keys
+                other_contents += contents
                 repeated += [_repeated_id(*values) for values in listed[: LISTED_AT_MOST - len(repeated)]]
-    except ClickHouseError as error:
-        raise OperationError(f"ClickHouse: {error_text(error)}") from error
     return ReconcileReport(
-        rows=int(rows), visible=int(visible), other_keys=other_keys, other_contents=other_contents, repeated=repeated
+        rows=rows, visible=visible, other_keys=other_keys, other_contents=other_contents, repeated=repeated
     )
 
 
@@ -129,11 +115,10 @@ def _slices(client: Client, database: str, rows: int, slice_ids: int) -> Iterato
         sample = client.query(
             f"SELECT id_key FROM {database}.event_log WHERE cityHash64(id) % {every} = 0 ORDER BY id_key"
         ).result_rows
-        bounds = [int(row[0]) for row in sample[_SAMPLES_A_SLICE::_SAMPLES_A_SLICE]]
+        bounds = [id_key for (id_key,) in sample[_SAMPLES_A_SLICE::_SAMPLES_A_SLICE]]
     for low, high in zip([0, *bounds], [*bounds, None], strict=True):
         # ClickHouse uses the projection only if there is a comparison, so the first slice has one, too.
-        begins = f"id_key >= {low}"
-        yield begins if high is None else f"{begins} AND id_key < {high}"
+        yield f"id_key >= {low}" + ("" if high is None else f" AND id_key < {high}")
 
 
 def _slice(database: str, condition: str) -> str:
@@ -161,9 +146,5 @@ def _slice(database: str, condition: str) -> str:
 
 
 def _repeated_id(id: UUID, visible: int, has_other_key: int, rows: Sequence[tuple[Any, ...]]) -> RepeatedId:
-    return RepeatedId(
-        id=id,
-        visible=int(visible),
-        has_other_key=bool(has_other_key),
-        rows=tuple(RepeatedRow(**dict(zip(RepeatedRow.__slots__, row, strict=True))) for row in rows),
-    )
+    repeated = tuple(RepeatedRow(**dict(zip(RepeatedRow.__slots__, row, strict=True))) for row in rows)
+    return RepeatedId(id=id, visible=visible, has_other_key=bool(has_other_key), rows=repeated)

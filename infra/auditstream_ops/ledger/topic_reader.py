@@ -18,7 +18,7 @@ _AT_MOST_SECONDS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """The offsets that a partition of the topic holds.
+    """The range of offsets that the broker has of a partition.
 
     Attributes:
         low: Offset of the first record that the broker still keeps.
@@ -30,12 +30,7 @@ class Extent:
 
 
 class TopicReader(TopicConsumer):
-    """Reads one topic for the checks of the ledger.
-
-    Args:
-        kafka: The topic and its broker.
-        group: The consumer group whose commits `committed` returns.
-    """
+    """Reads one topic for the checks of the ledger, and the commits of one consumer group."""
 
     def __init__(self, kafka: KafkaSettings, *, group: str = "auditstream-verify") -> None:
         self._kafka = kafka
@@ -71,15 +66,12 @@ class TopicReader(TopicConsumer):
         return {partition: self._watermarks(partition) for partition in self.partitions()}
 
     def extents(self, next_offsets: Mapping[int, int]) -> dict[int, Extent]:
-        """The first and last offset of each partition.
+        """The first and last offset of each partition; ``next_offsets`` are one past the end of each ledger.
 
         The high watermark alone is not enough. The local stack's broker gives the first offset of its last batch
-        plus one, and Apache Kafka counts transaction markers. So this looks for a record where the ledger ends.
+        plus one, and Apache Kafka counts transaction markers. So this method looks for a record where the ledger ends.
         If there is one, it seeks to the watermark and reads on from there, which is one batch at most. It never
         seeks beyond the watermark, because the local stack's broker does not answer there.
-
-        Args:
-            next_offsets: One past the last offset in the ledger, of each partition that has a ledger.
         """
         watermarks = self.watermarks()
         starts = {
@@ -128,7 +120,7 @@ class TopicReader(TopicConsumer):
                     ends[partition] = watermarks[partition]
                     self._consumer.seek(TopicPartition(self.topic, partition, watermarks[partition]))
             if time.monotonic() > deadline:
-                # Records arrive faster than they are read here. The offsets known so far have to do.
+                # Records arrive faster than they are read here. The offsets known so far are enough.
                 unread = {number for number in unread if ends[number] < watermarks[number] and number not in sought}
             if not unread:
                 break

@@ -3,11 +3,11 @@
 Limits of these checks:
 
 - Once the broker has deleted records, nothing shows whether there were records before the first ledger line.
-- A batch that was written longer ago than the retention and a day may lack any of its rows. An event may be a day
-  ahead of the sink's clock, so no row of the batch is younger.
-- A younger batch may lack rows of events that were almost as old as the retention on arrival. The ledger does not
-  record the times of events, so the batch's records are read again while the topic holds them. Afterwards, missing
-  rows are a fault.
+- If a batch was written longer ago than the retention and a day, any of its rows may be deleted. An event may be a day
+  ahead of the sink's clock, so the day is added.
+- Of a younger batch, rows of events that were almost as old as the retention on arrival may be deleted. The ledger has
+  no times of events, so the batch's records are read again while the topic has them. Afterwards, missing rows are a
+  fault.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,18 +33,12 @@ from auditstream_ops.ledger.topic_reader import Extent, TopicReader
 from auditstream_schemas.errors import OperationError
 from auditstream_sink import SinkSettings
 
-_NO_ROWS = Rows(within=0, ahead=0, doubled=0)
-_NO_EXTRA = Extra(findings=0, hollow=0, expired_since=0)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicCheck:
-    """The checks of one topic id.
+    """The checks of one topic id, which the topic has now or had before it was created again.
 
-    Attributes:
-        topic_id: The id that the broker gave the topic when it was created.
-        is_current: Whether the topic has this id now. The ledger of an earlier id is compared with the table alone.
-        partitions: One check for each partition.
+    The ledger of an earlier id is compared with the table alone.
     """
 
     topic_id: UUID
@@ -58,14 +52,7 @@ class TopicCheck:
 
 
 def check_topic(client: Client, database: str, settings: SinkSettings) -> list[PartitionCheck]:
-    """Check the topic as it is now. A record that is not in the ledger yet is a fault.
-
-    Blocks on ClickHouse and on the broker.
-
-    Args:
-        client: ClickHouse.
-        database: A checked identifier.
-        settings: The topic, its broker and its dead letters.
+    """Check the topic as it is now: a record that is not in the ledger yet is a fault. Blocks on ClickHouse and broker.
 
     Raises:
         OperationError: The topic does not exist, or the broker or ClickHouse is not reachable.
@@ -78,16 +65,9 @@ def check_topic(client: Client, database: str, settings: SinkSettings) -> list[P
 def verify(
     client: Client, database: str, settings: SinkSettings, *, topic_id: UUID | None = None, complete: bool = False
 ) -> list[TopicCheck]:
-    """Check every id that the topic has had, the oldest first, or one of them.
+    """Check every id that the topic has had, the oldest first, or one of them. A sink may run meanwhile.
 
-    Blocks on ClickHouse and on the broker. A sink may run meanwhile.
-
-    Args:
-        client: ClickHouse.
-        database: A checked identifier.
-        settings: The topic, its broker and dead letters, and the group whose commits are compared with the ledger.
-        topic_id: The only id to check.
-        complete: Whether a record that is not in the ledger yet is a fault.
+    Blocks on ClickHouse and on the broker. With ``complete``, a record that is not in the ledger yet is a fault.
 
     Raises:
         OperationError: The broker or ClickHouse is not reachable, or there is neither a topic nor a ledger of one.
@@ -111,8 +91,9 @@ def verify(
                 partitions = verifier.check_current(checked_id, committed, complete=complete, earlier_ids=earlier_ids)
             else:
                 partitions = verifier.check_earlier(checked_id)
-            check = TopicCheck(topic_id=checked_id, is_current=checked_id == current, partitions=tuple(partitions))
-            checks.append(check)
+            checks.append(
+                TopicCheck(topic_id=checked_id, is_current=checked_id == current, partitions=tuple(partitions))
+            )
     return checks
 
 
@@ -132,9 +113,9 @@ class _QueryResults:
     ) -> PartitionCheck:
         return compare_with_table(
             self.totals.get(partition) or PartitionTotals(partition=partition, first_offset=0, last_offset=-1),
-            self.rows.get(partition, _NO_ROWS),
+            self.rows.get(partition, Rows()),
             [(line, rechecks.get(line.first_offset)) for line in self.findings.get(partition, ())],
-            self.extra.get(partition, _NO_EXTRA),
+            self.extra.get(partition, Extra()),
             self.losses.get(partition, ()),
             others={*others, *self.rivals.get(partition, ())},
         )
@@ -198,7 +179,7 @@ class _Verifier:
         rows = ledger.rows()
         findings = ledger.findings() if totals else {}
         are_all_listed = all(
-            ledger_totals.stored == rows.get(partition, _NO_ROWS).within
+            ledger_totals.stored == rows.get(partition, Rows()).within
             and len(findings.get(partition, ())) < LISTED_AT_MOST
             for partition, ledger_totals in totals.items()
         )
@@ -238,7 +219,7 @@ class _Verifier:
         return rechecks
 
     def _has_head_records(self, check: PartitionCheck, extent: Extent) -> bool:
-        """Whether the topic still holds a record from before the first ledger line."""
+        """Whether the topic still has a record from before the first ledger line."""
         if not check.batches or extent.low >= check.first_offset:
             return False
         return any(True for _ in self._reader.records(check.partition, extent.low, check.first_offset - 1))

@@ -79,7 +79,7 @@ def test_a_resolution_is_read_as_it_was_written() -> None:
         Resolution(state="dropped", at=AT, by="ada@host", why="not ours", edited=False, partition=None, offset=None),
     ]
     for resolution in resolutions:
-        resolving = record(resolution_headers(dead_letter(), resolution), value=None)
+        resolving = record(tuple(resolution_headers(dead_letter(), resolution)), value=None)
         assert read_resolution(resolving) == ((TOPIC_ID, 3, 17), resolution)
         assert read_dead_letter(resolving, {}) is None
         resolved = read_dead_letter(record(OURS), {dead_letter().coordinates: resolution})
