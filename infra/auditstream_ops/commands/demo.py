@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 from confluent_kafka import Producer
-from tqdm import tqdm
 
 from auditstream_export import ExportRequest, export_events
 from auditstream_local import LocalStack
@@ -110,10 +109,8 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
     for question, query in _QUESTIONS.items():
         _title(question)
         click.echo(query)
-        answer = client.raw_query(
-            query, fmt="PrettyCompact", settings={"database": settings.clickhouse_database}, use_database=False
-        )
-        click.echo(answer.decode())
+        database = {"database": settings.clickhouse_database}
+        click.echo(client.raw_query(query, fmt="PrettyCompact", settings=database, use_database=False).decode())
 
     exported = _export(settings, output)
     expected = {"stored": count, "duplicates": resent, "invalid": _BROKEN}
@@ -121,25 +118,20 @@ def _run(settings: SinkSettings, count: int, seed: int, output: Path) -> bool:
 
 
 def _emit(settings: SinkSettings, events: Sequence[AuditEvent]) -> None:
-    with (
-        AuditProducer(
-            ProducerSettings(
-                kafka_bootstrap_servers=settings.kafka_bootstrap_servers,
-                schema_registry_url=settings.schema_registry_url,
-                topic=settings.topic,
-            )
-        ) as producer,
-        tqdm(events, unit=" events", desc="emit", disable=not sys.stderr.isatty()) as progress,
-    ):
-        for event in progress:
+    producer_settings = ProducerSettings(
+        kafka_bootstrap_servers=settings.kafka_bootstrap_servers,
+        schema_registry_url=settings.schema_registry_url,
+        topic=settings.topic,
+    )
+    with AuditProducer(producer_settings) as producer:
+        for event in events:
             while True:
                 try:
                     producer.emit_event(event)
                     break
                 except QueueFullError:
                     producer.flush(1)
-        left = producer.flush(60)
-        if left:
+        if left := producer.flush(60):
             raise OperationError(f"{left} events were not delivered within 60 s")
         stats = producer.stats()
     click.echo(f"emitted {stats.accepted:,} events, {stats.delivered:,} delivered")

@@ -53,15 +53,7 @@ def _port_option(name: str, standard: int, server: str) -> Callable[[_F], _F]:
 @_port_option("registry", _STANDARD.registry, "the schema registry")
 @_port_option("clickhouse", _STANDARD.clickhouse, "ClickHouse's HTTP interface")
 @_port_option("clickhouse-tcp", _STANDARD.clickhouse_tcp, "ClickHouse's native protocol")
-def up(
-    *,
-    data_dir: Path,
-    detach: bool,
-    kafka_port: int | None,
-    registry_port: int | None,
-    clickhouse_port: int | None,
-    clickhouse_tcp_port: int | None,
-) -> None:
+def up(*, data_dir: Path, detach: bool, **ports: int | None) -> None:
     """Start a local stack for development: Kafka, schema registry and ClickHouse.
 
     It needs neither Docker nor Java. The broker is Tansu, the registry is a stand-in of ours, and ClickHouse is
@@ -85,18 +77,13 @@ def up(
     if running(data_dir) is not None:
         _announce_running(data_dir)
         return
-    ports = Ports(
-        kafka=_port(kafka_port, _STANDARD.kafka),
-        registry=_port(registry_port, _STANDARD.registry),
-        clickhouse=_port(clickhouse_port, _STANDARD.clickhouse),
-        clickhouse_tcp=_port(clickhouse_tcp_port, _STANDARD.clickhouse_tcp),
-    )
+    chosen = Ports(**{name: _port(ports[f"{name}_port"], port) for name, port in asdict(_STANDARD).items()})
     click.echo("starting Tansu, the registry stand-in and ClickHouse ...", err=True)
     try:
         if detach:
-            _announce_started(start_detached(data_dir, ports), "`auditstream down` stops it")
+            _announce_started(start_detached(data_dir, chosen), "`auditstream down` stops it")
         else:
-            supervise(data_dir, ports, lambda state: _announce_started(state, "Ctrl-C stops it"))
+            supervise(data_dir, chosen, lambda state: _announce_started(state, "Ctrl-C stops it"))
             click.echo("stopped: the topics are gone, ClickHouse's data stays", err=True)
     except AlreadyUpError:
         _announce_running(data_dir)

@@ -21,7 +21,10 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
 class RecordDecoder:
-    """Decodes the records of dead letters with their writer schemas; fetches each schema from the registry once."""
+    """Decodes the records of dead letters with their writer schemas; fetches each schema from the registry once.
+
+    Every method but `try_decode` raises RegistryError if the registry is not reachable, or refuses.
+    """
 
     def __init__(self, registry: RegistryClient) -> None:
         self._registry = registry
@@ -33,7 +36,6 @@ class RecordDecoder:
         Raises:
             WireFormatError: The bytes are not an encoded record.
             UnknownSchemaError: The registry does not have the schema.
-            RegistryError: The registry is not reachable, or refuses.
         """
         schema_id, body = split(dead_letter.value)
         if schema_id not in self._schemas:
@@ -47,22 +49,14 @@ class RecordDecoder:
         return decode_record(body, schema)
 
     def action(self, dead_letter: DeadLetter) -> str | None:
-        """The action inside the record; None if it cannot be decoded.
-
-        Raises:
-            RegistryError: The registry is not reachable, or refuses.
-        """
+        """The action inside the record; None if it cannot be decoded."""
         try:
             return str(self.record(dead_letter)["action"])
         except (WireFormatError, UnknownSchemaError):
             return None
 
     def event_id(self, dead_letter: DeadLetter) -> UUID | None:
-        """The id of the event: from the record, else from its key; None if neither is a UUID.
-
-        Raises:
-            RegistryError: The registry is not reachable, or refuses.
-        """
+        """The id of the event: from the record, else from its key; None if neither is a UUID."""
         try:
             return event_id(self.record(dead_letter)["id"])
         except (WireFormatError, UnknownSchemaError, Fault):
@@ -73,7 +67,7 @@ class RecordDecoder:
             return None
 
     def try_decode(self, dead_letter: DeadLetter) -> tuple[dict[str, Any] | None, str]:
-        """The fields of the record, or None and the reason. Works while the registry is away."""
+        """The fields of the record, or None and the reason, also while the registry is away."""
         try:
             return self.record(dead_letter), ""
         except (WireFormatError, RegistryError) as error:
@@ -119,7 +113,7 @@ def _object(entity: dict[str, Any] | None) -> str:
         return "null"
     attributes = entity["attributes"]
     plain = {name: value for name, value in entity.items() if name != "attributes" and value is not None}
-    # An attribute with the name of a field would hide the field, so the attributes then stay in an object of their own.
+    # An attribute with the name of a field would hide the field. Then the attributes stay in an object of their own.
     return _indented({**plain, "attributes": attributes} if attributes.keys() & entity.keys() else plain | attributes)
 
 

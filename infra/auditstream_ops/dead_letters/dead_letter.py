@@ -124,7 +124,7 @@ class DeadLetterReader(TopicConsumer):
     """
 
     def __init__(self, settings: DeadLetterSettings) -> None:
-        """Read the resolution records; blocks on the broker for as long as the topic takes to read once.
+        """Read the resolution records. Blocks on the broker until the topic has been read once.
 
         Raises:
             OperationError: The topic does not exist, or the broker is not reachable.
@@ -136,12 +136,11 @@ class DeadLetterReader(TopicConsumer):
             group_id="auditstream-dlq-reader",  # required by the client; nothing is committed
             auto_offset_reset="earliest",
             queued_max_messages_kbytes=_PREFETCH_KBYTES,
-            # Only records that are there already are read, so there is nothing to wait for.
+            # Only records that the topic already has are read, so there is nothing to wait for.
             fetch_wait_max_ms=10,
         )
         self._resolutions: dict[SourceCoordinates, Resolution] = {}
-        # One past the last record of each partition. Watermarks would be quicker to get, but those of the local
-        # stack's broker may be too low.
+        # One past the last record of each partition. The watermarks of the local stack's broker may be too low.
         self._ends: dict[int, int] = {}
         try:
             for message in self._messages(dict.fromkeys(self.partitions())):
@@ -155,11 +154,8 @@ class DeadLetterReader(TopicConsumer):
     def dead_letters(self) -> Iterator[DeadLetter]:
         """All dead letters, oldest first. A new iteration ends an earlier one that is unfinished.
 
-        A sink that dies after it wrote dead letters, and before it wrote the ledger, writes them again. The second
+        A sink that ends after it wrote dead letters, and before it wrote the ledger, writes them again. The second
         dead letter of the same coordinates is left out.
-
-        Raises:
-            OperationError: The broker is gone.
         """
         seen: dict[tuple[str, int], set[int]] = {}
         for message in self._messages(self._ends):
@@ -189,11 +185,7 @@ class DeadLetterReader(TopicConsumer):
 
 
 def read_dead_letters(settings: DeadLetterSettings) -> Iterator[DeadLetter]:
-    """All dead letters from the topic's start to its end; blocks on the broker.
-
-    Raises:
-        OperationError: The topic does not exist, or the broker is not reachable.
-    """
+    """All dead letters from the topic's start to its end; blocks and raises as the reader does."""
     with DeadLetterReader(settings) as reader:
         yield from reader.dead_letters()
 

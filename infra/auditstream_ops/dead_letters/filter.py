@@ -46,11 +46,7 @@ class DeadLetterFilter:
     offset: int | None = None
 
     def matches(self, dead_letter: DeadLetter, decoder: RecordDecoder) -> bool:
-        """Whether all conditions are true. Queries the registry only if there is a condition on the action.
-
-        Raises:
-            RegistryError: The registry is not reachable, or refuses.
-        """
+        """Whether all conditions are true. Only a condition on the action queries the registry (RegistryError)."""
         written = from_datetime(dead_letter.written_at)
         return (
             (not self.names or dead_letter.name in self.names)

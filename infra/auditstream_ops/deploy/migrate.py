@@ -44,11 +44,7 @@ def checked_database(name: str) -> str:
 
 
 def migrations(database: str) -> list[Migration]:
-    """All migrations that this version ships, in order.
-
-    Raises:
-        SettingsError: The name is not a plain identifier.
-    """
+    """All migrations that this version ships, in order; raises SettingsError as `checked_database` does."""
     checked_database(database)
     shipped = []
     for file in resources.files("auditstream_ops").joinpath("migrations").iterdir():
@@ -79,11 +75,7 @@ def pending(client: Client, database: str) -> list[Migration]:
 
 
 def migrate(client: Client, database: str) -> list[Migration]:
-    """Apply the pending migrations and return them. Safe to call again, also after a crash.
-
-    Raises:
-        OperationError: A migration was applied in another form than this version ships.
-    """
+    """Apply the pending migrations and return them. Safe to call again, also after a crash. Raises as `pending`."""
     missing = pending(client, database)
     client.command(f"CREATE DATABASE IF NOT EXISTS {database}", use_database=False)
     client.command(

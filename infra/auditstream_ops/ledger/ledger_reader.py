@@ -1,21 +1,27 @@
-"""The ledger of one topic id, added up and compared with the event log.
+"""Compares the ledger of one topic id with the event log, in ClickHouse: it returns sums, and faulty or hollow lines.
 
-ClickHouse adds everything up; only faulty and hollow lines are returned.
+One pass over the offsets of a topic compares them. The query sorts two kinds of elements by offset: the begin and the
+end of each ledger line, and blocks of 64 offsets with one bit for each visible row of the event log. There are far
+fewer elements than rows. Running sums over them give gaps, overlaps, rows outside of all lines, and the rows of each
+line.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from clickhouse_connect.driver.client import Client
 
 from auditstream_ops.clickhouse import clickhouse_errors
-from auditstream_ops.ledger.ledger_queries import LedgerQueries
-from auditstream_storage import COUNTS, LedgerTotals, id_key
+from auditstream_sink.statements import FUTURE_DAYS
+from auditstream_storage import COUNTS, RETENTION_MONTHS, LedgerTotals, adds_up, id_key
 
 LISTED_AT_MOST = 100
 """Largest number of findings that are listed for a partition; the others are counted."""
+
+_BLOCK, _BEGIN, _END = 0, 1, 2
+"""Kinds of elements, in the order in which they are sorted at the same offset."""
 
 _SETTINGS = {
     "max_bytes_before_external_sort": 500_000_000,
@@ -149,7 +155,9 @@ class LedgerReader:
 
     def __init__(self, client: Client, database: str, topic: str, topic_id: UUID) -> None:
         self._client = client
-        self._sql = LedgerQueries(database=database, ends={})
+        self._database = database
+        # The last offset of each partition's ledger. Later lines and rows are left out.
+        self._ends: dict[int, int] = {}
         self._parameters = {"topic": topic, "topic_id": str(topic_id)}
 
     def totals(self) -> dict[int, PartitionTotals]:
@@ -157,17 +165,17 @@ class LedgerReader:
         sums = ", ".join(f"sum(lines.{name}) AS {name}" for name in COUNTS)
         rows = self._rows(
             "SELECT partition, min(lines.first_offset) AS first_offset, max(lines.last_offset) AS last_offset, "
-            f"count() AS batches, {sums} FROM ({self._sql.lines()}) AS lines GROUP BY partition"
+            f"count() AS batches, {sums} FROM ({self._lines()}) AS lines GROUP BY partition"
         )
         totals = {row["partition"]: PartitionTotals(**row) for row in rows}
-        self._sql = replace(self._sql, ends={partition: total.last_offset for partition, total in totals.items()})
+        self._ends = {partition: total.last_offset for partition, total in totals.items()}
         return totals
 
     def rows(self) -> dict[int, Rows]:
         """The visible rows of the event log, by partition."""
         rows = self._rows(
             "SELECT partition, sumIf(count, is_within) AS within, sumIf(count, NOT is_within) AS ahead, "
-            f"sum(count - bitCount(mask)) AS doubled FROM ({self._sql.masks()}) GROUP BY partition"
+            f"sum(count - bitCount(mask)) AS doubled FROM ({self._masks()}) GROUP BY partition"
         )
         return {row.pop("partition"): Rows(**row) for row in rows}
 
@@ -176,7 +184,7 @@ class LedgerReader:
         rows = self._rows(
             "SELECT partition, first AS first_offset, last AS last_offset, read, stored, others, lost, rows, stray, "
             "if(lines.is_opening, NULL, lines.reached) AS reached, is_fault, is_past "
-            f"FROM ({self._sql.classified_lines()}) AS lines WHERE is_fault OR is_hollow "
+            f"FROM ({self._classified_lines()}) AS lines WHERE is_fault OR is_hollow "
             f"ORDER BY partition, is_fault DESC, first, last LIMIT {LISTED_AT_MOST} BY partition"
         )
         hidden, visible = self._copies() if any(row["rows"] != row["stored"] for row in rows) else ({}, {})
@@ -188,15 +196,15 @@ class LedgerReader:
 
     def _copies(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         """Offsets of events that two sinks stored at once: the hidden ones and the visible ones, by partition."""
-        ids = f"SELECT id FROM {self._sql.database}.copies WHERE topic_id = {{topic_id:UUID}}"
+        ids = f"SELECT id FROM {self._database}.copies WHERE topic_id = {{topic_id:UUID}}"
         rows = self._rows(
             "SELECT partition, groupUniqArrayIf(offset, NOT is_visible) AS hidden, "
             "groupUniqArrayIf(offset, is_visible) AS visible FROM ("
             "SELECT partition, offset, (partition, offset) IN "
-            f"(SELECT kafka_partition, kafka_offset FROM {self._sql.database}.events "
+            f"(SELECT kafka_partition, kafka_offset FROM {self._database}.events "
             f"WHERE kafka_topic_id = {{topic_id:UUID}} AND id IN ({ids})) AS is_visible "
-            f"FROM {self._sql.database}.copies WHERE topic_id = {{topic_id:UUID}} AND id IN "
-            f"(SELECT id FROM {self._sql.database}.event_log "
+            f"FROM {self._database}.copies WHERE topic_id = {{topic_id:UUID}} AND id IN "
+            f"(SELECT id FROM {self._database}.event_log "
             f"WHERE id_key IN (SELECT {id_key('id')} FROM ({ids})))) GROUP BY partition"
         )
         return {row["partition"]: row["hidden"] for row in rows}, {row["partition"]: row["visible"] for row in rows}
@@ -207,7 +215,7 @@ class LedgerReader:
             f"(kafka_partition = {line.partition} AND kafka_offset BETWEEN {line.first_offset} AND {line.last_offset})"
             for line in lines
         )
-        log = f"{self._sql.database}.event_log"
+        log = f"{self._database}.event_log"
         own = f"kafka_topic_id = {{topic_id:UUID}} AND ({within})"
         rows = self._rows(
             f"SELECT kafka_partition AS partition, groupUniqArray(kafka_offset) AS offsets FROM {log} WHERE {own} "
@@ -221,7 +229,7 @@ class LedgerReader:
         losses: dict[int, list[Loss]] = {}
         for row in self._rows(
             "SELECT partition, first_offset, last_offset, formatDateTime(written_at, '%FT%TZ', 'UTC') AS at, "
-            f"instance AS by, reason FROM ({self._sql.lines('AND lost > 0')}) ORDER BY partition, first_offset"
+            f"instance AS by, reason FROM ({self._lines('AND lost > 0')}) ORDER BY partition, first_offset"
         ):
             losses.setdefault(row.pop("partition"), []).append(Loss(**row))
         return losses
@@ -231,7 +239,7 @@ class LedgerReader:
         rows = self._rows(
             "SELECT partition, countIf(is_fault) AS findings, countIf(is_hollow AND NOT is_fault) AS hollow, "
             "sumIf(toInt64(stored) - rows, is_past AND rows < stored) AS expired_since "
-            f"FROM ({self._sql.classified_lines()}) GROUP BY partition"
+            f"FROM ({self._classified_lines()}) GROUP BY partition"
         )
         return {row.pop("partition"): Extra(**row) for row in rows}
 
@@ -239,6 +247,78 @@ class LedgerReader:
         with clickhouse_errors():
             result = self._client.query(query, parameters=self._parameters, settings=_SETTINGS)
         return list(result.named_results())
+
+    def _lines(self, condition: str = "") -> str:
+        """The valid lines. FINAL selects, of lines with the same first offset, the one with the latest fencing time."""
+        return (
+            "SELECT partition, first_offset, last_offset, read, stored, duplicates, conflicts, invalid, expired, lost, "
+            f"instance, reason, written_at FROM {self._database}.ledger FINAL "
+            f"WHERE topic = {{topic:String}} AND topic_id = {{topic_id:UUID}} {condition}"
+        )
+
+    def _end(self, partition: str) -> str:
+        if not self._ends:
+            return "-1"
+        return f"transform({partition}, {list(self._ends)}, {list(self._ends.values())}, toInt64(-1))"
+
+    def _masks(self, condition: str = "") -> str:
+        """The offsets that have a visible row, as bits of blocks of 64, and the number of these rows."""
+        return f"""
+            SELECT kafka_partition AS partition, intDiv(kafka_offset, 64) AS block,
+                kafka_offset <= {self._end("kafka_partition")} AS is_within,
+                toUInt64(groupBitOr(bitShiftLeft(toUInt64(1), toUInt8(kafka_offset % 64)))) AS mask, count() AS count
+            FROM {self._database}.events WHERE kafka_topic_id = {{topic_id:UUID}} {condition}
+            GROUP BY partition, block, is_within"""
+
+    def _classified_lines(self) -> str:
+        """All lines, each with its faults."""
+        end = self._end("kafka_partition")
+        elements = f"""
+            SELECT partition, toInt64(block) * 64 AS pos, toUInt8({_BLOCK}) AS kind, mask, toInt64(0) AS opens,
+                toInt64(0) AS closes, toUInt64(0) AS read, toUInt64(0) AS stored, toUInt64(0) AS others,
+                toUInt64(0) AS lost, toDateTime64(0, 3, 'UTC') AS written_at
+            FROM ({self._masks(f"AND kafka_offset <= {end}")})
+            UNION ALL
+            SELECT partition, mark.1, mark.2, toUInt64(0), toInt64(first_offset), toInt64(last_offset), read, stored,
+                duplicates + conflicts + invalid + expired, lost, written_at
+            FROM ({self._lines(f"AND last_offset <= {self._end('partition')}")})
+            ARRAY JOIN [(toInt64(first_offset), toUInt8({_BEGIN})), (toInt64(last_offset), toUInt8({_END}))] AS mark"""
+        # Rows before a begin, or up to an end: the rows of all blocks so far, without the later rows of the same block.
+        counted = f"""
+            SELECT * EXCEPT (mask),
+                sum(bitCount(mask)) OVER here AS passed,
+                max(if(kind = {_BLOCK}, pos, -64)) OVER here AS block_pos,
+                argMax(mask, if(kind = {_BLOCK}, pos, -64)) OVER here AS block_mask,
+                if(block_pos = intDiv(pos, 64) * 64, block_mask, toUInt64(0)) AS own,
+                bitShiftRight(bitShiftRight(own, toUInt8(pos % 64)), toUInt8(kind = {_END})) AS later,
+                passed - bitCount(later) AS rows_so_far
+            FROM ({elements})
+            WINDOW here AS (
+                PARTITION BY partition ORDER BY pos, kind, closes ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"""
+        followed = f"""
+            SELECT *, max(if(kind = {_BEGIN}, closes, -1)) OVER above AS before, count() OVER above = 0 AS is_first,
+                toInt64(rows_so_far) - toInt64(max(if(kind = {_END}, rows_so_far, 0)) OVER above) AS rows_between
+            FROM ({counted}) WHERE kind != {_BLOCK}
+            WINDOW above AS (
+                PARTITION BY partition ORDER BY pos, kind, closes ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"""
+        grouped = f"""
+            SELECT partition, opens AS first, closes AS last, read, stored, others, lost, max(written_at) AS written_at,
+                toInt64(maxIf(rows_so_far, kind = {_END})) - toInt64(minIf(rows_so_far, kind = {_BEGIN})) AS rows,
+                minIf(before, kind = {_BEGIN}) AS reached, maxIf(is_first, kind = {_BEGIN}) AS is_opening,
+                if(is_opening OR reached + 1 < first, minIf(rows_between, kind = {_BEGIN}), 0) AS stray
+            FROM ({followed}) GROUP BY partition, first, last, read, stored, others, lost"""
+        # No row of a line is younger than this: the table's TTL counts from the time at which an event occurred.
+        return f"""
+            SELECT *,
+                written_at + INTERVAL {FUTURE_DAYS} DAY + INTERVAL {RETENTION_MONTHS} MONTH < now64(3, 'UTC')
+                    AS is_past,
+                read + lost < last - first + 1 AS is_hollow,
+                NOT is_opening AND reached + 1 != first
+                OR stray > 0
+                OR NOT {adds_up(first="first", last="last", unstored="others")}
+                OR rows > stored
+                OR rows < stored AND NOT is_past AS is_fault
+            FROM ({grouped})"""
 
 
 def topic_ids(client: Client, database: str, topic: str) -> list[UUID]:
