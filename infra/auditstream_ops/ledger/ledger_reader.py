@@ -14,7 +14,7 @@ from uuid import UUID
 from clickhouse_connect.driver.client import Client
 
 from auditstream_ops.clickhouse import clickhouse_errors
-from auditstream_sink.statements import FUTURE_DAYS
+from auditstream_sink import FUTURE_DAYS
 from auditstream_storage import COUNTS, RETENTION_MONTHS, LedgerTotals, adds_up, id_key
 
 LISTED_AT_MOST = 100
