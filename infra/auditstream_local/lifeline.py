@@ -81,7 +81,7 @@ def main(*, parent_pid: int | None, command: tuple[str, ...]) -> None:
     try:
         if sys.platform == "linux":
             die_with_parent(parent_pid)
-            os.execvp(command[0], command)  # noqa: S606 - no shell wanted
+            os.execvp(command[0], command)  # noqa: S606 - no shell is needed
         else:
             sys.exit(_supervise(command, os.getppid() if parent_pid is None else parent_pid))
     except OSError as error:

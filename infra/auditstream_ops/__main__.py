@@ -6,9 +6,9 @@ from auditstream_schemas.extras import install_hint
 
 
 def main() -> None:
-    """Run the command line; an install without the extra ``console`` is told how to get it."""
+    """Run the command line; without the extra ``console``, print how to install it."""
     try:
-        from auditstream_ops.cli import run  # noqa: PLC0415 - click may be missing, which is answered here
+        from auditstream_ops.cli import run  # noqa: PLC0415 - click may be missing
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise

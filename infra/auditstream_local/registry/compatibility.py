@@ -69,10 +69,10 @@ def _parsed(schema_json: str) -> avro.schema.Schema:
             raise MalformedSchemaError(str(error)) from error
 
 
-def _cannot_read(reader: avro.schema.Schema, writer: avro.schema.Schema, what: str) -> list[str]:
+def _cannot_read(reader: avro.schema.Schema, writer: avro.schema.Schema, reason: str) -> list[str]:
     checker = avro.compatibility.ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
     result = checker.get_compatibility(reader, writer)
     if result.compatibility is avro.compatibility.SchemaCompatibilityType.compatible:
         return []
     locations = ", ".join(sorted(result.locations))
-    return [f"{what} at {locations}: {', '.join(sorted(result.messages))}"]
+    return [f"{reason} at {locations}: {', '.join(sorted(result.messages))}"]

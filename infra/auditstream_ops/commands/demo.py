@@ -64,7 +64,7 @@ def demo(*, events: int, seed: int, output: Path | None) -> None:
     action of the catalog, some of them twice, and adds some broken records. The sink moves them into
     ClickHouse. Then the demo prints the ledger of every partition, runs a few queries, and exports a month.
 
-    The last line says whether the ledger balances. Exit codes: 0 it balances; 1 it does not.
+    The last line is the conclusion. Exit codes: 0 the ledger balances; 1 it does not.
     """
     with tempfile.TemporaryDirectory(prefix="auditstream-demo-") as scratch:
         _title("A broker, a schema registry and ClickHouse, on free ports of this machine")

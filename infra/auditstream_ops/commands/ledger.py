@@ -178,7 +178,7 @@ def accept_loss(settings: LossSettings, *, why: str, yes: bool) -> None:
             "deleted by the broker before any sink read them"
         )
     if not ranges:
-        click.echo("nothing is lost: the topic still holds every record that is not in the ledger")
+        click.echo("nothing is lost: the topic still has every record that is not in the ledger")
         return
     confirm("Enter them into the ledger as lost?", yes=yes)
     accept(client, settings, ranges, by=operator(), why=why)

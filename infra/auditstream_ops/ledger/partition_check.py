@@ -9,7 +9,7 @@ from auditstream_ops.ledger.topic_reader import Extent
 
 _LOST_SHOWN = 3
 _EXPLANATIONS = frozenset({"transactions", "no_record", "elsewhere", "late"})
-_NOT_READ = "the topic does not hold these records any more, or this run did not read them again"
+_NOT_READ = "the topic does not have these records any more, or this run did not read them again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ def compare_with_topic(
     faults: list[Remark] = []
     notes: list[str] = []
     if has_head_records:
-        text = " are in no batch: the topic still holds their records, but the ledger begins later"
+        text = " are in no batch: the topic still has their records, but the ledger begins later"
         faults.append(_remark("gap", extent.low, first - 1, text))
     elif first > 0:
         notes.append(
@@ -227,14 +227,14 @@ def _sums(line: Finding) -> list[Remark]:
 
 
 def _records(line: Finding, done: Recheck | None) -> Remark | None:
-    """Offsets without a record are transaction markers, unless the topic holds records there."""
+    """Offsets without a record are transaction markers, unless the topic has records there."""
     if not line.is_hollow:
         return None
     text = f"{line.offsets - line.read - line.lost} of them held no record"
     if done is None or not done.is_whole:
         return _of_line(line, "no_record", f"{text}, according to the ledger; {_NOT_READ}")
     if done.records > line.read:
-        return _of_line(line, "range", f"read {line.read}, but the topic holds {done.records} records there")
+        return _of_line(line, "range", f"read {line.read}, but the topic has {done.records} records there")
     return _of_line(line, "transactions", f"{text}: a producer used transactions")
 
 

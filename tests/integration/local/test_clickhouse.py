@@ -91,10 +91,8 @@ def test_the_statement_that_keeps_it_up_has_no_end(clickhouse: ClickHouse) -> No
     assert "FROM system.numbers " in STATEMENT
     assert not re.search(r"LIMIT|WHERE|max_(rows|bytes|execution)", STATEMENT)
     statement = STATEMENT.rpartition("; ")[2]
-    found = clickhouse.ask(
-        f"SELECT query = '{statement}', Settings['max_execution_time'] FROM system.processes LIMIT 1"
-    )
-    assert found == "1\t"
+    rows = clickhouse.ask(f"SELECT query = '{statement}', Settings['max_execution_time'] FROM system.processes LIMIT 1")
+    assert rows == "1\t"
 
 
 def test_it_listens_on_loopback_only(clickhouse: ClickHouse) -> None:

@@ -66,8 +66,8 @@ def role(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def client(tenant: Tenant, role: str) -> Iterator[Client]:
-    with closing(connected(tenant, tenant.clickhouse(role))) as found:
-        yield found
+    with closing(connected(tenant, tenant.clickhouse(role))) as connection:
+        yield connection
 
 
 def test_a_role_reads_and_writes_its_own_tables_only(client: Client, role: str) -> None:

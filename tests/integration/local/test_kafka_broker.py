@@ -43,10 +43,10 @@ def produce(cluster: KafkaCluster, topic: str, *values: bytes) -> None:
 def consume(cluster: KafkaCluster, topic: str, count: int) -> list[bytes | None]:
     consumer = Consumer(settings(cluster, **{"group.id": uuid.uuid4().hex, "auto.offset.reset": "error"}))
     consumer.assign([TopicPartition(topic, 0, 0)])
-    found = consumer.consume(count, 30)
+    messages = consumer.consume(count, 30)
     consumer.close()
-    assert [message.error() for message in found] == [None] * len(found)
-    return [message.value() for message in found]
+    assert [message.error() for message in messages] == [None] * len(messages)
+    return [message.value() for message in messages]
 
 
 def test_acknowledged_records_survive_a_kill_of_the_broker(cluster: KafkaCluster) -> None:

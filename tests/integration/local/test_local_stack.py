@@ -44,8 +44,8 @@ def up(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def status(data_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run("status", "--json", "--data-dir", str(data_dir)).stdout)
-    return found
+    report: dict[str, Any] = json.loads(run("status", "--json", "--data-dir", str(data_dir)).stdout)
+    return report
 
 
 def environment(output: str) -> dict[str, str]:
@@ -67,7 +67,7 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert alive == []
 
 
-def test_a_detached_stack_is_shown_then_found_again_then_stopped(data_dir: Path) -> None:
+def test_a_detached_stack_is_reported_used_again_and_stopped(data_dir: Path) -> None:
     started = up(data_dir)
     assert started.returncode == 0, started.stderr
     env = environment(started.stdout)
@@ -76,19 +76,19 @@ def test_a_detached_stack_is_shown_then_found_again_then_stopped(data_dir: Path)
     assert clickhouse_fault(env["AUDITSTREAM_CLICKHOUSE_URL"], 10) is None
     assert "the topics are gone" in started.stderr
 
-    shown = status(data_dir)
-    assert shown["healthy"]
-    assert {part["name"]: part["fault"] for part in shown["servers"]} == dict.fromkeys(
+    report = status(data_dir)
+    assert report["healthy"]
+    assert {server["name"]: server["fault"] for server in report["servers"]} == dict.fromkeys(
         ("kafka", "registry", "clickhouse")
     )
-    servers = servers_of(shown["supervisor_pid"])
+    servers = servers_of(report["supervisor_pid"])
     assert len(servers) >= 3
 
     again = up(data_dir)
     assert again.returncode == 0
     assert environment(again.stdout) == env
     assert "already up" in again.stderr
-    assert status(data_dir)["supervisor_pid"] == shown["supervisor_pid"]
+    assert status(data_dir)["supervisor_pid"] == report["supervisor_pid"]
 
     stopped = run("down", "--data-dir", str(data_dir))
     assert stopped.returncode == 0, stopped.stderr
@@ -126,9 +126,9 @@ def test_when_one_server_ends_the_others_are_stopped_and_status_shows_the_reason
     victim.kill()
     assert_gone([supervisor, *servers])
 
-    shown = run("status", "--data-dir", str(data_dir))
-    assert shown.returncode == 1
-    assert f"registry (process {victim.pid}) ended by SIGKILL" in shown.stdout
+    report = run("status", "--data-dir", str(data_dir))
+    assert report.returncode == 1
+    assert f"registry (process {victim.pid}) ended by SIGKILL" in report.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -145,9 +145,9 @@ def test_a_signal_ends_a_stack_in_the_foreground(data_dir: Path, number: signal.
         servers = servers_of(process.pid)
         assert len(servers) >= 3
         process.send_signal(number)
-        _, told = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, told
-    assert "topics are gone" in told
+        _, stderr = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, stderr
+    assert "topics are gone" in stderr
     assert_gone(servers)
 
 
@@ -204,6 +204,6 @@ def test_two_starts_at_once_give_one_stack(data_dir: Path) -> None:
     answers = [process.communicate(timeout=SECONDS) for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     assert len({lines for lines, _ in answers}) == 1
-    assert sum("already up" in told for _, told in answers) == 1
+    assert sum("already up" in stderr for _, stderr in answers) == 1
     assert status(data_dir)["healthy"]
     assert run("down", "--data-dir", str(data_dir)).returncode == 0

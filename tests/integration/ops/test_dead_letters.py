@@ -45,7 +45,7 @@ def dlq(
     tenant: Tenant, *arguments: str, status: int = 0, environment: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.CompletedProcess[str]:
     """Run `auditstream dlq`, away from any terminal."""
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "auditstream_ops", "dlq", *arguments],
         env={**os.environ, **tenant.env, **environment},
         stdin=subprocess.DEVNULL,
@@ -54,8 +54,8 @@ def dlq(
         text=True,
         timeout=60,
     )
-    assert found.returncode == status, found.stderr
-    return found
+    assert result.returncode == status, result.stderr
+    return result
 
 
 def listed(tenant: Tenant, *arguments: str) -> list[dict[str, Any]]:
@@ -63,8 +63,8 @@ def listed(tenant: Tenant, *arguments: str) -> list[dict[str, Any]]:
 
 
 def result(tenant: Tenant, *arguments: str) -> dict[str, int]:
-    found: dict[str, int] = json.loads(dlq(tenant, *arguments, "--yes", "--json").stdout)
-    return found
+    report: dict[str, int] = json.loads(dlq(tenant, *arguments, "--yes", "--json").stdout)
+    return report
 
 
 def put_record(tenant: Tenant, value: bytes | None, key: bytes | None) -> None:
@@ -105,17 +105,17 @@ def on_topic(tenant: Tenant, topic: str) -> list[Message]:
     )
     unread = set(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
     consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
-    found: list[Message] = []
+    messages: list[Message] = []
     deadline = time.monotonic() + 60
     while unread:
         assert time.monotonic() < deadline, f"no end of {topic}[{unread}]"
         for message in consumer.consume(500, 0.1):
             if message.error() is None:
-                found.append(message)
+                messages.append(message)
             else:
                 unread.discard(message.partition() or 0)
     consumer.close()
-    return found
+    return messages
 
 
 def own_headers(message: Message) -> list[tuple[str, str | bytes | None]]:
@@ -187,8 +187,8 @@ def test_dead_letters_are_replayed_after_the_cause_is_repaired(tenant: Tenant) -
     assert (totals.read, totals.stored, totals.conflicts, totals.invalid) == (5, 2, 1, 2)
     assert stored_ids(tenant) == {str(event.id) for event in (first, *late)}
     assert_balanced(tenant)
-    found = listed(tenant)
-    assert sorted((dead_letter["reason"], dead_letter["state"]) for dead_letter in found) == [
+    rows = listed(tenant)
+    assert sorted((dead_letter["reason"], dead_letter["state"]) for dead_letter in rows) == [
         ("conflict", "open"),
         ("conflict", "replayed"),
         ("unknown_schema", "replayed"),
@@ -225,14 +225,14 @@ def test_an_edited_event_is_stored_under_the_id_of_its_dead_letter(tenant: Tenan
     event = tmp_path / "event.json"
 
     def edit(dead_letter: str, *arguments: str, status: int = 0) -> str:
-        found = dlq(tenant, "replay", dead_letter, "--edit", str(event), "--yes", *arguments, status=status)
-        return found.stderr if status else found.stdout
+        result = dlq(tenant, "replay", dead_letter, "--edit", str(event), "--yes", *arguments, status=status)
+        return result.stderr if status else result.stdout
 
-    shown = json.loads(dlq(tenant, "show", name, "--event").stdout)
-    assert shown["payload"] == '{"number":2.5,'
-    event.write_text(json.dumps(shown), "utf-8")
+    decoded = json.loads(dlq(tenant, "show", name, "--event").stdout)
+    assert decoded["payload"] == '{"number":2.5,'
+    event.write_text(json.dumps(decoded), "utf-8")
     assert "payload: was " in edit(name, status=1)
-    repaired = {**shown, "payload": {"number": 2.5}}
+    repaired = {**decoded, "payload": {"number": 2.5}}
     event.write_text(json.dumps({**repaired, "id": str(UUID(int=7))}), "utf-8")
     assert "--new-id" in edit(name, status=1)
     event.write_text(json.dumps({**repaired, "action": "project.env_var.delete"}), "utf-8")
@@ -282,8 +282,8 @@ def put_four(tenant: Tenant) -> tuple[AuditEvent, list[str]]:
 
 def test_dead_letters_are_filtered_and_dropped(tenant: Tenant) -> None:
     _, (expired, ahead, undecodable, rubbish) = put_four(tenant)
-    found = listed(tenant)
-    assert {dead_letter["dead_letter"]: dead_letter["reason"] for dead_letter in found} == {
+    rows = listed(tenant)
+    assert {dead_letter["dead_letter"]: dead_letter["reason"] for dead_letter in rows} == {
         expired: "expired",
         ahead: "future",
         undecodable: "undecodable",
@@ -300,7 +300,7 @@ def test_dead_letters_are_filtered_and_dropped(tenant: Tenant) -> None:
     assert matching(actions=("*",)) == {expired, ahead}
     assert matching(actions=("user.logged_i?", "project.env_var")) == {ahead}
     conditions = ["--action", "*", "--reason", "future", "--reason", "undecodable", "--from", "2020-01-01", "--to"]
-    conditions += ["2200-01-01T00:00:00+01:00", "--topic-id", found[0]["topic_id"], "--limit", "7", "--offset", "0"]
+    conditions += ["2200-01-01T00:00:00+01:00", "--topic-id", rows[0]["topic_id"], "--limit", "7", "--offset", "0"]
     assert [dead_letter["dead_letter"] for dead_letter in listed(tenant, *conditions, "--state", "open")] == [ahead]
     assert len(listed(tenant, "--limit", "3")) == 3
 
@@ -333,14 +333,14 @@ def test_dead_letters_are_filtered_and_dropped(tenant: Tenant) -> None:
 
 def test_a_dead_letter_is_shown_and_a_person_confirms(tenant: Tenant) -> None:
     old, (expired, ahead, undecodable, rubbish) = put_four(tenant)
-    shown = dlq(tenant, "show", ahead).stdout
-    assert "\x1b" not in shown
-    assert json.loads(shown.partition("\n\n")[2])["metadata"] == {"esc": "\x1b[2J"}
+    text = dlq(tenant, "show", ahead).stdout
+    assert "\x1b" not in text
+    assert json.loads(text.partition("\n\n")[2])["metadata"] == {"esc": "\x1b[2J"}
     assert json.loads(dlq(tenant, "show", expired, "--event").stdout) == json.loads(old.to_json())
-    shown = dlq(tenant, "show", undecodable).stdout
-    assert "not decodable" in shown
-    assert "00000000  00 " in shown
-    assert shown.endswith("and 93 bytes more: --raw writes them all\n")
+    text = dlq(tenant, "show", undecodable).stdout
+    assert "not decodable" in text
+    assert "00000000  00 " in text
+    assert text.endswith("and 93 bytes more: --raw writes them all\n")
     assert "cannot be decoded" in dlq(tenant, "show", rubbish, "--event", status=1).stderr
     whole = json.loads(dlq(tenant, "show", expired, "--json").stdout)
     assert (whole["record"]["payload"], whole["record"]["id"]) == ('{"big":1}', str(old.id))
@@ -364,7 +364,7 @@ def answered(tenant: Tenant, answer: str, *arguments: str) -> tuple[int, str]:
     """Run `auditstream dlq` with a terminal on its standard input that gives an answer."""
     ours, theirs = pty.openpty()
     os.write(ours, f"{answer}\n".encode())
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "auditstream_ops", "dlq", *arguments],
         env={**os.environ, **tenant.env},
         stdin=theirs,
@@ -375,7 +375,7 @@ def answered(tenant: Tenant, answer: str, *arguments: str) -> tuple[int, str]:
     )
     os.close(ours)
     os.close(theirs)
-    return found.returncode, found.stderr
+    return result.returncode, result.stderr
 
 
 def test_a_dead_letter_is_listed_once_and_other_records_never(tenant: Tenant) -> None:
@@ -395,11 +395,11 @@ def test_a_dead_letter_is_listed_once_and_other_records_never(tenant: Tenant) ->
         again.produce(tenant.dlq_topic, value=message.value(), key=message.key(), headers=message.headers())
     again.produce(tenant.dlq_topic, value=b"not ours")
     assert again.flush(30) == 0
-    found = dead_letters(tenant)
-    assert sorted(dead_letter.value for dead_letter in found) == [b"four", b"one", b"three", b"two"]
-    assert {dead_letter.reason for dead_letter in found} == {"wire_format"}
-    assert {dead_letter.value: dead_letter.state for dead_letter in found}[b"one"] == "dropped"
-    assert {dead_letter.value: dead_letter.state for dead_letter in found}[b"four"] == "open"
+    refused = dead_letters(tenant)
+    assert sorted(dead_letter.value for dead_letter in refused) == [b"four", b"one", b"three", b"two"]
+    assert {dead_letter.reason for dead_letter in refused} == {"wire_format"}
+    assert {dead_letter.value: dead_letter.state for dead_letter in refused}[b"one"] == "dropped"
+    assert {dead_letter.value: dead_letter.state for dead_letter in refused}[b"four"] == "open"
     assert result(tenant, "replay") == {
         "matched": 4,
         "resolved_before": 1,
@@ -450,10 +450,10 @@ def test_a_record_too_large_for_the_dead_letter_topic_leaves_a_dead_letter_witho
     put_record(tenant, b"x" * 9_000, b"short")
     put_record(tenant, None, b"k" * 9_000)
     assert run_sink(tenant).invalid == 2
-    found = {dead_letter.key: dead_letter for dead_letter in dead_letters(tenant)}
-    assert set(found) == {b"short", None}
-    assert all(dead_letter.is_omitted and dead_letter.content is None for dead_letter in found.values())
-    assert "9000 bytes, SHA-256 " in str(dict(found[b"short"].headers)[OMITTED])
+    by_key = {dead_letter.key: dead_letter for dead_letter in dead_letters(tenant)}
+    assert set(by_key) == {b"short", None}
+    assert all(dead_letter.is_omitted and dead_letter.content is None for dead_letter in by_key.values())
+    assert "9000 bytes, SHA-256 " in str(dict(by_key[b"short"].headers)[OMITTED])
     assert "too large" in dlq(tenant, "replay", "--yes", status=1).stderr
     assert result(tenant, "drop", "--why", "junk")["dropped"] == 2
 

@@ -11,9 +11,9 @@ DATABASES = ("audit", "t00")
 
 @pytest.fixture(scope="module")
 def users() -> ET.Element:
-    found = ET.fromstring(to_users_xml(DATABASES, "se<cret", scope="a'b")).find("users")  # noqa: S314 - our own text
-    assert found is not None
-    return found
+    element = ET.fromstring(to_users_xml(DATABASES, "se<cret", scope="a'b")).find("users")  # noqa: S314 - our own text
+    assert element is not None
+    return element
 
 
 def granted(users: ET.Element, name: str) -> list[str]:

@@ -31,8 +31,8 @@ def test_an_alert_uses_metrics_and_labels_that_exist(rule: dict[str, Any]) -> No
     assert metrics or "up{" in rule["expr"]
     assert metrics <= set(LABELS)
     grouped = set(re.findall(r"by \((\w+)\)", rule["expr"]))
-    shown = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) - {"instance"}
-    assert grouped | shown <= {LABELS[name] for name in metrics}
+    labels = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) - {"instance"}
+    assert grouped | labels <= {LABELS[name] for name in metrics}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
