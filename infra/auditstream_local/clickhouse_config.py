@@ -25,16 +25,9 @@ EXAMPLE_SCOPE = "acme"
 
 
 def write_config(directory: Path, *, http_port: int, tcp_port: int, databases: Sequence[str]) -> None:
-    """Write both files into a directory.
+    """Write both files into the directory, which is also for backups; raises OSError if that fails.
 
-    Args:
-        directory: Directory of the files and of backups.
-        http_port: Port of the HTTP interface.
-        tcp_port: Port of the native protocol.
-        databases: Databases in which the users of auditstream's parts have their rights.
-
-    Raises:
-        OSError: The directory cannot be written.
+    The users of auditstream's parts get their rights in these databases.
     """
     users = directory / "users.xml"
     config = _CONFIG.format(

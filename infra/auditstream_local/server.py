@@ -25,14 +25,7 @@ Probe = Callable[[float], str | None]
 
 
 class Server:
-    """One server process. Start it from a thread that outlives the server.
-
-    Attributes:
-        name: Name in messages.
-        command: Program and arguments.
-        log: File to which its output is appended.
-        probe: Called with seconds to wait; returns the fault of the server, or None if it answers.
-    """
+    """One server process. Start it from a thread that outlives the server."""
 
     def __init__(
         self,

@@ -96,8 +96,7 @@ class Registry:
         return _Answer({"schema": self._store.schema(request.path_params["schema_id"])})
 
     async def _schema_text(self, request: Request) -> Response:
-        text = self._store.schema(request.path_params["schema_id"])
-        return PlainTextResponse(text, media_type=_MEDIA_TYPE)
+        return PlainTextResponse(self._store.schema(request.path_params["schema_id"]), media_type=_MEDIA_TYPE)
 
     async def _schema_versions(self, request: Request) -> Response:
         uses = self._store.uses(request.path_params["schema_id"])
@@ -166,10 +165,8 @@ async def _refusal(_request: Request, error: Exception) -> Response:
 
 async def _not_served(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette hands over the type registered above
-    return _Answer(
-        {"error_code": error.status_code, "message": f"HTTP {error.status_code} {error.detail}"},
-        status_code=error.status_code,
-    )
+    status = error.status_code
+    return _Answer({"error_code": status, "message": f"HTTP {status} {error.detail}"}, status_code=status)
 
 
 @click.command()

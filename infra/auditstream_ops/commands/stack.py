@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
@@ -25,8 +24,6 @@ from auditstream_local import (
 _STANDARD = Ports(kafka=9092, registry=8081, clickhouse=8123, clickhouse_tcp=9000)
 _PROBE_SECONDS = 3.0
 
-_F = TypeVar("_F", bound=Callable[..., object])
-
 _data_dir = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -38,7 +35,7 @@ _data_dir = click.option(
 )
 
 
-def _port_option(name: str, standard: int, server: str) -> Callable[[_F], _F]:
+def _port_option(name: str, standard: int, server: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         f"--{name}-port",
         type=click.IntRange(0, 65535),

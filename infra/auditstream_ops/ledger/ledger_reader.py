@@ -41,15 +41,7 @@ class PartitionTotals(LedgerTotals):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """Offsets that a person recorded as lost.
-
-    Attributes:
-        first_offset: First offset.
-        last_offset: Last offset, inclusive.
-        at: Time at which they were recorded, as ISO-8601 in UTC.
-        by: The person, as ``user@host``.
-        reason: The reason that the person gave.
-    """
+    """Offsets that a person (``user@host``) recorded as lost at a time (ISO-8601, UTC), with the reason."""
 
     first_offset: int
     last_offset: int
@@ -60,16 +52,10 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A ledger line that is faulty, or hollow, or does not follow the line before it.
+    """A ledger line with its offsets and counts that is faulty, or hollow, or does not follow the line before it.
 
     Attributes:
-        partition: Kafka partition.
-        first_offset: First offset of the line.
-        last_offset: Last offset of the line, inclusive.
-        read: Records read.
-        stored: New rows.
         others: Duplicates, conflicts, invalid and expired together.
-        lost: Offsets that a person recorded as lost.
         rows: Offsets of the line that have a visible row in the event log.
         elsewhere: Further events of the line whose visible row has other coordinates, which a sink noted.
         noted: Visible rows with an offset of the line, of events that a sink noted at other coordinates, too.

@@ -25,9 +25,6 @@ class Remark:
             Of an explanation: ``transactions`` (offsets without a record, and the topic confirms it), ``no_record``
             (the same, but the records cannot be read again), ``elsewhere`` (rows are past the retention, or
             visible from another delivery), ``late`` (the row of another delivery is visible from here).
-        first_offset: First offset concerned.
-        last_offset: Last offset concerned, inclusive.
-        text: The sentence.
     """
 
     kind: str
