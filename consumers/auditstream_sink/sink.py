@@ -347,6 +347,8 @@ class Sink:
         except AuditstreamError as error:
             self._failure, is_drained = error, False
         self._assignment.gone(_numbers(revoked))
+        # A record that waited for the registry may be gone; if not, the wait begins again.
+        self._health.recovered("schemas")
         consumer.incremental_unassign(revoked)
         if not is_drained:
             self._start_over()
@@ -355,6 +357,7 @@ class Sink:
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         _logger.warning("lost %s: another sink has them", _numbers(lost))
         self._assignment.gone(_numbers(lost))
+        self._health.recovered("schemas")
         self._start_over()
         consumer.incremental_unassign(lost)
         self._health.rebalanced("lost", unpositioned=len(self._assignment.unpositioned))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, MaxRetryError
 
 from auditstream_schemas.errors import AuditstreamError
 from auditstream_schemas.tls import tls_fault
@@ -75,11 +75,23 @@ def classify_error(error: BaseException) -> ErrorKind:
 
 def error_text(error: BaseException) -> str:
     """The first line of an error's text, 300 characters of it at most, and the fix where the kind has one."""
-    if fault := tls_fault(error, _CA_VARIABLE):
+    if fault := tls_fault(error, _CA_VARIABLE) or _connection_fault(error):
         return fault
     text = str(error).partition("\n")[0][:_TEXT_CHARACTERS] or type(error).__name__
     fix = _FIXES.get(classify_error(error))
     return f"{text}; {fix}" if fix else text
+
+
+def _connection_fault(error: BaseException | None) -> str:
+    """The server that cannot be reached, and why; empty if the error has another cause."""
+    while error is not None and not isinstance(error, MaxRetryError):
+        error = error.__cause__
+    if error is None or error.reason is None:
+        return ""
+    # The text of the error itself is mostly the query string of the URL.
+    cause = error.reason.__cause__
+    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error.reason)
+    return f"cannot connect to {error.pool.host}:{error.pool.port}: {reason}"
 
 
 @contextmanager

@@ -26,6 +26,7 @@ import click
 from auditstream_local.clickhouse_config import write_config
 from auditstream_local.lifeline import die_with_parent
 from auditstream_local.server import free_ports
+from auditstream_schemas.extras import install_hint
 
 STATEMENT = (
     "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; "
@@ -58,7 +59,7 @@ def main(*, data_dir: Path, port: int, tcp_port: int, databases: tuple[str, ...]
     try:
         from chdb import _chdb  # noqa: PLC0415 - 530 MB, loaded by this process alone
     except ImportError:
-        _fail('the local ClickHouse needs chdb-core: pip install "auditstream[local]"')
+        _fail(f"the local ClickHouse needs chdb-core: {install_hint('local')}")
     free = free_ports(2)
     directory = data_dir.resolve()
     try:

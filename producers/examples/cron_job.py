@@ -5,6 +5,7 @@ It ends with exit code 1 if an event was not delivered, so that cron reports it.
 
 import sys
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid5
 
 from auditstream_producer import AuditProducer
@@ -23,17 +24,19 @@ class Schedule:
     last_run_at: str
 
 
-# A real job would read these from its database, with the time at which each became due for deletion.
-DUE = {
-    "2025-11-02T03:00:00Z": Schedule("nightly", 12, "2024-11-02T03:00:00Z"),
-    "2025-11-09T03:00:00Z": Schedule("weekly", 3, "2024-11-09T03:00:00Z"),
-}
+def due_schedules() -> dict[str, Schedule]:
+    """The schedules, by the time at which each became due for deletion. A real job would read its database."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return {
+        f"{midnight - timedelta(days=days):%Y-%m-%dT03:00:00Z}": Schedule(name, runs, "2025-11-02T03:00:00Z")
+        for days, name, runs in ((1, "nightly", 12), (2, "weekly", 3))
+    }
 
 
 def main() -> None:
     """Delete the schedules and emit the events."""
     with AuditProducer.from_env() as producer:
-        for due_at, schedule in DUE.items():
+        for due_at, schedule in due_schedules().items():
             # A second run makes the same event: same id, same time, same content. The sink drops it as a second
             # delivery. With a new id it would be a second event; with another time it would be a conflict.
             producer.emit(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import click
 from typed_settings import click_options
 
-from auditstream_ops.clickhouse import connect
+from auditstream_ops.clickhouse import clickhouse_errors, connect
 from auditstream_ops.deploy import migrate as migrations
 from auditstream_ops.deploy.topics import TopicPlan, create_topics, register_schema
 from auditstream_schemas.settings import ClickHouseSettings, RequestSettings, loaders
@@ -45,12 +45,15 @@ def migrate(settings: ClickHouseSettings, *, dry_run: bool) -> None:
     client = connect(settings)
     database = settings.clickhouse_database
     if dry_run:
-        for migration in migrations.pending(client, database):
+        with clickhouse_errors():
+            pending = migrations.pending(client, database)
+        for migration in pending:
             click.echo(f"-- {migration.version:04d}_{migration.name}")
             for statement in migration.statements:
                 click.echo(f"{statement};\n")
         return
-    applied = migrations.migrate(client, database)
+    with clickhouse_errors():
+        applied = migrations.migrate(client, database)
     for migration in applied:
         click.echo(f"applied {migration.version:04d}_{migration.name}")
     if not applied:

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 from typed_settings import click_options
 
-from auditstream_ops.clickhouse import connect
+from auditstream_ops.clickhouse import clickhouse_errors, connect
 from auditstream_ops.commands.confirmation import confirm, operator, require_terminal
 from auditstream_ops.ledger import reconcile as repeated_ids
 from auditstream_ops.ledger import verify as ledger_checks
@@ -45,8 +45,9 @@ def verify(settings: SinkSettings, *, topic_id: UUID | None, complete: bool, as_
       auditstream verify --complete
       auditstream verify --json | jq '.topics[].partitions[].faults[]'
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
-    client = connect(settings)
-    topics = ledger_checks.verify(client, settings.clickhouse_database, settings, topic_id=topic_id, complete=complete)
+    client, database = connect(settings), settings.clickhouse_database
+    with clickhouse_errors():
+        topics = ledger_checks.verify(client, database, settings, topic_id=topic_id, complete=complete)
     balanced = all(topic.is_balanced for topic in topics)
     if as_json:
         report = {"topic": settings.topic, "balanced": balanced, "topics": [asdict(topic) for topic in topics]}
@@ -171,7 +172,8 @@ def accept_loss(settings: LossSettings, *, why: str, yes: bool) -> None:
         raise click.UsageError("--why is empty: give the cause of the loss")
     require_terminal(yes=yes)
     client = connect(settings)
-    ranges = deleted_unread(client, settings)
+    with clickhouse_errors():
+        ranges = deleted_unread(client, settings)
     for lost in ranges:
         click.echo(
             f"partition {lost.partition}: offsets {lost.first_offset} to {lost.last_offset} ({lost.offsets:,}) were "

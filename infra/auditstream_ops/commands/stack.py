@@ -54,7 +54,7 @@ def up(*, data_dir: Path, detach: bool, **ports: int | None) -> None:
     """Start a local stack for development: Kafka, schema registry and ClickHouse.
 
     It needs neither Docker nor Java. The broker is Tansu, the registry is a stand-in of ours, and ClickHouse is
-    the real server (from the chDB wheel). All listen on 127.0.0.1, without passwords.
+    the real server (from the chDB wheel). All listen on 127.0.0.1. The ClickHouse user `default` needs no password.
 
     When every server answers, the command prints their addresses as NAME=value lines on standard output, and
     all other text on standard error. So these work, in a shell and for Docker:
@@ -69,7 +69,7 @@ def up(*, data_dir: Path, detach: bool, **ports: int | None) -> None:
     and of the registry stays in the data directory. So run this after every `up`:
 
     \b
-        auditstream topics && auditstream migrate
+        auditstream migrate && auditstream topics
     """  # noqa: D301 - \b tells click to keep the lines that follow as they are
     if running(data_dir) is not None:
         _announce_running(data_dir)

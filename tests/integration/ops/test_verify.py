@@ -351,6 +351,15 @@ def _create_again(tenant: Tenant) -> None:
         time.sleep(0.2)
 
 
+def test_a_database_without_tables_is_an_error_that_names_the_fix(tenant: Tenant) -> None:
+    with tenant.administrator() as client:
+        client.command(f"DROP TABLE {tenant.database}.ledger SYNC")
+    code, _, err = _command(tenant, "verify")
+    assert code == 1
+    assert "run `auditstream migrate`" in err
+    assert "Traceback" not in err
+
+
 def _command(tenant: Tenant, *arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "auditstream_ops", *arguments],

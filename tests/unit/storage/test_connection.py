@@ -1,5 +1,6 @@
 """The address of ClickHouse, the kinds of its errors, and their texts."""
 
+import socket
 import ssl
 from pathlib import Path
 
@@ -88,3 +89,13 @@ def test_a_failure_of_clickhouse_becomes_the_callers_error_and_others_pass() -> 
         raise DatabaseError("x")
     with pytest.raises(KeyError), failing_as(StoreUnavailableError):
         raise KeyError("x")
+
+
+def test_a_connection_that_is_refused_names_server_and_cause() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    connection = Connection(ClickHouseSettings(clickhouse_url=f"http://{address}"), StoreUnavailableError)
+    with pytest.raises(StoreUnavailableError) as refused, connection.client():
+        pass
+    assert str(refused.value) == f"cannot connect to {address}: Connection refused"
