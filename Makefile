@@ -6,9 +6,9 @@ UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := .venv/bin
 PYTEST := $(RUN)/python -m pytest
-# Tests wait for brokers most of the time: three at once, each on a stack of its own. WORKERS=0 runs them one by one.
-WORKERS ?= 3
-SPREAD := -n $(WORKERS) --dist loadfile
+# Tests wait for brokers most of the time: four at once, each on a stack of its own. WORKERS=0 runs them one by one.
+WORKERS ?= 4
+SPREAD := -n $(WORKERS) --dist loadgroup
 export UV_PYTHON_DOWNLOADS := never
 
 .PHONY: help
@@ -43,7 +43,7 @@ down: setup ## Stop the local stack
 
 .PHONY: test
 test: setup ## Run unit, integration and browser tests on the local stack
-	@$(PYTEST) tests/unit tests/integration tests/e2e $(SPREAD) $(ARGS)
+	@$(PYTEST) tests/e2e tests/integration tests/unit $(SPREAD) $(ARGS)
 
 .PHONY: test-quick
 test-quick: setup ## Run the tests that need no server, with few examples each: under a minute

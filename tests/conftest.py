@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.support.stack", "tests.support.browser"]
+pytest_plugins = ["tests.support.fix_stack", "tests.support.fix_browser"]
 
 _TESTS = Path(__file__).parent
 _SLOW_FOLDERS = ("integration", "e2e")
@@ -26,7 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that starts servers or a browser as slow, so that -m "not slow" needs neither."""
+    """Mark every test that starts servers or a browser as slow, so that -m "not slow" needs neither.
+
+    One worker runs all browser tests, because they share databases of a million events.
+    """
     for item in items:
-        if item.path.relative_to(_TESTS).parts[0] in _SLOW_FOLDERS:
+        folder = item.path.relative_to(_TESTS).parts[0]
+        if folder in _SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)
+        if folder == "e2e":
+            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -16,7 +16,7 @@ from auditstream_schemas.event import Entity
 from auditstream_schemas.timestamp import NANOSECONDS
 from tests.e2e.conftest import Sites
 from tests.support.admin import AUDITOR, AdminPage, new_job
-from tests.support.browser import NARROW, WIDE, NewPage, Scheme
+from tests.support.fix_browser import NARROW, WIDE, NewPage, Scheme
 
 PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
 

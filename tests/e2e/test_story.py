@@ -23,11 +23,11 @@ from auditstream_schemas.event import AuditEvent, Entity
 from tests.e2e.conftest import Sites, odd_events
 from tests.e2e.test_looks import ACME, PICTURES, serious
 from tests.support.admin import AUDITOR, MemoryExports
-from tests.support.browser import NARROW, NewPage
 from tests.support.events import make_event
 from tests.support.export_jobs import job_environment, job_settings
+from tests.support.fix_browser import NARROW, NewPage
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import end, put_events, run_sink, sink_settings, start_command
-from tests.support.stack import Tenant
 from tests.support.stored_events import clear, store
 
 

@@ -25,8 +25,8 @@ from tests.fault.fleet import Fleet
 from tests.fault.load import FaultLoad, LoadRecord
 from tests.fault.plan import BROKER_CUT, DISK_FULL, FaultPlan
 from tests.fault.servers import Brokers, Servers
+from tests.support.fix_stack import Tenant, prepared_tenant
 from tests.support.pipeline import schema_id
-from tests.support.stack import Tenant, prepared_tenant
 from tests.support.tcp_proxy import TcpProxy
 
 Pause = Generator[None, None, None]

@@ -21,8 +21,8 @@ from tests.fault.faults import FAULTS
 from tests.fault.plan import FaultPlan
 from tests.fault.scene import LateError, Pause, Scene
 from tests.fault.servers import Servers
+from tests.support.fix_stack import delete_tenant
 from tests.support.pipeline import sink_settings
-from tests.support.stack import delete_tenant
 
 DEADLINE_SECONDS = 240.0
 _STOP_SECONDS = 60.0

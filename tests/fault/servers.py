@@ -14,8 +14,8 @@ from typing import Self
 from auditstream_local.endpoints import CLICKHOUSE, REGISTRY, Endpoints, clickhouse_fault
 from auditstream_local.server import HOST, Server, free_ports, python_module
 from auditstream_local.stack import LocalStack
+from tests.support.fix_stack import DATABASES, local_stack
 from tests.support.kafka_cluster import KafkaCluster
-from tests.support.stack import DATABASES, local_stack
 from tests.support.tcp_proxy import TcpProxy
 
 SMALL_DISK_BYTES = 192 * 1024 * 1024

@@ -24,7 +24,7 @@ from auditstream_schemas.errors import ExportDeniedError, ExportError
 from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_storage.grants import role_named
-from tests.support.stack import database_name, prepare_database
+from tests.support.fix_stack import database_name, prepare_database
 
 URL = "http://audit.test"
 KEY = "the secret of the tests: more than 32 characters"

@@ -19,7 +19,7 @@ from auditstream_local.server import with_lifeline
 from auditstream_schemas.event import AuditEvent, Entity
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 
 ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timedelta(days=30)))
 ANN = Entity(id="ann", type="user", name="Ann")

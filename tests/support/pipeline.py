@@ -18,7 +18,7 @@ from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
 from auditstream_sink import Sink, SinkSettings
 from auditstream_storage import LedgerTotals
-from tests.support.stack import Tenant, credentials
+from tests.support.fix_stack import Tenant, credentials
 
 IDLE_SECONDS = 1.0
 _ROLES = {"sink": "sink", "exporter": "exporter", "admin": "page", "migrate": "migrator"}

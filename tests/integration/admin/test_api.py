@@ -24,7 +24,7 @@ from auditstream_schemas.errors import AdminError
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.admin import ACME, AUDITOR, GLOBEX, AdminPage, admin_database, admin_page, served
 from tests.support.events import make_event
-from tests.support.stack import credentials
+from tests.support.fix_stack import credentials
 from tests.support.stored_events import connect, store
 
 EARLIER = datetime.now(UTC) - timedelta(minutes=5)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import httpx2
 
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import assert_balanced, run_sink, sink_settings, start_command
-from tests.support.stack import Tenant
 from tests.support.stored_events import store
 
 

@@ -18,7 +18,7 @@ from auditstream_schemas.timestamp import from_datetime
 from tests.support.admin import ACME, AUDITOR, GLOBEX, admin_page
 from tests.support.events import make_event
 from tests.support.export_jobs import ANN, job_settings, run_exporter
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 from tests.support.stored_events import store
 
 

@@ -18,8 +18,8 @@ from auditstream_export.verify import verify_export
 from auditstream_schemas.errors import ExportError
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START, make_event
+from tests.support.fix_stack import Tenant
 from tests.support.s3_server import s3_server
-from tests.support.stack import Tenant
 from tests.support.stored_events import store
 
 ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timedelta(days=30)))

@@ -25,7 +25,7 @@ from auditstream_schemas.event import FIELDS, AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import format_timestamp, from_datetime
 from tests.support.events import START, events, make_event
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 from tests.support.stored_events import TOPIC_ID, awkward_events, clear, connect, store
 
 if sys.version_info >= (3, 14):

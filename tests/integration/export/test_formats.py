@@ -15,8 +15,8 @@ from auditstream_schemas.event import FIELDS, AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START, make_event
+from tests.support.fix_stack import Tenant
 from tests.support.relay import Send, relay
-from tests.support.stack import Tenant
 from tests.support.stored_events import awkward_events, connect, store
 
 csv.field_size_limit(2_000_000)

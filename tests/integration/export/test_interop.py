@@ -15,7 +15,7 @@ from auditstream_export import ExportRequest, export_events
 from auditstream_schemas.event import FIELDS, AuditEvent
 from auditstream_schemas.timestamp import format_timestamp, from_datetime
 from tests.support.events import START
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 from tests.support.stored_events import awkward_events, store
 
 csv.field_size_limit(2_000_000)

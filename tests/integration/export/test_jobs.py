@@ -43,10 +43,10 @@ from tests.support.export_jobs import (
     service,
     start_exporter,
 )
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import count, run_sink
 from tests.support.relay import Send, relay
 from tests.support.s3_server import s3_server
-from tests.support.stack import Tenant
 from tests.support.stored_events import store
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.waiting import eventually

@@ -17,8 +17,8 @@ from auditstream_export import event_json_from_row
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.timestamp import format_timestamp, parse_timestamp
 from tests.support.events import make_event
+from tests.support.fix_stack import NewTenant, Tenant
 from tests.support.pipeline import assert_balanced, command_credentials, count, partition_checks
-from tests.support.stack import NewTenant, Tenant
 
 DAY = 24 * 3600 * 10**9
 SAMPLES = Path(__file__).parents[4] / "shared" / "data"

@@ -21,7 +21,7 @@ from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_schemas.timestamp import from_datetime
 from tests.support.events import START, make_event
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 from tests.support.stored_events import TOPIC_ID, connect, store
 
 ALL = ExportRequest(start=from_datetime(START), end=from_datetime(START + timedelta(days=30)))

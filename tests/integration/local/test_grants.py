@@ -17,7 +17,7 @@ from auditstream_schemas.event import Entity
 from auditstream_schemas.settings import ClickHouseSettings
 from auditstream_storage.grants import ROLES, SCOPE_ANALYST
 from tests.support.events import make_event
-from tests.support.stack import Tenant, database_name
+from tests.support.fix_stack import Tenant, database_name
 from tests.support.stored_events import store
 
 # A missing right is 497. The setting readonly is checked first and refuses with 164.

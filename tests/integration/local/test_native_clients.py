@@ -11,8 +11,8 @@ from clickhouse_driver.errors import ServerException
 
 from auditstream_schemas.event import AuditEvent
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import put_events, run_sink
-from tests.support.stack import Tenant
 
 GO_CLIENT = Path(__file__).parent / "go_client"
 _BUILD_SECONDS = 240

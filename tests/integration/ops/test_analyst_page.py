@@ -16,7 +16,7 @@ import pytest
 from auditstream_ops.demo_events import demo_events
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 from tests.support.stored_events import connect, store
 
 DOCS = Path(__file__).parents[3] / "consumers" / "docs"

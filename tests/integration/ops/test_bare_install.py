@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import count, run_sink
-from tests.support.stack import Tenant
 
 ROOT = Path(__file__).parents[3]
 

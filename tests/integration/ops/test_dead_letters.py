@@ -26,6 +26,7 @@ from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
 from auditstream_sink.dead_letters import OMITTED, OMITTED_HEADERS, REASON, SOURCE_OFFSET, SOURCE_TOPIC
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import (
     assert_balanced,
     count,
@@ -36,7 +37,6 @@ from tests.support.pipeline import (
     schema_id,
     sink_settings,
 )
-from tests.support.stack import Tenant
 
 TRACE = ("trace", b"t-1")
 

@@ -14,8 +14,8 @@ from auditstream_schemas.catalog import catalog
 from auditstream_schemas.codec import decode
 from auditstream_schemas.event import AuditEvent
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.late_port import LatePort
-from tests.support.stack import Tenant
 
 WAIT = 60
 PARTITIONS = 3

@@ -6,7 +6,7 @@ import pytest
 
 from auditstream_ops.deploy import migrate as deploy
 from auditstream_schemas.errors import OperationError
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 
 
 def test_applied_migrations_are_left_alone(tenant: Tenant) -> None:

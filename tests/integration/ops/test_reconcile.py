@@ -11,7 +11,7 @@ from auditstream_ops.ledger.reconcile import ReconcileReport, reconcile
 from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.settings import ClickHouseSettings
 from tests.support.events import make_event
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 from tests.support.stored_events import store
 
 

@@ -14,8 +14,8 @@ from auditstream_ops.ledger.verify import verify
 from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import SinkError
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import put_events, run_sink, schema_id, sink_settings
-from tests.support.stack import Tenant
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from auditstream_ops.ledger.verify import TopicCheck, verify
 from auditstream_schemas.codec import encode
 from auditstream_schemas.errors import OperationError
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import put, put_events, run_sink, schema_id, sink_settings
-from tests.support.stack import Tenant
 from tests.support.stored_events import store
 
 DAY = 24 * 3600 * 10**9

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.producer.topic import WAIT, read_events, run_python
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 
 PRODUCERS = Path(__file__).parents[3] / "producers"
 EXAMPLES = PRODUCERS / "examples"

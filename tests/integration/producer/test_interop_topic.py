@@ -16,8 +16,8 @@ import urllib3
 from auditstream_schemas.codec import encode
 from auditstream_schemas.event import AuditEvent
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import put_events, schema_id
-from tests.support.stack import Tenant
 
 AWKWARD = [
     make_event(1, occurred_at="2026-10-21T13:50:54.474000001Z", payload={"n": 2**70, "text": 'a "b"\r\n,'}),

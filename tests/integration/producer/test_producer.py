@@ -18,8 +18,8 @@ from auditstream_schemas.event import AuditEvent
 from auditstream_schemas.registry import RegistryClient
 from tests.integration.producer.topic import PARTITIONS, WAIT, read_events, read_topic, run_python
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant, local_stack
 from tests.support.late_port import LatePort
-from tests.support.stack import Tenant, local_stack
 
 EXAMPLE = catalog()["context.create"].example
 

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from auditstream_schemas.codec import decode
 from auditstream_schemas.event import AuditEvent
-from tests.support.stack import Tenant
+from tests.support.fix_stack import Tenant
 
 WAIT = 60
 PARTITIONS = 3

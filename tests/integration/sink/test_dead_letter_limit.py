@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from auditstream_schemas.codec import SCHEMA_JSON
 from auditstream_schemas.registry import RegistryClient
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import (
     assert_balanced,
     count,
@@ -18,7 +19,6 @@ from tests.support.pipeline import (
     run_sink,
     start_sink,
 )
-from tests.support.stack import Tenant
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from auditstream_sink.clock import Clock
 from auditstream_sink.writer_schemas import UnusableSchema, WriterSchema, WriterSchemas
 from auditstream_storage.ledger import LedgerLine
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import (
     IDLE_SECONDS,
     assert_balanced,
@@ -47,7 +48,6 @@ from tests.support.pipeline import (
     start_sink,
 )
 from tests.support.relay import relay
-from tests.support.stack import Tenant
 
 
 def once(monkeypatch: pytest.MonkeyPatch, name: str, disturbance: Callable[..., None]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from auditstream_local.endpoints import CLICKHOUSE, REGISTRY
 from auditstream_local.stack import LocalStack
 from tests.support.events import make_event
+from tests.support.fix_stack import Tenant, local_stack, prepared_tenant
 from tests.support.health import HealthPort
 from tests.support.late_port import LatePort
 from tests.support.pipeline import (
@@ -21,7 +22,6 @@ from tests.support.pipeline import (
     run_sink,
     start_sink,
 )
-from tests.support.stack import Tenant, local_stack, prepared_tenant
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from auditstream_schemas.registry import RegistryClient
 from auditstream_sink import Sink
 from auditstream_sink.dead_letters import SOURCE_OFFSET
 from tests.support.events import make_event
+from tests.support.fix_stack import NewTenant, Tenant
 from tests.support.health import HealthPort
 from tests.support.pipeline import (
     assert_balanced,
@@ -30,7 +31,6 @@ from tests.support.pipeline import (
     sink_settings,
     start_sink,
 )
-from tests.support.stack import NewTenant, Tenant
 
 DAY = 24 * 3600 * 10**9
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ from auditstream_storage import Connection
 from tests.support.admin import ACME, admin_page
 from tests.support.events import make_event
 from tests.support.export_jobs import ALL, ANN, existing, job_settings, run_exporter, service
+from tests.support.fix_stack import Tenant
 from tests.support.pipeline import count, put_events, run_sink, sink_settings
-from tests.support.stack import Tenant
 from tests.support.tls_relay import TlsRelay, write_certificates
 
 CA_FIX = r"does not verify.*AUDITSTREAM_CLICKHOUSE_CA_FILE"
@@ -51,13 +52,7 @@ def other_ca(tmp_path: Path) -> Path:
 
 
 def over_tls(tenant: Tenant, relay: TlsRelay, ca_file: Path | None) -> ClickHouseSettings:
-    return ClickHouseSettings(
-        clickhouse_url=relay.url,
-        clickhouse_ca_file=ca_file,
-        clickhouse_database=tenant.database,
-        clickhouse_user=sink_settings(tenant).clickhouse_user,
-        clickhouse_password=sink_settings(tenant).clickhouse_password,
-    )
+    return replace(tenant.clickhouse("exporter"), clickhouse_url=relay.url, clickhouse_ca_file=ca_file)
 
 
 def command(tenant: Tenant, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
