@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from uuid_utils.compat import uuid7
 
 from auditstream_export.files import open_directory
@@ -218,20 +218,23 @@ class ExportJobs:
             raise
 
     def _send(self, job: ExportJob) -> None:
-        outcomes: list[KafkaError | None] = []
+        outcomes: list[str] = []
         topic = self._settings.requests
         producer = self._connected()
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            # As text: comparing a KafkaError with None leaves an exception pending in the client.
+            outcomes.append("" if error is None else error.str())
+
         try:
-            producer.produce(
-                topic, key=str(job.id), value=request_json(job), on_delivery=lambda error, _: outcomes.append(error)
-            )
+            producer.produce(topic, key=str(job.id), value=request_json(job), on_delivery=delivered)
         except (KafkaException, BufferError) as error:
             raise ExportError(f"the request cannot be sent to topic {topic}: {error}") from error
         deadline = time.monotonic() + _SEND_SECONDS + 1
         while not outcomes and time.monotonic() < deadline:
             producer.flush(0.5)
-        if outcomes != [None]:
-            reason = outcomes[0].str() if outcomes and outcomes[0] else "no answer"
+        if outcomes != [""]:
+            reason = outcomes[0] if outcomes else "no answer"
             raise ExportError(
                 f"{self._settings.kafka_bootstrap_servers} did not accept the request on topic {topic}: {reason}; "
                 "create the topic with `auditstream topics`"
