@@ -126,13 +126,19 @@ def test_records_that_were_not_delivered_stay_open_for_the_next_replay(
     monkeypatch.setattr(resolver_module, "_DELIVERY_SECONDS", 2)
     outcome = replay(settings)
     assert killed.is_set()
-    assert outcome.resolved == outcome.sent == 500
+    # Some records of the second chunk may have reached the broker before it was killed, their resolutions did not.
+    assert outcome.resolved == 500 <= outcome.sent < 800
     assert sum(outcome.failures.values()) == 300
     proxy.heal()
     cluster.start(cluster.brokers)
     assert states(settings) == {"replayed": 500, "open": 300}
-    assert replayed_values(settings) == VALUES[:500]
+    values = replayed_values(settings)
+    assert len(values) == outcome.sent
+    assert set(VALUES[:500]) <= set(values)
 
     assert replay(settings) == ResolverOutcome(sent=300, resolved=300)
     assert states(settings) == {"replayed": 800}
-    assert replayed_values(settings) == VALUES
+    # A record that was sent without a resolution is sent again; the sink takes it for a second delivery.
+    values = replayed_values(settings)
+    assert len(values) == outcome.sent + 300
+    assert set(values) == set(VALUES)
