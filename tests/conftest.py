@@ -26,13 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that starts servers or a browser as slow, so that -m "not slow" needs neither.
-
-    One worker runs all browser tests, because they share databases of a million events.
-    """
+    """Mark every test that starts servers or a browser as slow, so that -m "not slow" needs neither."""
     for item in items:
-        folder = item.path.relative_to(_TESTS).parts[0]
-        if folder in _SLOW_FOLDERS:
+        if item.path.relative_to(_TESTS).parts[0] in _SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)
-        if folder == "e2e":
-            item.add_marker(pytest.mark.xdist_group("browser"))

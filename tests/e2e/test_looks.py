@@ -18,6 +18,9 @@ from tests.e2e.conftest import Sites
 from tests.support.admin import AUDITOR, AdminPage, new_job
 from tests.support.fix_browser import NARROW, WIDE, NewPage, Scheme
 
+# One worker runs all browser tests: they share databases of a million events.
+pytestmark = pytest.mark.xdist_group("browser")
+
 PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
 
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")

@@ -30,6 +30,9 @@ from tests.support.fix_stack import Tenant
 from tests.support.pipeline import end, put_events, run_sink, sink_settings, start_command
 from tests.support.stored_events import clear, store
 
+# One worker runs all browser tests: they share databases of a million events.
+pytestmark = pytest.mark.xdist_group("browser")
+
 
 def _count(page: Page) -> int:
     return int(page.locator(".sum .big").inner_text().replace(",", ""))
