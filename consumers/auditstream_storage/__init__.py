@@ -1,4 +1,4 @@
-"""What sink, export and page share: the connection to ClickHouse, ledger, retention, event filter, audit trail."""
+"""Shared by sink, export and page: the connection to ClickHouse, ledger, retention, event filter, audit trail."""
 
 from auditstream_storage.audit_trail import AuditTrail, Emit
 from auditstream_storage.clickhouse_errors import FAILURES, ErrorKind, classify_error, error_text, failing_as
